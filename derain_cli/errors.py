@@ -1,0 +1,75 @@
+"""Errors a user can fix: each message names the value, the cause and the way out.
+
+The command line turns them into one line on stderr and the exit code the class states.
+Anything that is not a `DerainError` is a bug and shows its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DerainError(Exception):
+    """Base of every error that a user can fix."""
+
+    exit_code = 1
+
+
+class UsageError(DerainError):
+    """A value or a combination of options that cannot mean anything."""
+
+    exit_code = 2
+
+
+class NothingToDoError(DerainError):
+    """The inputs are valid, but name no picture."""
+
+    exit_code = 3
+
+
+class UnavailableError(DerainError):
+    """A model, checkpoint or dataset that is not here and could not be had."""
+
+    exit_code = 4
+
+
+class ResourceError(DerainError):
+    """Memory, disk space or a permission ran out."""
+
+    exit_code = 5
+
+
+class ImageError(DerainError):
+    """A picture that cannot be read, derained or written."""
+
+
+class UnreadableImageError(ImageError):
+    """The file is not a picture this program reads, or it is damaged."""
+
+
+class CheckpointError(UnavailableError):
+    """A checkpoint that is damaged, foreign or not what its name promises."""
+
+
+class DatasetError(UnavailableError):
+    """A dataset that is missing, incomplete or not laid out as expected."""
+
+
+class ConfigError(UsageError):
+    """A training configuration with an unknown or impossible value."""
+
+
+class TrainingError(DerainError):
+    """Training that cannot go on: no finite loss, no data left, no space to save."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """End of an error line for an unknown name.
+
+    Example:
+        >>> did_you_mean("hcm", ["rdmc", "hcn"])
+        "Did you mean 'hcn'? Known: hcn, rdmc"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(names)}"

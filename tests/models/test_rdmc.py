@@ -1,0 +1,90 @@
+"""RDMC against the numbers and figures of its paper."""
+
+import itertools
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from derain_cli.errors import ConfigError
+from derain_cli.models import build_model
+from derain_cli.models.rdmc import (
+    PAPER_CONNECTIONS,
+    Rdmc,
+    RdmcConfig,
+    all_connections,
+    is_skip_up,
+    level_of,
+)
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_parameter_count_of_table_3():
+    assert parameters(Rdmc(RdmcConfig(norm_per_stage=False))) == 246_147
+    assert parameters(Rdmc()) == 247_587
+
+
+def test_multiply_adds_of_table_3():
+    with FlopCounterMode(display=False) as counter:
+        Rdmc().eval()(torch.rand(1, 3, 256, 256))
+    assert counter.get_total_flops() / 2 == pytest.approx(3_018e6, rel=0.001)
+
+
+def test_search_space_has_ten_edges_of_each_kind():
+    kinds = [is_skip_up(edge) for edge in all_connections()]
+    assert (kinds.count(True), kinds.count(False)) == (10, 10)
+    assert all(level_of(a) != level_of(b) for a, b in all_connections())
+
+
+def test_figure_3_skip_space():
+    down_of_2 = [b for a, b in all_connections() if a == 2 and not is_skip_up((a, b))]
+    up_of_3 = [b for a, b in all_connections() if a == 3 and is_skip_up((a, b))]
+    assert down_of_2 == [6, 7, 8]
+    assert up_of_3 == [9, 10]
+
+
+@pytest.mark.parametrize("connections", [(), ((1, 6), (5, 10)), all_connections()])
+def test_any_set_of_connections_builds_and_runs(connections):
+    model = Rdmc(RdmcConfig(connections=connections, stages=1, widths=(2, 2, 2, 2, 2)))
+    assert model(torch.rand(1, 3, 32, 48)).shape == (1, 3, 32, 48)
+
+
+def test_edges_that_do_not_exist_are_refused():
+    for edges in (((1, 10),), ((2, 5),), ((3, 9), (3, 9))):
+        with pytest.raises(ConfigError, match="connection"):
+            build_model("rdmc", {"connections": edges})
+
+
+def test_connections_survive_json_lists():
+    model = build_model("rdmc", {"connections": [list(edge) for edge in PAPER_CONNECTIONS]})
+    assert model.config == RdmcConfig()
+
+
+def test_each_stage_predicts_rain_and_subtracts_it():
+    model = Rdmc().eval()
+    torch.nn.init.zeros_(model.to_rain.weight)
+    torch.nn.init.constant_(model.to_rain.bias, 0.25)
+    rainy = torch.rand(1, 3, 32, 32)
+    for derained in model.all_stages(rainy):
+        torch.testing.assert_close(derained, rainy - 0.25)
+
+
+def test_stages_share_convolutions_but_not_norms():
+    names = [name for name, _ in Rdmc().named_parameters()]
+    assert len({name for name in names if "norm.stages.2" in name}) == 2 * 20
+    assert not [name for name in names if "conv" in name and "stage" in name]
+
+
+def test_paths_stay_apart_in_the_encoder():
+    """Eq. 3-4: path p of a layer sees path p of the layer before, nothing of the others."""
+    model = Rdmc(RdmcConfig(stages=1)).eval()
+    features = [torch.rand(1, 12, 16, 16, requires_grad=True) for _ in range(3)]
+    outputs = model.encoder[1](features, 0)
+    for output, given in itertools.product(range(3), range(3)):
+        (grad,) = torch.autograd.grad(
+            outputs[output].sum(), features[given], retain_graph=True, allow_unused=True
+        )
+        assert (grad is not None) == (output == given)
