@@ -1,0 +1,1 @@
+"""Scores of derained pictures; each a pure function."""
