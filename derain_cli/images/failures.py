@@ -1,0 +1,61 @@
+"""How decoders and encoders fail: what they raise, and what they only mutter."""
+
+import contextlib
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+
+from PIL import ImageCms
+
+DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    ImageCms.PyCMSError,
+)
+"""What decoders raise when a file is damaged; anything else is a bug of this program."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line of at most 160 characters."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())[:160] or type(error).__name__
+
+
+_quiet_lock = threading.Lock()
+_quiet_readers = 0
+_quiet_filters = warnings.catch_warnings()
+
+
+@contextlib.contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """No warning of a decoder leaks: what matters is raised, or told as a notice.
+
+    Filters belong to the process, and pictures are read in several threads: the first one in
+    silences, the last one out restores.
+    """
+    global _quiet_readers, _quiet_filters
+    with _quiet_lock:
+        if _quiet_readers == 0:
+            _quiet_filters = warnings.catch_warnings()
+            _quiet_filters.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.|tifffile|pillow_heif")
+        _quiet_readers += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_readers -= 1
+            if _quiet_readers == 0:
+                _quiet_filters.__exit__(None, None, None)

@@ -1,0 +1,148 @@
+"""What a file is, by its content; for strangers, what to do about them."""
+
+import re
+from typing import NamedTuple
+
+from derain_cli.errors import UnreadableImageError
+from derain_cli.images.formats import FORMAT_OF_SUFFIX, READABLE_TEXT
+from derain_cli.images.sources import SourceFile
+
+_RAW_SUFFIX = re.compile(
+    r"\.(3fr|arw|cr2|cr3|crw|dcr|dng|erf|iiq|kdc|mef|mos|mrw|nef|nrw|orf|pef|raf|raw|rw2|rwl|sr2|srf"
+    r"|srw|x3f)"
+)
+
+
+class _Foreign(NamedTuple):
+    """A kind of file that is not read: how it begins, what it is, what to do."""
+
+    offset: int
+    magic: bytes
+    what: str
+    way_out: str
+
+
+RAW_FILE = "a camera RAW file"
+RAW_WAY_OUT = "develop it and export a 16-bit TIFF"
+_FOREIGN = (
+    _Foreign(0, b"version https://git-lfs", "a Git-LFS pointer", "fetch the picture: git lfs pull"),
+    _Foreign(0, b"%PDF", "a PDF document", "export its picture as PNG"),
+    _Foreign(0, b"8BPS", "a Photoshop document", "export it as PNG or 16-bit TIFF"),
+    _Foreign(0, b"\x76\x2f\x31\x01", "a float OpenEXR picture", "export it as 16-bit TIFF"),
+    _Foreign(0, b"#?RADIANCE", "a float Radiance HDR picture", "export it as 16-bit TIFF"),
+    _Foreign(0, b"PF\n", "a float PFM picture", "export it as 16-bit TIFF"),
+    _Foreign(0, b"Pf\n", "a float PFM picture", "export it as 16-bit TIFF"),
+    _Foreign(0, b"\xff\x0a", "a JPEG XL picture", "export it as PNG or 16-bit TIFF"),
+    _Foreign(4, b"JXL ", "a JPEG XL picture", "export it as PNG or 16-bit TIFF"),
+    _Foreign(4, b"jP  \r\n", "a JPEG 2000 picture", "export it as PNG or 16-bit TIFF"),
+    _Foreign(0, b"IIRO", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(0, b"IIRS", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(0, b"MMOR", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(0, b"IIU\0", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(0, b"FUJIFILMCCD-RAW", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(0, b"FOVb", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(0, b"\0MRM", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(6, b"HEAPCCDR", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(4, b"ftypcrx ", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(8, b"CR\x02", RAW_FILE, RAW_WAY_OUT),
+    _Foreign(4, b"ftyp", "a video", "extract its frames as PNG first"),
+    _Foreign(8, b"AVI ", "a video", "extract its frames as PNG first"),
+    _Foreign(0, b"\x1a\x45\xdf\xa3", "a video", "extract its frames as PNG first"),
+    _Foreign(0, b"PK\x03\x04", "a ZIP archive", "unpack it first"),
+    _Foreign(0, b"\x1f\x8b", "a gzip archive", "unpack it first"),
+)
+
+
+def recognise_format(file: SourceFile) -> str:
+    """The format that a file's first bytes show.
+
+    Raises:
+        UnreadableImageError: It is something else; the message says what.
+    """
+    head = file.head(4096)
+    format = _format_of(head)
+    if format == "tiff" and (_RAW_SUFFIX.fullmatch(file.suffix) or head[8:11] == b"CR\x02"):
+        format = None
+    if format:
+        return format
+    if not head:
+        raise UnreadableImageError(f"{file.label} is empty (0 bytes); copy or download it again")
+    what, way_out = _foreign(head, file.suffix)
+    raise UnreadableImageError(
+        f"{file.label} is {what}, not a picture this program reads; {way_out}"
+    )
+
+
+def _format_of(head: bytes) -> str | None:
+    """The format whose mark the first bytes carry.
+
+    Example:
+        >>> _format_of(b"GIF89a...")
+        'gif'
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff"
+    if head.startswith(b"BM"):
+        return "bmp"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    return _isobmff_format(head)
+
+
+def _isobmff_format(head: bytes) -> str | None:
+    """The format, avif or heic, by the brands in the `ftyp` box; None for videos and the rest."""
+    if head[4:8] != b"ftyp":
+        return None
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
+    if brands & {b"avif", b"avis"}:
+        return "avif"
+    if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
+        return "heic"
+    return None
+
+
+def _foreign(head: bytes, suffix: str) -> tuple[str, str]:
+    """What a file that is no picture is, and what to do about it."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "an HTML page", "download the picture itself (a login or error page was saved)"
+    if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
+        return "an SVG drawing", "export it as PNG"
+    if _RAW_SUFFIX.fullmatch(suffix):
+        return RAW_FILE, RAW_WAY_OUT
+    for kind in _FOREIGN:
+        if head.startswith(kind.magic, kind.offset):
+            return kind.what, kind.way_out
+    if _is_text(head):
+        return "a text file", f"readable are {READABLE_TEXT}"
+    return f"an unknown file (it begins {head[:8].hex(' ')})", f"readable are {READABLE_TEXT}"
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether bytes are text in UTF-8, the last letter perhaps cut.
+
+    Example:
+        >>> _is_text("Grö".encode()[:3]), _is_text(bytes([200, 7]))
+        (True, False)
+    """
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3 or not error.start:
+            return False
+    return all(byte >= 32 or byte in b"\t\r\n\f" for byte in head)
+
+
+def name_notices(file: SourceFile, format: str) -> list[str]:
+    """A notice for a name that ends like another format; none for the right or an unknown one."""
+    expected = FORMAT_OF_SUFFIX.get(file.suffix)
+    if expected in (None, format):
+        return []
+    return [f"is a {format.upper()} picture although its name ends in {file.suffix}"]
