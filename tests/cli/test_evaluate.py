@@ -1,0 +1,255 @@
+"""`derain eval` as its user meets it."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from derain_cli.cli.app import app
+from derain_cli.metrics.full_reference import psnr, ssim
+from derain_cli.metrics.region_errors import region_errors
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the project's data are not here")
+SIZE = (48, 32)
+
+
+def clean_picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 180, (SIZE[1], SIZE[0], 3)).astype(np.uint8)
+
+
+def rainy_picture(seed: int) -> np.ndarray:
+    rainy = clean_picture(seed)
+    rainy[:, :: seed + 3] += np.uint8(60)
+    return rainy
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def data_root(tmp_path: Path) -> Path:
+    """A data root with three pairs called rain12."""
+    for seed in range(3):
+        write(tmp_path / f"data/rain12/rainy/{seed}.png", rainy_picture(seed))
+        write(tmp_path / f"data/rain12/clean/{seed}.png", clean_picture(seed))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def second_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "run" / "best.safetensors"
+    path.parent.mkdir()
+    shutil.copy(tiny_checkpoint, path)
+    return path.parent
+
+
+def run(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, ["eval", *map(str, arguments)])
+    if result.exit_code != code:
+        raise AssertionError(f"exit code {result.exit_code}: {result.output}") from result.exception
+    return result
+
+
+def events(text: str, event: str) -> list[dict]:
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {line["v"] for line in lines} == {1}
+    return [line for line in lines if line["event"] == event]
+
+
+def test_table_is_titled_with_the_protocol_and_counts_are_told(data_root):
+    result = run("--dataset", "rain12", "--data-root", data_root, "--input-only")
+    assert result.stdout.startswith("y: luma as MATLAB's rgb2ycbcr gives it")
+    mean = np.mean([psnr(rainy_picture(seed), clean_picture(seed)) for seed in range(3)])
+    (line,) = [line for line in result.stdout.splitlines() if "(input)" in line]
+    assert f"{mean:.2f} ± " in line
+    assert "rain12: 3 pairs, 12 expected: no version known here has so many" in result.stderr
+    assert "no network" in result.stderr
+
+
+def test_json_holds_means_errors_and_the_share_of_the_network(data_root, tiny_checkpoint):
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "--protocol", "rgb", "--json")
+    text = run(*arguments, "-m", tiny_checkpoint, "--metrics", "psnr,ssim,e_r,e_b").stdout
+    measured, derained = events(text, "score")
+    assert (measured["model"], derained["model"]) == ("(input)", str(tiny_checkpoint))
+    assert (measured["dataset"], measured["images"], measured["protocol"]) == ("rain12", 3, "rgb")
+    pictures = [(rainy_picture(seed), clean_picture(seed)) for seed in range(3)]
+    expected = np.array([psnr(*pair, "rgb") for pair in pictures])
+    assert measured["psnr"] == pytest.approx(expected.mean())
+    assert measured["psnr_error"] == pytest.approx(expected.std(ddof=1) / 3**0.5)
+    assert measured["ssim"] == pytest.approx(np.mean([ssim(*pair, "rgb") for pair in pictures]))
+    ceilings = [region_errors(rainy, rainy, clean).e_r_ceiling for rainy, clean in pictures]
+    assert measured["e_r_ceiling"] == derained["e_r_ceiling"] == pytest.approx(np.mean(ceilings))
+    assert measured["e_r"] == 0
+    assert derained["seconds"] > 0
+    (summary,) = events(text, "summary")
+    assert 0 < summary["network_share"] <= 1
+
+
+def test_what_json_cannot_hold_is_null(data_root):
+    for side in ("rainy", "clean"):
+        for seed in range(3):
+            write(data_root / f"rain12/{side}/{seed}.png", clean_picture(seed))
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "--input-only", "--json")
+    (score,) = events(run(*arguments, "--metrics", "psnr,e_r").stdout, "score")
+    assert (score["psnr"], score["psnr_error"], score["e_r"]) == (None, None, None)
+
+
+def test_models_are_compared_picture_by_picture(data_root, tiny_checkpoint, second_checkpoint):
+    models = ("-m", tiny_checkpoint, "-m", second_checkpoint)
+    arguments = ("--dataset", "rain12", "--data-root", data_root, *models)
+    found = events(run(*arguments, "--json").stdout, "difference")
+    about = [(line["column"], line["model"], line["against"]) for line in found]
+    names = str(second_checkpoint), str(tiny_checkpoint)
+    assert about == [("psnr", *names), ("ssim", *names)]
+    # The second is a copy of the first.
+    assert [(line["value"], line["low"], line["high"]) for line in found] == [(0, 0, 0)] * 2
+    assert "+0.00 [+0.00, +0.00]" in run(*arguments).stdout
+
+
+def test_csv_has_a_row_per_picture_and_model(data_root, tiny_checkpoint, tmp_path):
+    path = tmp_path / "new folder" / "rows.csv"
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint)
+    run(*arguments, "--csv", path, "--metrics", "psnr,niqe", "--limit", 2, code=1)
+    assert not path.exists()  # NIQE needs larger pictures: nothing half written
+    run(*arguments, "--csv", path, "--limit", 2)
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    assert [(row["image"], row["model"]) for row in rows] == [
+        (image, model) for image in "01" for model in ("(input)", str(tiny_checkpoint))
+    ]
+    assert float(rows[2]["psnr"]) == psnr(rainy_picture(1), clean_picture(1))
+    assert rows[0]["protocol"] == "y"
+
+
+def test_saved_pictures_score_as_the_table_says(data_root, tiny_checkpoint, tmp_path):
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint, "--json")
+    text = run(*arguments, "--save-images", tmp_path / "saved").stdout
+    saved = sorted((tmp_path / "saved").rglob("*.png"))
+    assert [path.name for path in saved] == ["0.png", "1.png", "2.png"]
+    pictures = [np.asarray(Image.open(path)) for path in saved]
+    scores = [psnr(pixels, clean_picture(seed)) for seed, pixels in enumerate(pictures)]
+    assert events(text, "score")[1]["psnr"] == pytest.approx(np.mean(scores))
+
+
+def test_html_report_is_written(data_root, tiny_checkpoint, tmp_path):
+    path = tmp_path / "report.html"
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint)
+    run(*arguments, "--html", path, "--compare-paper", "--quiet")
+    text = path.read_text(encoding="utf-8")
+    assert text.count('<figure class="case') == 3
+    assert text.count('<svg class="histogram"') == 1
+    assert "quoted from HCN (AAAI 2022), Table 1" in text
+
+
+def test_papers_are_quoted_with_their_protocol(data_root):
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "--input-only")
+    text = run(*arguments, "--compare-paper").stdout
+    assert "RDMC [1]" in text
+    assert "[1] quoted, not measured: RDMC (TCSVT 2023), Table I; protocol not stated" in text
+    quoted = events(run(*arguments, "--compare-paper", "--json").stdout, "quoted")
+    assert {line["dataset"] for line in quoted} == {"rain12"}
+    assert not events(run(*arguments, "--json").stdout, "quoted")
+
+
+def test_named_sets_are_looked_for_in_the_environments_folder(data_root, monkeypatch):
+    monkeypatch.setenv("DERAIN_DATA", str(data_root))
+    assert len(events(run("--dataset", "Rain12", "--input-only", "--json").stdout, "score")) == 1
+
+
+def test_two_folders_are_scored(data_root):
+    folders = ("--rainy", data_root / "rain12/rainy", "--clean", data_root / "rain12/clean")
+    (score,) = events(run(*folders, "--input-only", "--json").stdout, "score")
+    assert (score["dataset"], score["images"]) == (str(data_root / "rain12/rainy"), 3)
+
+
+def test_a_missing_pair_is_one_line_that_names_it(data_root):
+    (data_root / "rain12/clean/1.png").unlink()
+    result = run("--dataset", "rain12", "--data-root", data_root, "--input-only", code=4)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: '1.png' in ")
+    assert "has no partner" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [(b"<html>", "cannot read"), (None, "a pair must have one size")],
+)
+def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
+    path = data_root / "rain12/clean/2.png"
+    if content is None:
+        write(path, clean_picture(2)[:-1])
+    else:
+        path.write_bytes(content)
+    result = run("--dataset", "rain12", "--data-root", data_root, "--input-only", "-q", code=4)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: pair '2': ")
+    assert cause in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to score: give --dataset NAME"),
+        (["--rainy", "."], "--rainy and --clean go together"),
+        (["--dataset", "{}/rain12", "--input-only", "-m", "rdmc"], "exclude each other"),
+        (["--dataset", "{}/rain12", "--input-only", "--metrics", "psnr,lpips"], "metric 'lpips'"),
+        (["--dataset", "{}/rain12", "--input-only", "--metrics", ","], "--metrics names none"),
+        (["--dataset", "{}/rain12", "--input-only", "--protocol", "lab"], "protocol 'lab'"),
+        (["--dataset", "{}/rain12", "--input-only", "--html", "{}"], "is a folder"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(data_root, arguments, message):
+    words = [word.format(data_root) for word in arguments]
+    result = run(*words, "-q", code=2)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_model_named_twice_is_refused(data_root, tiny_checkpoint):
+    models = ("-m", tiny_checkpoint, "-m", tiny_checkpoint)
+    result = run("--dataset", data_root / "rain12", *models, "-q", code=2)
+    assert "is given twice" in result.stderr
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "expected"), [("rain100l", (26.90, 0.8382)), ("rain100h", (13.56, 0.3786))]
+)
+def test_inputs_of_rain100_score_as_is_known(name, expected):
+    arguments = ("--dataset", name, "--data-root", DATA, "--input-only", "--json")
+    (score,) = events(run(*arguments).stdout, "score")
+    assert score["images"] == 100
+    assert score["psnr"] == pytest.approx(expected[0], abs=0.01)
+    assert score["ssim"] == pytest.approx(expected[1], abs=0.0005)
+
+
+@needs_data
+def test_inputs_of_ddn_sirr_score_as_is_known():
+    arguments = ("--dataset", "ddn_sirr_test", "--data-root", DATA, "--input-only", "--json")
+    scores = {score["group"]: score for score in events(run(*arguments).stdout, "score")}
+    assert {score["protocol"] for score in scores.values()} == {"rgb"}
+    assert scores["dense"]["psnr"] == pytest.approx(17.82, abs=0.01)
+    assert scores["sparse"]["psnr"] == pytest.approx(23.93, abs=0.01)
+
+
+@needs_data
+@pytest.mark.slow
+def test_rain100h_spends_its_time_in_the_network(tmp_path):
+    from derain_cli.checkpoints import save_checkpoint
+    from derain_cli.models.rdmc import Rdmc
+
+    save_checkpoint(tmp_path / "rdmc.safetensors", Rdmc(), "rdmc", {"recipe": "none"})
+    arguments = ("--dataset", "rain100h", "--data-root", DATA, "--json", "--limit", 12)
+    text = run(*arguments, "-m", tmp_path / "rdmc.safetensors").stdout
+    (summary,) = events(text, "summary")
+    assert summary["network_share"] >= 0.8
