@@ -1,0 +1,251 @@
+"""What is written down about a network and its weights: facts of their training, scores, the card.
+
+A reader should be able to judge weights, and to train them again, from their card alone.
+"""
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from derain_cli.checkpoints import read_metadata
+from derain_cli.comparison import COLUMNS, INPUT
+from derain_cli.errors import CheckpointError, UsageError
+from derain_cli.hub import HubFile
+from derain_cli.models import build_model, find_model
+from derain_cli.training.config import TrainConfig, flag
+from derain_cli.training.run_folder import FREE_ON_RESUME
+
+COUNTED_SIDE = 256
+LABELS = {
+    "data": "trained on",
+    "command": "command",
+    "steps": "steps",
+    "seed": "seed",
+    "seconds": "seconds",
+    "machine": "machine",
+    "commit": "commit",
+    "validation": "validation PSNR, dB",
+    "sha256": "SHA-256",
+}
+
+
+def network_facts(name: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What there is to know of a network without its weights.
+
+    Multiply-adds are those of convolutions and matrix products on one picture of 256x256 pixels,
+    counted on tensors without memory.
+
+    Args:
+        name: A key of `MODELS`.
+        config: Fields of its config that differ from the published ones.
+
+    Raises:
+        UsageError: Unknown name.
+    """
+    entry = find_model(name)
+    model = build_model(name, config).eval()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    picture = torch.empty(1, 3, COUNTED_SIDE, COUNTED_SIDE, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.to("meta")(picture)
+    return {
+        "model": name,
+        "paper": entry.paper,
+        "parameters": parameters,
+        "multiply_adds_256": counter.get_total_flops() // 2,
+        "padding_multiple": entry.padding_multiple,
+        "tile_overlap": entry.tile_overlap,
+        "receptive_radius": entry.receptive_radius,
+        "not_tile_exact": entry.not_tile_exact,
+    }
+
+
+def training_facts(checkpoint: Path) -> dict[str, Any]:
+    """What a run's checkpoint and the files beside it say of its training, as entry fields.
+
+    A checkpoint that was not made by `derain train` has none.
+
+    Raises:
+        CheckpointError: Its config is not one of this version.
+    """
+    metadata = read_metadata(checkpoint)
+    if "config" not in metadata:
+        return {}
+    config = _config_of(checkpoint, metadata["config"])
+    facts: dict[str, Any] = {
+        "data": describe_data(config),
+        "command": training_command(config),
+        "steps": int(metadata["step"]),
+        "seed": config.seed,
+        "seconds": int(metadata["seconds"]),
+        "validation": _validation(checkpoint.parent, metadata),
+    }
+    return facts | {key: metadata[key] for key in ("machine", "commit") if key in metadata}
+
+
+def _config_of(checkpoint: Path, text: str) -> TrainConfig:
+    try:
+        return TrainConfig.from_mapping(json.loads(text))
+    except (ValueError, UsageError) as error:
+        raise CheckpointError(f"{str(checkpoint)!r} holds a foreign config: {error}") from error
+
+
+def _validation(run: Path, metadata: Mapping[str, str]) -> dict[str, float]:
+    """Mean PSNR (dB) by source of pictures, at the checkpoint's step."""
+    log = run / "metrics.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    for line in reversed([json.loads(line) for line in lines]):
+        if "validation" in line and str(line["step"]) == metadata["step"]:
+            return {name: round(psnr, 2) for name, psnr in line["validation"].items()}
+    mean = metadata.get("validation_psnr")
+    return {"mean": round(float(mean), 2)} if mean else {}
+
+
+def describe_data(config: TrainConfig) -> str:
+    """What a run was trained on, in words.
+
+    Example:
+        >>> describe_data(TrainConfig(dataset=("rain100l_train:2",), clean=("my",), rain=("dry",)))
+        'pairs of rain100l_train; clean pictures of my under dry rain'
+    """
+    names = [item.partition(":")[0] for item in config.dataset]
+    if config.data:
+        names.append(" and ".join(config.data))
+    told = [f"pairs of {', '.join(names)}"] if names else []
+    if config.clean:
+        rain = ", ".join(re.sub(r":[\d.]+$", "", kind) for kind in config.rain)
+        told.append(f"clean pictures of {', '.join(config.clean)} under {rain} rain")
+    return "; ".join(told)
+
+
+def training_command(config: TrainConfig, out: str = "RUN") -> str:
+    """The command line that trains these weights again.
+
+    What has its default is left out, and so is what changes no number: folders, threads, pauses.
+
+    Example:
+        >>> training_command(TrainConfig(dataset=("rain100l_train",), steps=9, flip=False))
+        'derain train --model rdmc --dataset rain100l_train --no-flip --steps 9 --seed 0 --out RUN'
+    """
+    words = ["derain", "train"]
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        stated = item.name in ("model", "steps", "seed") or value != item.default
+        if stated and item.name not in FREE_ON_RESUME:
+            words += _option(item.name, value, item.metadata.get("pair", False))
+    return shlex.join([*words, "--out", out])
+
+
+def _option(name: str, value: Any, pair: bool) -> list[str]:  # noqa: ANN401 (any field's value)
+    if isinstance(value, bool):
+        return [flag(name) if value else flag(f"no_{name}")]
+    if pair:
+        return [flag(name), *map(str, value)]
+    values = value if isinstance(value, tuple) else (value,)
+    return [word for item in values for word in (flag(name), str(item))]
+
+
+def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Scores of a model by data set, from what `derain eval --json` printed.
+
+    Beside each score stands the untouched input's, as `input_psnr` …; a data set's group and a
+    protocol other than `y` are part of the key.
+
+    Args:
+        path: File of JSON lines.
+        models: What the model may be called in it (its name, the run's folder).
+
+    Raises:
+        UsageError: Not such a file, or none of these models is in it.
+    """
+    lines = _score_lines(path)
+    wanted, scores = set(models), {}
+    inputs = {_score_key(line): line for line in lines if line["model"] == INPUT}
+    for line in lines:
+        if line["model"] in wanted:
+            key = _score_key(line)
+            told = {"protocol": line["protocol"], "images": line["images"]} | _means(line)
+            untouched = _means(inputs.get(key, {}))
+            scores[key] = told | {f"input_{name}": value for name, value in untouched.items()}
+    if not scores:
+        seen = ", ".join(sorted({line["model"] for line in lines} - {INPUT})) or "none"
+        raise UsageError(f"{str(path)!r} scores none of {sorted(wanted)}; it scores: {seen}")
+    return scores
+
+
+def _score_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [line for line in lines if line["event"] == "score"]
+    except OSError as error:
+        raise UsageError(f"cannot read scores {str(path)!r}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{str(path)!r} is not what `derain eval --json` prints") from error
+
+
+def _score_key(line: Mapping[str, Any]) -> str:
+    protocol = "" if line["protocol"] == "y" else line["protocol"]
+    return " ".join(part for part in (line["dataset"], line["group"], protocol) if part)
+
+
+def _means(line: Mapping[str, Any]) -> dict[str, float]:
+    return {name: round(line[name], 4) for name in COLUMNS if line.get(name) is not None}
+
+
+def model_card(name: str, model: str, about: Mapping[str, Any], source: HubFile) -> str:
+    """Text of the README.md of weights on the Hub, with the header that the Hub reads.
+
+    Args:
+        name: Title.
+        model: Key of `MODELS`.
+        about: Fields of an entry of `weights.toml`, as many as there are.
+        source: Where the weights will be.
+    """
+    entry = find_model(model)
+    parts = [
+        _card_header(model, about),
+        f"# {name}",
+        about.get("summary", f"Removes rain from photographs ({model}; {entry.paper})."),
+        f"```sh\nderain photo.jpg --model {source}\n```",
+        f"## Training\n\n{_facts_table(about)}" if about.keys() & LABELS.keys() else "",
+        f"## Scores\n\n{_scores_table(about['scores'])}" if about.get("scores") else "",
+        f"## Limits\n\n{about['limits']}" if about.get("limits") else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _card_header(model: str, about: Mapping[str, Any]) -> str:
+    licence = about.get("licence", "").lower()
+    # The Hub knows licences by one word; a sentence about them belongs into the text.
+    stated = [f"license: {licence}"] if re.fullmatch(r"[a-z0-9.-]+", licence) else []
+    lines = [*stated, "library_name: derain", "pipeline_tag: image-to-image"]
+    tags = ["image-restoration", "deraining", model]
+    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+
+
+def _facts_table(about: Mapping[str, Any]) -> str:
+    rows = [f"| {label} | {_cell(about[key])} |" for key, label in LABELS.items() if key in about]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _scores_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for means in scores.values() for name in means))
+    titles = [name.replace("_", " ") for name in columns]
+    lines = [["data set", *titles], ["---"] * (1 + len(columns))]
+    lines += [
+        [name, *(_cell(means.get(c, "–")) for c in columns)] for name, means in scores.items()
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401 (any field)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,259 @@
+"""`derain models`: the networks, their weights, and where those are."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from derain_cli.errors import DerainError, NothingToDoError, UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from derain_cli.checkpoints import WeightsEntry
+
+PIPE_WIDTH = 240
+
+app = typer.Typer(help="Networks and their weights.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+Name = Annotated[
+    str, typer.Argument(help="Weights, a network, a run's folder, a file, or hf:org/repo.")
+]
+
+
+@app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """Show the weights that can be named and where they are, and the networks without weights."""
+    rows = list(_rows())
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row, default=str))
+        return
+    _print_table(rows)
+
+
+def _rows() -> Iterator[dict[str, Any]]:
+    from derain_cli.checkpoints import list_weights
+    from derain_cli.models import MODELS
+
+    entries = list_weights()
+    for entry in entries:
+        told = {"name": entry.name, "model": entry.model, "default": entry.default}
+        yield told | {"where": _where(entry)} | dict(entry.about)
+    for model in sorted(MODELS.keys() - {entry.model for entry in entries}):
+        summary = f"no weights yet: train some ({MODELS[model].paper})"
+        told = {"name": model, "model": model, "default": False}
+        yield told | {"where": "untrained", "summary": summary}
+
+
+def _where(entry: "WeightsEntry") -> str:
+    from derain_cli.checkpoints import locate
+
+    found = locate(entry)
+    if found is None:
+        return "on the Hub" if entry.on_hub else "missing"
+    return "bundled" if found == entry.bundled_path else "cached"
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "network", "where", "", box=None)
+    for row in rows:
+        network = f"{row['model']} (default)" if row["default"] else row["model"]
+        table.add_row(row["name"], network, row["where"], row.get("summary", ""))
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    Console(markup=False, highlight=False, width=width).print(table)
+
+
+@app.command("info")
+def info(name: Name, as_json: Json = False) -> None:
+    """Show a network's facts, its weights and what is known of their training."""
+    from derain_cli.cards import network_facts
+    from derain_cli.checkpoints import list_weights, read_metadata, resolve_weights
+    from derain_cli.models import MODELS
+
+    weights = [entry for entry in list_weights() if name in (entry.name, entry.model)]
+    if weights or name in MODELS:
+        model, config = weights[0].model if weights else name, None
+    else:
+        metadata = read_metadata(resolve_weights(name))
+        model, config = metadata["model"], json.loads(metadata["model_config"])
+    facts = network_facts(model, config)
+    cards = [_card(entry) for entry in weights] if weights else _own_card(name)
+    if as_json:
+        typer.echo(json.dumps(facts | {"weights": cards}, default=str))
+        return
+    _print_facts(facts)
+    for card in cards:
+        typer.echo("")
+        _print_facts(card)
+
+
+def _card(entry: "WeightsEntry") -> dict[str, Any]:
+    told = {"name": entry.name, "default": entry.default, "where": _where(entry)}
+    hub = {"hub": str(entry.on_hub)} if entry.on_hub else {}
+    return told | {"file": entry.file, "sha256": entry.sha256} | hub | dict(entry.about)
+
+
+def _own_card(name: str) -> list[dict[str, Any]]:
+    """What a checkpoint that is no entry says of itself; nothing for a network's name."""
+    from derain_cli.cards import training_facts
+    from derain_cli.checkpoints import find_weights
+    from derain_cli.models import MODELS
+
+    path = None if name in MODELS else find_weights(name)
+    return [{"name": name, "file": str(path)} | training_facts(path)] if path else []
+
+
+def _print_facts(facts: Mapping[str, Any]) -> None:
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            for part, item in value.items():
+                typer.echo(f"{key.replace('_', ' ')} of {part}: {_plain(item)}")
+        elif value not in ("", None):
+            typer.echo(f"{key.replace('_', ' ')}: {_plain(value)}")
+
+
+def _plain(value: Any) -> str:  # noqa: ANN401 (any JSON value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@app.command("path")
+def path_of(name: Name) -> None:
+    """Print the path of a checkpoint that is here, verified; nothing is downloaded."""
+    from derain_cli.checkpoints import find_weights
+
+    found = find_weights(name)
+    if found is None:
+        raise UnavailableError(f"weights {name!r} are not here: run `derain models pull {name}`")
+    typer.echo(found)
+
+
+@app.command("pull")
+def pull(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Weights, networks, or hf:org/repo[@revision].")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All weights that can be named.")
+    ] = False,
+) -> None:
+    """Download weights for use without a network, and print where they are.
+
+    A damaged file is replaced; a repository without a commit in its name is brought up to date.
+    """
+    from derain_cli.checkpoints import list_weights, pull_weights
+
+    if bool(names) == everything:
+        raise UsageError("name the weights to pull, or give --all for all of them")
+    for name in names or [entry.name for entry in list_weights()]:
+        typer.echo(pull_weights(name))
+
+
+@app.command("verify")
+def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Weights, runs, files or hf:org/repo; all that are here when left out."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the SHA-256 of checkpoints, and that each fits the network it is of."""
+    from derain_cli.checkpoints import list_weights, locate
+
+    here = [entry.name for entry in list_weights() if locate(entry)]
+    if not names and not here:
+        raise NothingToDoError("no weights are here to verify: name a checkpoint or a run")
+    results = [_verified(name) for name in names or here]
+    for result in results:
+        if as_json:
+            typer.echo(json.dumps(result))
+        else:
+            typer.echo(f"{result['name']:20} {result['error'] or 'ok'}")
+    if any(result["error"] for result in results):
+        raise typer.Exit(UnavailableError.exit_code)
+
+
+def _verified(name: str) -> dict[str, Any]:
+    from derain_cli.checkpoints import find_weights, load_model
+
+    try:
+        path = find_weights(name)
+        if path is None:
+            return {"name": name, "path": None, "error": "not here"}
+        load_model(path)
+    except DerainError as error:
+        return {"name": name, "path": None, "error": str(error)}
+    return {"name": name, "path": str(path), "error": None}
+
+
+@app.command("bundle")
+def bundle(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run, or a checkpoint file.")],
+    name: Annotated[str, typer.Argument(help="Name of the weights: MODEL-TRAINED_ON.")],
+    default: Annotated[
+        bool | None,
+        typer.Option(help="Whether the network's bare name means these weights."),
+    ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store parameters as float16: half the size.")
+    ] = False,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="FIELD=TEXT of the entry (summary, licence …); repeatable."),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="What `derain eval --json -m RUN` (or -m NAME) printed, to add."),
+    ] = None,
+) -> None:
+    """Release a run: copy its best checkpoint into the weights folder and write its entry."""
+    from derain_cli.cards import read_scores
+    from derain_cli.release import bundle_run, entry_toml
+
+    about = dict(_split_field(field) for field in fields or [])
+    measured = read_scores(scores, {name, str(run)}) if scores else None
+    entry = bundle_run(run, name, about=about, scores=measured, default=default, half=half)
+    typer.echo(entry_toml(entry))
+
+
+def _split_field(field: str) -> tuple[str, str]:
+    name, equals, text = field.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--set {field!r} is not FIELD=TEXT")
+    return name, text
+
+
+@app.command("push")
+def push(
+    run: Annotated[str, typer.Argument(help="A run's folder, a checkpoint, or a name of weights.")],
+    target: Annotated[str, typer.Argument(help="hf:org/repo[:file]; made when it is not there.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private.")
+    ] = False,
+    new_card: Annotated[
+        bool, typer.Option("--new-card", help="Replace a model card that is there already.")
+    ] = False,
+) -> None:
+    """Upload a checkpoint and its model card to the Hub, and print its name there."""
+    from derain_cli.hub import HubFile
+    from derain_cli.release import push_run
+
+    source = HubFile.parse(target)
+    if source.revision:
+        raise UsageError(f"{target!r} names a revision: an upload makes a new one, leave it out")
+    pushed, sha256 = push_run(
+        run, source.repo, file=source.file, private=private, new_card=new_card
+    )
+    typer.echo(str(pushed))
+    typer.echo(f"SHA-256 {sha256}", err=True)
