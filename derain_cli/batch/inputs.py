@@ -1,0 +1,185 @@
+"""What is read: the pictures that files, folders, patterns and lists name, each once."""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from derain_cli.batch.jobs import PassedOver
+from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
+from derain_cli.batch.paths import is_folder, mode_of, resolved, resolved_parent
+from derain_cli.errors import UsageError
+from derain_cli.images import READABLE_SUFFIXES
+
+MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A picture that was named or found; `relative` is mirrored below an output folder."""
+
+    path: Path | None
+    relative: Path
+    problem: str = ""
+
+
+Found = Input | PassedOver
+
+
+def collect_inputs(
+    words: Sequence[str], options: BatchOptions, listed: Sequence[str] = ()
+) -> tuple[tuple[Input, ...], tuple[PassedOver, ...]]:
+    """The pictures that words and lists name, each once, and what was passed over.
+
+    Args:
+        words: Files, folders, globs (when no file has that very name), or `-`.
+        options: `recursive`, `output` and `suffix` matter.
+        listed: Paths from a list; a relative one keeps its folders below an output folder.
+
+    Raises:
+        UsageError: An empty word, an impossible glob, or `-` beside other inputs.
+    """
+    if STDIN in words and len(words) + len(listed) > 1:
+        raise UsageError("'-' (a picture on stdin) must be the only input")
+    resolved.cache_clear()  # links and the working folder may have changed since the last plan
+    found = [item for word in words for item in _from_word(word, options)]
+    found += [item for word in listed for item in _from_word(word, options, mirror=True)]
+    inputs: dict[Path | None, Input] = {}
+    for item in found:
+        if isinstance(item, Input):
+            inputs.setdefault(item.path and resolved_parent(item.path) / item.path.name, item)
+    return tuple(inputs.values()), tuple(item for item in found if isinstance(item, PassedOver))
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """Sort key that puts 2 before 10.
+
+    Example:
+        >>> sorted(["a10", "a2", "A1"], key=natural_order)
+        ['A1', 'a2', 'a10']
+    """
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
+def read_list(content: bytes) -> tuple[str, ...]:
+    r"""Paths of a list: one per line, or ended by NUL as `find -print0` writes them.
+
+    Example:
+        >>> read_list(b"a b.jpg\n\n-c.png\n")
+        ('a b.jpg', '-c.png')
+    """
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    return tuple(os.fsdecode(line) for line in lines if line)
+
+
+def _from_word(word: str, options: BatchOptions, *, mirror: bool = False) -> Iterator[Found]:
+    if not word:
+        raise UsageError("one of the inputs is an empty name (an unset variable?)")
+    path = Path(word)
+    if word == STDIN and not mirror:
+        yield Input(None, Path("stdin"))
+    elif is_folder(path):
+        yield from _from_folder(path, options)
+    elif mirror or os.path.lexists(path) or not MAGIC.search(word):
+        yield _from_file(path, options, mirror=mirror)
+    else:
+        yield from _from_glob(path, options)
+
+
+def _from_file(path: Path, options: BatchOptions, *, mirror: bool) -> Found:
+    if _is_own(path, {options.suffix}):
+        return PassedOver(
+            str(path), f"its name ends in {options.suffix!r}: a result of this program"
+        )
+    keeps_folders = mirror and not path.is_absolute() and ".." not in path.parts
+    return Input(path, path if keeps_folders else Path(path.name), _problem(path))
+
+
+def _problem(path: Path) -> str:
+    """Why a named path cannot hold a picture, or an empty string."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return f"no such file or folder: {str(path)!r}"
+        return f"cannot open {str(path)!r}: {error.strerror}"
+    if stat.S_ISFIFO(mode):
+        return f"{str(path)!r} is a pipe: give '-' as the input and send the picture to stdin"
+    return "" if stat.S_ISREG(mode) else f"{str(path)!r} is a device or socket, not a picture"
+
+
+def _from_folder(folder: Path, options: BatchOptions) -> Iterator[Found]:
+    found = list(_walk(folder, Path(), options))
+    if not any(isinstance(item, Input) for item in found):
+        deeper = "" if options.recursive else "; -r looks into the folders below"
+        found.append(PassedOver(str(folder), f"no picture in this folder{deeper}"))
+    yield from found
+
+
+def _walk(folder: Path, relative: Path, options: BatchOptions) -> Iterator[Found]:
+    """Files first, then the folders below; links to folders are not followed, so none can loop."""
+    try:
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: natural_order(entry.name))
+    except OSError as error:
+        yield Input(folder, relative, f"cannot open {str(folder)!r}: {error.strerror}")
+        return
+    entries = [entry for entry in entries if not entry.name.startswith(".")]
+    for entry in entries:
+        if not is_folder(folder / entry.name):
+            yield from _sift(folder / entry.name, relative / entry.name, options)
+    for entry in entries if options.recursive else ():
+        path = folder / entry.name
+        if not is_folder(path) or _is_output_folder(path, options):
+            continue
+        if entry.is_symlink():
+            yield PassedOver(str(path), "a link to a folder is not followed")
+        else:
+            yield from _walk(path, relative / entry.name, options)
+
+
+def _sift(path: Path, relative: Path, options: BatchOptions) -> Iterator[Found]:
+    """A file that was found and not named: only pictures by their ending, and no own results."""
+    if path.suffix.lower() not in READABLE_SUFFIXES or not stat.S_ISREG(mode_of(path)):
+        return
+    if _is_own(path, {options.suffix, DEFAULT_SUFFIX}):
+        yield PassedOver(str(path), "a result of this program")
+    else:
+        yield Input(path, relative)
+
+
+def _from_glob(pattern: Path, options: BatchOptions) -> Iterator[Found]:
+    """Files that match; `**` does not follow links, and dot-files need a dot in the pattern."""
+    magic = next(i for i, part in enumerate(pattern.parts) if MAGIC.search(part))
+    base, rest = Path(*pattern.parts[:magic]), list(pattern.parts[magic:])
+    rest += ["*"] if rest[-1] == "**" else []
+    try:
+        paths = sorted(base.glob("/".join(rest)), key=lambda path: natural_order(str(path)))
+    except ValueError as error:
+        raise UsageError(f"{str(pattern)!r} is no pattern: {error}") from error
+    dotted = any(part.startswith(".") for part in rest)
+    found: list[Found] = []
+    for path in paths:
+        relative = path.relative_to(base)
+        hidden = not dotted and any(part.startswith(".") for part in relative.parts)
+        below = (base / parent for parent in relative.parents if parent != Path())
+        if not hidden and not any(_is_output_folder(folder, options) for folder in below):
+            found += _sift(path, relative, options)
+    yield from found or [
+        PassedOver(str(pattern), "no file of this name, and no picture matches it")
+    ]
+
+
+def _is_own(path: Path, suffixes: Iterable[str]) -> bool:
+    endings = tuple(suffix + layer for suffix in suffixes if suffix for layer in LAYERS)
+    return path.stem.endswith(endings)
+
+
+def _is_output_folder(folder: Path, options: BatchOptions) -> bool:
+    if options.output in (None, STDIN):
+        return False
+    return resolved(folder) == resolved(Path(str(options.output)))

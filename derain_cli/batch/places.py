@@ -1,0 +1,103 @@
+"""Where one result goes: beside its input, below a folder, into one file, or to stdout."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from derain_cli.batch.inputs import Input
+from derain_cli.batch.options import ENDINGS, STDIN, BatchOptions
+from derain_cli.batch.paths import is_folder, resolved
+from derain_cli.errors import UsageError
+from derain_cli.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS
+
+Place = Callable[[Input, str], Path | None]
+
+
+def choose_place(
+    words: Sequence[str],
+    options: BatchOptions,
+    listed: Sequence[str] | None,
+    inputs: Sequence[Input],
+) -> Place:
+    """Path of a layer of an input's result: beside the input, in a folder, one file, or stdout."""
+    from_stdin = inputs[0].path is None
+    several = len(words) != 1 or listed is not None
+    if not several and not from_stdin:  # one word may be a folder or a pattern
+        several = inputs[0].path != Path(words[0])
+    if options.output == STDIN or (from_stdin and options.output is None):
+        if several:
+            raise UsageError("-o - takes one picture, and these are several: name a folder")
+        if options.save_rain or options.compare:
+            raise UsageError("stdout holds one picture: --save-rain and --compare need -o PATH")
+        return lambda _item, _layer: None
+    if options.output is None:
+        return lambda item, layer: _beside(item, layer, options)
+    folder = Path(options.output)
+    if not _means_folder(options.output, several=several):
+        _check_file(folder, options)
+        return lambda _item, layer: folder.with_name(folder.stem + layer + folder.suffix)
+    if from_stdin:
+        raise UsageError("a picture from stdin has no name: -o must be a file or '-'")
+    _check_folder(folder, words, options)
+    return lambda item, layer: _mirrored(item, layer, folder, options)
+
+
+def _means_folder(output: str, *, several: bool) -> bool:
+    return several or is_folder(Path(output)) or output.endswith(("/", os.sep))
+
+
+def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> None:
+    output = str(options.output)
+    if os.path.lexists(folder) and not is_folder(folder):
+        raise UsageError(f"-o {output!r} is a file, and several inputs need a folder")
+    looks_like_file = written_format(folder) is not None and not output.endswith(("/", os.sep))
+    if looks_like_file and not is_folder(folder):
+        raise UsageError(
+            f"-o {output!r} would be a folder, for several inputs; write '{output}/' if it should"
+        )
+    for word in words:
+        if is_folder(Path(word)) and resolved(Path(word)) == resolved(folder):
+            raise UsageError(
+                f"-o {output!r} is the input folder itself: leave -o away (results get the suffix "
+                f"{options.suffix!r}) or name another folder"
+            )
+
+
+def _check_file(file: Path, options: BatchOptions) -> None:
+    """The ending of an output file must name a format, the one of `--format` if that is given."""
+    if not file.suffix and options.format:
+        return
+    named = written_format(file)
+    if named is None:
+        endings = ", ".join(ENDINGS.values())
+        raise UsageError(
+            f"-o {str(file)!r} has no ending that names a format ({endings}); a folder is written "
+            "with a '/' at the end"
+        )
+    if options.format and named != written_format(Path("x" + ENDINGS[options.format])):
+        raise UsageError(f"-o {str(file)!r} is no {options.format} file: leave --format away")
+
+
+def written_format(path: Path) -> str | None:
+    """The format that a name asks for, None if it asks for none that can be written."""
+    format = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    return format if format in WRITABLE_FORMATS else None
+
+
+def _beside(item: Input, layer: str, options: BatchOptions) -> Path:
+    path = item.path or item.relative
+    return path.with_name(path.stem + options.suffix + layer + _ending(path, options))
+
+
+def _mirrored(item: Input, layer: str, folder: Path, options: BatchOptions) -> Path:
+    name = item.relative.stem + layer + _ending(item.relative, options)
+    return folder / item.relative.parent / name
+
+
+def _ending(path: Path, options: BatchOptions) -> str:
+    """The input's own ending where it names the format to write; `.png` where none does."""
+    own = written_format(path)
+    if options.format is None:
+        return path.suffix if own else ".png"
+    wanted = ENDINGS[options.format]
+    return path.suffix if own == written_format(Path("x" + wanted)) else wanted

@@ -1,0 +1,159 @@
+"""The networks: one paper, one file, one line in `MODELS`.
+
+Every network takes a rainy picture `(batch, 3, height, width)` in 0..1, of any size, and returns
+the derained picture of the same shape (not clipped). Adding one: write its file, add its line
+here and its entry in `weights/weights.toml`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from derain_cli.errors import ConfigError, UsageError, did_you_mean
+from derain_cli.models import hcn, menet, moss, rdmc, resnet, swinir, unet
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What the engine and a reader must know of a network.
+
+    Attributes:
+        build: Makes the untrained network from its config.
+        config: The config dataclass; its defaults are the published network.
+        paper: Where the network was published.
+        padding_multiple: Heights and widths that run without padding are multiples of this; tiles
+            start at multiples of it, so that down-sampling grids of tile and picture agree.
+        tile_overlap: Pixels by which neighbouring tiles overlap by default.
+        receptive_radius: An output pixel depends on no pixel farther away than this. None when it
+            depends on the whole picture: see `not_tile_exact`.
+        not_tile_exact: Why tiles cannot equal the whole picture exactly, if they cannot.
+        not_exportable: Why `torch.export` cannot take it, if it cannot.
+        training_outputs: Keyword arguments of `forward` that make it return all that its losses
+            need, the derained picture first.
+    """
+
+    build: Callable[[Any], nn.Module]
+    config: type[Any]
+    paper: str
+    padding_multiple: int
+    tile_overlap: int
+    receptive_radius: int | None
+    not_tile_exact: str = ""
+    not_exportable: str = ""
+    training_outputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+CHANNEL_ATTENTION = "channel attention averages over the whole picture"
+
+MODELS: Mapping[str, ModelEntry] = {
+    "hcn": ModelEntry(
+        build=hcn.Hcn,
+        config=hcn.HcnConfig,
+        paper="Wang, Pan, Wu, AAAI 2022",
+        padding_multiple=32,
+        tile_overlap=96,
+        receptive_radius=None,
+        not_tile_exact="similarity mining lets every place look at every other",
+        training_outputs={"all_outputs": True},
+    ),
+    "moss": ModelEntry(
+        build=moss.Moss,
+        config=moss.MossConfig,
+        paper="Huang et al., CVPR 2021",
+        padding_multiple=8,
+        tile_overlap=96,
+        receptive_radius=426,
+    ),
+    "rdmc": ModelEntry(
+        build=rdmc.Rdmc,
+        config=rdmc.RdmcConfig,
+        paper="Jiang et al., IEEE TCSVT 2023",
+        padding_multiple=16,
+        tile_overlap=96,
+        receptive_radius=3 * 155,
+    ),
+    "menet": ModelEntry(
+        build=menet.Menet,
+        config=menet.MenetConfig,
+        paper="Multi-Task Learning Enhanced Single Image De-Raining (MENET)",
+        padding_multiple=16,
+        tile_overlap=96,
+        receptive_radius=None,
+        not_tile_exact=CHANNEL_ATTENTION,
+    ),
+    "menet-deep": ModelEntry(
+        build=menet.Menet,
+        config=menet.MenetDeepConfig,
+        paper="Multi-Task Learning Enhanced Single Image De-Raining (MENET)",
+        padding_multiple=16,
+        tile_overlap=160,
+        receptive_radius=None,
+        not_tile_exact=CHANNEL_ATTENTION,
+    ),
+    "resnet": ModelEntry(
+        build=resnet.ResNet,
+        config=resnet.ResNetConfig,
+        paper="Ledig et al., CVPR 2017, as in Gu et al., NeurIPS 2023",
+        padding_multiple=1,
+        tile_overlap=88,
+        receptive_radius=2 * 16 + 3,
+    ),
+    "unet": ModelEntry(
+        build=unet.UNet,
+        config=unet.UNetConfig,
+        paper="Ronneberger et al., MICCAI 2015, as in Gu et al., NeurIPS 2023",
+        padding_multiple=8,
+        tile_overlap=120,
+        receptive_radius=51,
+    ),
+    "swinir": ModelEntry(
+        build=swinir.SwinIR,
+        config=swinir.SwinIRConfig,
+        paper="Liang et al., ICCVW 2021, as in Gu et al., NeurIPS 2023",
+        padding_multiple=8,
+        tile_overlap=64,
+        receptive_radius=103,
+    ),
+}
+
+
+def find_model(name: str) -> ModelEntry:
+    """Entry of a network by name.
+
+    Raises:
+        UsageError: No network has this name; the nearest is suggested.
+    """
+    if name not in MODELS:
+        raise UsageError(f"unknown model {name!r}. {did_you_mean(name, MODELS)}")
+    return MODELS[name]
+
+
+def build_model(name: str, config: Mapping[str, Any] | None = None) -> nn.Module:
+    """Untrained network.
+
+    Args:
+        name: A key of `MODELS`.
+        config: Fields of the network's config that differ from the published ones.
+
+    Raises:
+        UsageError: Unknown name.
+        ConfigError: Unknown or impossible config field.
+
+    Example:
+        >>> sum(p.numel() for p in build_model("rdmc").parameters())
+        247587
+    """
+    entry = find_model(name)
+    try:
+        return entry.build(entry.config(**(config or {})))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config of model {name!r}: {error}") from error
+
+
+def model_config(model: nn.Module) -> dict[str, Any]:
+    """The config a network was built from, as JSON can hold it."""
+    config: dict[str, Any] = dataclasses.asdict(model.config)  # type: ignore[call-overload]
+    return config

@@ -1,0 +1,457 @@
+"""HCN: high-order collaborative network with bidirectional scale-content similarity mining.
+
+Paper: C. Wang, J. Pan, X.-M. Wu, "Online-Updated High-Order Collaborative Networks for Single
+Image Deraining", AAAI 2022. Written from the paper and from facts about the authors' release (where
+the two differ a comment says so); weights trained with it carry this repository's licence.
+
+How the paper's symbols map to this file (B^ is its B with a hat, an estimate):
+
+==============================  ===========================================================
+paper                           here
+==============================  ===========================================================
+O, B, R (eq. 1)                 `rainy`, clean, rain: what the `to_rain_*` exits give, O - B^
+sub-networks B, M, T (Fig. 2)   chains ending in `to_rain_bottom`, `_middle`, `_top`
+B^_1, B^_2, B^_3 (eq. 2)        `HcnOutputs.derained`, `.derained_middle`, `.derained_top`
+N_mn (Fig. 2)                   `Hcn.n11` ... `Hcn.n31`, each an `EncoderDecoder` (Fig. 3)
+arrows into N_mn (Fig. 2)       `Hcn.into_21` (from N11 and the stem of M), `into_12`, ...
+B^_1/2, B^_1/4 (eq. 3)          `HcnOutputs.derained_half`, `.derained_quarter`
+B_1/2, B_1/4 (eq. 3)            levels 1 and 2 of `PYRAMIDS[config.pyramid](clean, 2)`
+BiSCSM (Fig. 3)                 `SimilarityMining`, at a quarter of the size
+Down2Up, Up2Down (Fig. 4)       its `down2up` (small scales to large) and `up2down`: `Mining`
+positional embedding            `position_code`, read by each `PlacedConv`
+x, z (eq. 4)                    `own`, `other` of `Mining.forward`
+x^pxp_ij, z^pxp_uv, p = 3       rows of `_patches`: places (i, j) are queries, (u, v) keys
+W_f, W_g, W_theta (eq. 4)       `Mining.query`, `.key`, `.value`
+phi, sigma (eq. 4)              the softmax's exponentials and their sum, in `_attend`
+y^pxp_ij (eq. 4)                rows of what `_attend` returns, added up by `fold`
+alpha = 0.2 of LeakyReLU        `SLOPE`
+alpha_i, beta_j (eq. 2, 3, 5)   weights of the losses: recipe `collaborative`
+k, lambda, R_random (eq. 6)     recipe `online-update`
+==============================  ===========================================================
+
+Sizes: a picture is mirrored at the bottom and right up to a multiple of 32 (the bottleneck's
+quarter scale times three halvings inside the mining) and the result is cut back; each picture of
+the multi-scale constraints is grown to a multiple of 32 of its own. Every pixel of the bottleneck
+looks at every other, so tiles only approximate the whole picture.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from derain_cli.errors import did_you_mean
+from derain_cli.padding import pad_to_multiple
+from derain_cli.pyramids import PYRAMIDS
+
+PATCH = 3
+SOFTMAX_SCALE = 10.0
+KEY_FLOOR = 1e-4
+OVERLAP_DIVISOR = 4
+SLOPE = 0.2
+# On the CPU, without gradients: what is held at once, chosen to stay inside a core's caches.
+BLOCK_SIMILARITIES = 2**21
+BAND_PIXELS = 2**12
+
+
+@dataclass(frozen=True)
+class HcnConfig:
+    """Shape of the network.
+
+    Attributes:
+        channels: Width of every layer but the exits; a multiple of 4 (the position code gives half
+            to each axis, in pairs of sine and cosine).
+        blocks: Residual blocks at full, half, quarter ... size, in the encoder and in the decoder.
+        match_channels: Channels of the features that are compared (W_f and W_g of eq. 4).
+        mining_levels: Scales of the mining at the bottleneck.
+        mscc: Whether the exits for the multi-scale compact constraints (eq. 3) exist. They only
+            serve training.
+        pyramid: Which half and quarter size pictures those constraints see: a key of `PYRAMIDS`.
+    """
+
+    channels: int = 20
+    blocks: tuple[int, ...] = (12, 2, 1)
+    match_channels: int = 5
+    mining_levels: int = 4
+    mscc: bool = True
+    # Paper: Laplacian pyramid. Released code: Gaussian. We take the latter by default: in a band
+    # of differences local means are near 0, where the first factor of SSIM says nothing.
+    pyramid: str = "gaussian"
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that cannot be built; turn lists (from JSON) into tuples."""
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        if self.channels < 4 or self.channels % 4:
+            raise ValueError(f"channels must be a multiple of 4, not {self.channels}")
+        if not self.blocks or min(self.blocks) < 1:
+            raise ValueError(f"blocks must name at least one block per scale, not {self.blocks}")
+        if self.match_channels < 1 or self.mining_levels < 2:
+            raise ValueError("match_channels must be at least 1 and mining_levels at least 2")
+        if self.pyramid not in PYRAMIDS:
+            raise ValueError(
+                f"unknown pyramid {self.pyramid!r}. {did_you_mean(self.pyramid, PYRAMIDS)}"
+            )
+
+    @property
+    def padding_multiple(self) -> int:
+        """What heights and widths must divide by: all halvings down to the last mining level."""
+        halvings = len(self.blocks) + self.mining_levels - 2
+        return 1 << halvings
+
+
+class HcnOutputs(NamedTuple):
+    """What sub-networks and intermediate layers make of a rainy picture, all `(batch, 3, ...)`.
+
+    Attributes:
+        derained: Of sub-network B: the result.
+        derained_middle: Of sub-network M, from N22.
+        derained_top: Of sub-network T, from N31.
+        derained_half: Half the size, rounded up (eq. 3, j = 1); None without `HcnConfig.mscc`.
+        derained_quarter: A quarter of the size (eq. 3, j = 2); None likewise.
+    """
+
+    derained: Tensor
+    derained_middle: Tensor
+    derained_top: Tensor
+    derained_half: Tensor | None
+    derained_quarter: Tensor | None
+
+
+def position_code(
+    channels: int, height: int, width: int, device: torch.device | None = None
+) -> Tensor:
+    """Fixed sines and cosines `(channels, height, width)` in -1..1 that tell places apart.
+
+    The first half of the channels codes the row y, the second half the column x; in each half,
+    channels 2k and 2k + 1 are sine and cosine of the index times 10000^(-4k / channels).
+
+    Example:
+        >>> position_code(4, 2, 3)[:, 1, 2]  # sin y, cos y, sin x, cos x
+        tensor([ 0.8415,  0.5403,  0.9093, -0.4161])
+    """
+    rows = _axis_code(channels // 2, height, device)[:, :, None].expand(-1, -1, width)
+    columns = _axis_code(channels // 2, width, device)[:, None, :].expand(-1, height, -1)
+    return torch.cat((rows, columns))
+
+
+class ConvLeaky(nn.Module):
+    """Convolution and LeakyReLU over features laid side by side."""
+
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2)
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """Features `(batch, outputs, height, width)` of one or more of the same size."""
+        return F.leaky_relu(self.conv(_side_by_side(features)), SLOPE, inplace=True)
+
+
+class ResidualBlock(nn.Module):
+    """conv3 - LeakyReLU - conv3, plus the input; no activation after the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_leaky = ConvLeaky(channels, channels, 3)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the same shape."""
+        return x + self.conv(self.conv_leaky(x))  # type: ignore[no-any-return]
+
+
+class DenseStack(nn.Module):
+    """Residual blocks at one scale, each followed by a 1x1 layer over all that came before."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(blocks))
+        self.gathers = nn.ModuleList(
+            ConvLeaky((earlier + 2) * channels, channels, 1) for earlier in range(blocks)
+        )
+
+    def forward(self, x: Tensor, mirrored: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
+        """Features after the last unit, and what each residual block gave.
+
+        Args:
+            x: `(batch, channels, height, width)`.
+            mirrored: For a decoder, the encoder's residual blocks in reverse order; unit i has the
+                i-th added to its input.
+        """
+        earlier = [x]
+        for unit, (block, gather) in enumerate(zip(self.blocks, self.gathers, strict=True)):
+            earlier.append(block(x + mirrored[unit] if mirrored else x))
+            x = _gather(gather, earlier)
+        return x, earlier[1:]
+
+
+class PlacedConv(nn.Module):
+    """Convolution that sees where it is: 1x1 with the position code, then 3x3 and LeakyReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.place = nn.Conv2d(2 * channels, channels, 1)
+        self.conv = ConvLeaky(channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the same shape."""
+        _, channels, height, width = x.shape
+        code = position_code(channels, height, width, x.device).to(x.dtype).expand_as(x)
+        placed: Tensor = self.conv(self.place(_side_by_side((x, code))))
+        return placed
+
+
+class Mining(nn.Module):
+    """Scale-content similarity mining (Fig. 4, eq. 4).
+
+    Each 3x3 patch of a scale is matched with all patches of that scale and of another one; the
+    values of those patches, weighted by similarity, are added up where patches overlap.
+    """
+
+    def __init__(self, channels: int, match_channels: int) -> None:
+        super().__init__()
+        self.query = nn.Sequential(nn.Conv2d(channels, match_channels, 1), nn.PReLU())
+        self.key = nn.Sequential(nn.Conv2d(channels, match_channels, 1), nn.PReLU())
+        self.value = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.PReLU())
+
+    def forward(self, own: Tensor, other: Tensor) -> Tensor:
+        """Features of the shape of `own`, enriched by what resembles them.
+
+        Args:
+            own: x of eq. 4, `(batch, channels, height, width)`.
+            other: z of eq. 4, the neighbouring scale `(batch, channels, height', width')`.
+        """
+        # Paper: keys from z, values from x alone. Released code: both from both scales together,
+        # keys of unit length, similarities times 10, the overlaps of nine patches divided by 4. We
+        # do as the release: eq. 4 as printed has no value for a key at another place than (g, h).
+        query = _patches(self.query(own))
+        key = torch.cat([_patches(self.key(scale)) for scale in (own, other)], dim=1)
+        value = torch.cat([_patches(self.value(scale)) for scale in (own, other)], dim=1)
+        mined = _attend(query, F.normalize(key, dim=-1, eps=KEY_FLOOR).to(query), value)
+        overlaps = F.fold(mined.mT, own.shape[-2:], PATCH, padding=PATCH // 2)
+        return own + overlaps / OVERLAP_DIVISOR
+
+
+class SimilarityMining(nn.Module):
+    """BiSCSM (Fig. 3): mining from small scales to large, then back, then all scales fused."""
+
+    def __init__(self, channels: int, match_channels: int, levels: int) -> None:
+        super().__init__()
+        self.down2up = Mining(channels, match_channels)
+        self.up2down = Mining(channels, match_channels)
+        self.down2up_convs = nn.ModuleList(PlacedConv(channels) for _ in range(levels))
+        self.up2down_convs = nn.ModuleList(PlacedConv(channels) for _ in range(levels))
+        self.fuse_scales = ConvLeaky((levels + 2) * channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the same shape; height and width divide by 2^(levels - 1)."""
+        scales = [x]
+        for _ in self.down2up_convs[1:]:
+            scales.append(F.max_pool2d(scales[-1], 2))
+        rising = _mine_along(scales[::-1], self.down2up, self.down2up_convs)[::-1]
+        falling = _mine_along(rising, self.up2down, self.up2down_convs)
+        small = [F.interpolate(scale, size=x.shape[-2:], mode="nearest") for scale in falling[1:]]
+        fused: Tensor = self.fuse_scales(x, rising[0], falling[0], *small)
+        return fused
+
+
+class EncoderDecoder(nn.Module):
+    """Network module N_mn (Fig. 3): dense stacks at falling scales, mining, and back up."""
+
+    def __init__(self, config: HcnConfig) -> None:
+        super().__init__()
+        channels, blocks = config.channels, config.blocks
+        self.encoder = nn.ModuleList(DenseStack(channels, count) for count in blocks)
+        self.mining = SimilarityMining(channels, config.match_channels, config.mining_levels)
+        self.decoder = nn.ModuleList(DenseStack(channels, count) for count in reversed(blocks))
+        self.merges = nn.ModuleList(nn.Conv2d(2 * channels, channels, 1) for _ in blocks[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the same shape; sides divide by `HcnConfig.padding_multiple`."""
+        encoded: list[tuple[Tensor, list[Tensor]]] = []
+        for level, stack in enumerate(self.encoder):
+            encoded.append(stack(F.max_pool2d(x, 2) if level else x))
+            x = encoded[-1][0]
+        x = self.mining(x)
+        for step, stack in enumerate(self.decoder):
+            same_scale, encoder_blocks = encoded.pop()
+            if step:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+                x = self.merges[step - 1](_side_by_side((x, same_scale)))
+            x, _ = stack(x, encoder_blocks[::-1])
+        return x
+
+
+class Hcn(nn.Module):
+    """The whole network (Fig. 2): rainy picture in, derained picture out.
+
+    Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.
+    """
+
+    def __init__(self, config: HcnConfig = HcnConfig()) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels
+        self.stem_bottom, self.stem_middle, self.stem_top = (_stem(channels) for _ in range(3))
+        self.n11, self.n12, self.n13 = (EncoderDecoder(config) for _ in range(3))
+        self.n21, self.n22 = (EncoderDecoder(config) for _ in range(2))
+        self.n31 = EncoderDecoder(config)
+        self.into_21, self.into_31 = (ConvLeaky(2 * channels, channels, 3) for _ in range(2))
+        self.into_12, self.into_22, self.into_13 = (
+            ConvLeaky(2 * channels, channels, 1) for _ in range(3)
+        )
+        self.to_rain_bottom, self.to_rain_middle, self.to_rain_top = (
+            _to_rain(channels) for _ in range(3)
+        )
+        if config.mscc:
+            self.stem_half, self.stem_half_middle = _stem(channels), _stem(channels)
+            self.stem_quarter = _stem(channels)
+            self.half_to_rain, self.quarter_to_rain = _to_rain(channels), _to_rain(channels)
+
+    def forward(self, rainy: Tensor, *, all_outputs: bool = False) -> Tensor | HcnOutputs:
+        """Derained picture of sub-network B; on request everything that is trained.
+
+        Args:
+            rainy: `(batch, 3, height, width)` in 0..1, any size.
+            all_outputs: Also compute the exits that only serve training. With those of eq. 3 the
+                picture must have 5x5 pixels or more: its pyramid mirrors the half size.
+        """
+        padded = pad_to_multiple(rainy, self.config.padding_multiple)
+        n22, n31, n13 = self._features(padded)
+        derained = rainy - _cut(self.to_rain_bottom(n13), rainy)
+        if not all_outputs:
+            return derained
+        return HcnOutputs(
+            derained,
+            rainy - _cut(self.to_rain_middle(n22), rainy),
+            rainy - _cut(self.to_rain_top(n31), rainy),
+            *self._constrained(rainy),
+        )
+
+    def _features(self, rainy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What N22, N31 and N13 make of a padded picture: the wiring of Fig. 2."""
+        n11 = self.n11(self.stem_bottom(rainy))
+        n21 = self.n21(self.into_21(n11, self.stem_middle(rainy)))
+        n31 = self.n31(self.into_31(n21, self.stem_top(rainy)))
+        n12 = self.n12(self.into_12(n21, n11))
+        n22 = self.n22(self.into_22(n31, n21))
+        # Paper: N13 before the exit of B. Released code: calls N31 a second time, so that N13 is
+        # never trained. We do as the paper.
+        n13 = self.n13(self.into_13(n22, n12))
+        return n22, n31, n13
+
+    def _constrained(self, rainy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Derained pictures of half and quarter size: the intermediate layers held by eq. 3."""
+        if not self.config.mscc:
+            return None, None
+        _, half, quarter = PYRAMIDS[self.config.pyramid](rainy, 2)
+        return self._derain_half(half), self._derain_quarter(quarter)
+
+    def _derain_half(self, rainy: Tensor) -> Tensor:
+        padded = pad_to_multiple(rainy, self.config.padding_multiple)
+        n11 = self.n11(self.stem_half(padded))
+        n21 = self.n21(self.into_21(n11, self.stem_half_middle(padded)))
+        rain = self.half_to_rain(self.n12(self.into_12(n21, n11)))
+        return rainy - _cut(rain, rainy)
+
+    def _derain_quarter(self, rainy: Tensor) -> Tensor:
+        padded = pad_to_multiple(rainy, self.config.padding_multiple)
+        rain = self.quarter_to_rain(self.n11(self.stem_quarter(padded)))
+        return rainy - _cut(rain, rainy)
+
+
+def _stem(channels: int) -> ConvLeaky:
+    return ConvLeaky(3, channels, 3)
+
+
+def _to_rain(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, 3, 3, padding=1)
+
+
+def _cut(padded: Tensor, picture: Tensor) -> Tensor:
+    return padded[..., : picture.shape[-2], : picture.shape[-1]]
+
+
+def _axis_code(channels: int, length: int, device: torch.device | None) -> Tensor:
+    """Sines and cosines `(channels, length)` of the places along one axis."""
+    channel = torch.arange(channels, device=device)[:, None]
+    frequency = 10000.0 ** (-2 * (channel // 2) / channels)
+    angle = torch.arange(length, device=device) * frequency
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+
+
+def _mine_along(scales: Sequence[Tensor], mining: Mining, convs: nn.ModuleList) -> list[Tensor]:
+    """One pass over the scales: each is mined with the result of the one before."""
+    results = [convs[0](scales[0])]
+    for scale, conv in zip(scales[1:], convs[1:], strict=True):
+        results.append(conv(mining(scale, results[-1])))
+    return results
+
+
+def _patches(features: Tensor) -> Tensor:
+    """All 3x3 patches of `(batch, channels, height, width)`: `(batch, places, 9 channels)`."""
+    return F.unfold(features, PATCH, padding=PATCH // 2).mT
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Means of `value`, weighted by phi / sigma of eq. 4: the softmax of scaled similarities.
+
+    The matrix of all similarities (634 MB for a 481x321 picture) is never formed.
+
+    Args:
+        query: `(batch, places, width)`.
+        key: `(batch, other places, width)`.
+        value: `(batch, other places, value width)`.
+    """
+    if _is_cpu_inference(query):
+        return _attend_in_blocks(query, key, value)
+    # The fused kernels want one width, a multiple of 8, for queries, keys and values: zeros do not
+    # change the similarities.
+    width = max(query.shape[-1], value.shape[-1])
+    width += -width % 8
+    q, k, v = (F.pad(x, (0, width - x.shape[-1])).unsqueeze(1) for x in (query, key, value))
+    mined = F.scaled_dot_product_attention(q, k, v, scale=SOFTMAX_SCALE)
+    return mined.squeeze(1)[..., : value.shape[-1]]
+
+
+def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same by some queries at a time; similarities in float32 at least, as fused kernels do.
+
+    On a CPU this beats `scaled_dot_product_attention`, which multiplies the zeros too and has no
+    fast bfloat16 product on every processor (see tests/benchmarks/hcn_attention.py).
+    """
+    precise = torch.promote_types(query.dtype, torch.float32)
+    query, key = query.to(precise) * SOFTMAX_SCALE, key.to(precise).mT
+    rows = max(1, BLOCK_SIMILARITIES // (key.shape[0] * key.shape[-1]))
+    with torch.autocast("cpu", enabled=False):
+        blocks = [
+            torch.softmax(block @ key, dim=-1).to(value) @ value
+            for block in torch.split(query, rows, 1)
+        ]
+    return torch.cat(blocks, dim=1)
+
+
+def _gather(layer: nn.Module, features: Sequence[Tensor]) -> Tensor:
+    """`layer(*features)` for a 1x1 layer.
+
+    On the CPU it is done by bands of rows that fit the caches: joining up to 13 whole maps before
+    each of the 180 such layers would take longer than the 3x3 convolutions.
+    """
+    if not _is_cpu_inference(features[0]):
+        gathered: Tensor = layer(*features)
+        return gathered
+    rows = max(1, BAND_PIXELS // features[0].shape[-1])
+    bands = zip(*(torch.split(feature, rows, dim=2) for feature in features), strict=True)
+    return torch.cat([layer(*band) for band in bands], dim=2)
+
+
+def _is_cpu_inference(x: Tensor) -> bool:
+    """Whether work may be cut into many small pieces: no gradients, no graph to be captured."""
+    quiet = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and quiet
+
+
+def _side_by_side(features: Sequence[Tensor]) -> Tensor:
+    return features[0] if len(features) == 1 else torch.cat(tuple(features), dim=1)

@@ -1,0 +1,145 @@
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from derain_cli.batch import BatchOptions, plan_batch, read_list
+from derain_cli.errors import DerainError, NothingToDoError, UsageError
+
+
+def plan_in(folder: Path, *words: str, **options: object) -> dict[str, tuple[str, ...]]:
+    """Source -> targets of a plan, relative to a folder."""
+    plan = plan_batch([str(folder / word) for word in words], BatchOptions(**options))
+    return {
+        str(job.source.relative_to(folder)): tuple(str(t.relative_to(folder)) for t in job.targets)
+        for job in plan.jobs
+    }
+
+
+def test_folder_in_natural_order_without_the_folders_below(photos: Path) -> None:
+    assert list(plan_in(photos.parent, "photos")) == ["photos/a2.jpg", "photos/a10.jpg"]
+
+
+def test_recursive_mirrors_the_tree(photos: Path) -> None:
+    plan = plan_in(photos.parent, "photos", recursive=True, output=str(photos.parent / "dry"))
+    assert plan == {
+        "photos/a2.jpg": ("dry/a2.jpg",),
+        "photos/a10.jpg": ("dry/a10.jpg",),
+        "photos/below/b.png": ("dry/below/b.png",),
+    }
+
+
+def test_dot_files_links_to_folders_sockets_and_texts_are_not_found(
+    photos: Path, make_picture: Callable[..., Path]
+) -> None:
+    before = plan_in(photos.parent, "photos", recursive=True)
+    make_picture(photos / ".hidden.jpg")
+    make_picture(photos / ".folder" / "c.jpg")
+    (photos / "loop").symlink_to(photos)
+    (photos / "self.jpg").symlink_to("self.jpg")
+    (photos / "dangling.png").symlink_to("nowhere.png")
+    (photos / "notes.txt").write_text("rain")
+    (photos / "folder.jpg").mkdir()
+    os.mkfifo(photos / "pipe.jpg")
+    # A socket's path may not be long, pytest's is.
+    server = socket.socket(socket.AF_UNIX)
+    here = Path.cwd()
+    try:
+        os.chdir(photos)
+        server.bind("socket.jpg")
+    finally:
+        os.chdir(here)
+        server.close()
+    assert plan_in(photos.parent, "photos", recursive=True) == before
+
+
+def test_own_results_are_never_inputs(photos: Path, make_picture: Callable[..., Path]) -> None:
+    for name in ("a2_derained.jpg", "a2_derained_rain.jpg", "a2_derained_compare.jpg"):
+        make_picture(photos / name)
+    plan = plan_batch([str(photos)], BatchOptions(skip_existing=True))
+    assert [job.source.name for job in plan.jobs] == ["a2.jpg", "a10.jpg"]
+    assert len(plan.passed_over) == 3
+    with pytest.raises(NothingToDoError, match="result of this program"):
+        plan_batch([str(photos / "a2_derained.jpg")], BatchOptions())
+    # Whoever names it and another suffix means it.
+    assert plan_in(photos, "a2_derained.jpg", suffix="_twice") == {
+        "a2_derained.jpg": ("a2_derained_twice.jpg",)
+    }
+
+
+@pytest.mark.parametrize("word", ["photos", "photos/**/*.*"])
+def test_the_output_folder_is_never_an_input(
+    photos: Path, make_picture: Callable[..., Path], word: str
+) -> None:
+    dry = photos / "dry"
+    make_picture(dry / "below" / "older.jpg")
+    plan = plan_in(photos.parent, word, recursive=True, output=str(dry))
+    assert set(plan) == {"photos/a2.jpg", "photos/a10.jpg", "photos/below/b.png"}
+
+
+def test_a_picture_that_is_named_twice_is_derained_once(photos: Path) -> None:
+    plan = plan_in(photos.parent, "photos/a2.jpg", "photos", "photos/below/../a2.jpg")
+    assert list(plan) == ["photos/a2.jpg", "photos/a10.jpg"]
+
+
+def test_a_name_with_brackets_is_a_name_before_it_is_a_pattern(
+    tmp_path: Path, make_picture: Callable[..., Path]
+) -> None:
+    for name in ("[ab].jpg", "a.jpg", "b.jpg"):
+        make_picture(tmp_path / name)
+    assert list(plan_in(tmp_path, "[ab].jpg")) == ["[ab].jpg"]
+    (tmp_path / "[ab].jpg").unlink()
+    assert list(plan_in(tmp_path, "[ab].jpg")) == ["a.jpg", "b.jpg"]
+
+
+def test_a_pattern_mirrors_below_its_fixed_part_and_skips_dot_files(
+    photos: Path, make_picture: Callable[..., Path]
+) -> None:
+    make_picture(photos / ".thumbnails" / "b.png")
+    (photos / "loop").symlink_to(photos)
+    plan = plan_in(photos.parent, "photos/**", output=str(photos.parent / "dry"))
+    assert plan["photos/below/b.png"] == ("dry/below/b.png",)
+    assert len(plan) == 3
+
+
+def test_a_list_takes_names_as_they_are_and_keeps_relative_folders(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    listed = read_list(b"below/b.png\r\n\na2.jpg\n*.jpg\n")
+    plan = plan_batch([], BatchOptions(output="../dry"), listed)
+    assert [job.derained for job in plan.to_do] == [
+        Path("../dry/below/b.png"),
+        Path("../dry/a2.jpg"),
+    ]
+    assert [job.problem for job in plan.jobs][2:] == ["no such file or folder: '*.jpg'"]
+
+
+def test_a_list_ended_by_nul_may_hold_line_breaks() -> None:
+    assert read_list(b"a\nb.jpg\0c.jpg\0") == ("a\nb.jpg", "c.jpg")
+
+
+def test_missing_names_are_failures_of_their_own(photos: Path) -> None:
+    plan = plan_batch([str(photos), str(photos / "gone.jpg")], BatchOptions())
+    assert len(plan.to_do) == 2
+    assert plan.jobs[-1].problem == f"no such file or folder: {str(photos / 'gone.jpg')!r}"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        ([], UsageError, "no inputs"),
+        ([""], UsageError, "empty name"),
+        (["-", "a.jpg"], UsageError, "only input"),
+        (["{}/empty"], NothingToDoError, "no picture in this folder; -r looks"),
+        (["{}/*.jpg"], NothingToDoError, "no picture matches"),
+    ],
+)
+def test_inputs_that_name_nothing(
+    tmp_path: Path, words: list[str], error: type[DerainError], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(error, match=message):
+        plan_batch([word.format(tmp_path) for word in words], BatchOptions())

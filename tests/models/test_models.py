@@ -1,0 +1,99 @@
+"""What every network of the zoo must do, over the whole table."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import derain_cli.models as zoo
+from derain_cli.checkpoints import load_model, save_checkpoint
+from derain_cli.errors import ConfigError, UsageError
+from derain_cli.models import MODELS, build_model, find_model, model_config
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def network(request):
+    torch.manual_seed(0)
+    return request.param, build_model(request.param).eval()
+
+
+def test_every_file_of_the_zoo_is_in_the_table():
+    files = {path.stem for path in Path(zoo.__file__).parent.glob("*.py")} - {"__init__"}
+    named = {entry.build.__module__.rpartition(".")[2] for entry in MODELS.values()}
+    assert files == named
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (3, 50)])
+@torch.inference_mode()
+def test_any_size_comes_back_as_it_was(network, size):
+    derained = network[1](torch.rand(1, 3, *size))
+    assert derained.shape == (1, 3, *size)
+    assert derained.isfinite().all()
+
+
+@torch.inference_mode()
+def test_eval_is_deterministic_and_knows_no_batch(network):
+    rainy = torch.rand(2, 3, 32, 32)
+    both = network[1](rainy)
+    assert torch.equal(both, network[1](rainy))
+    torch.testing.assert_close(both[:1], network[1](rainy[:1]), atol=2e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_bf16_and_channels_last_stay_close(network):
+    rainy = torch.rand(1, 3, 32, 48)
+    exact = network[1](rainy)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = network[1](rainy.contiguous(memory_format=torch.channels_last)).float()
+    assert half.isfinite().all()
+    assert (half - exact).abs().mean() < 0.05
+
+
+def test_every_parameter_gets_a_gradient(network):
+    name, _ = network
+    torch.manual_seed(1)
+    model = build_model(name).train()
+    outputs = model(torch.rand(2, 3, 64, 64), **find_model(name).training_outputs)
+    results = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+    torch.stack([(result**2).mean() for result in results]).sum().backward()
+    idle = [key for key, value in model.named_parameters() if value.grad is None]
+    assert idle == []
+    dead = [key for key, value in model.named_parameters() if not value.grad.isfinite().all()]
+    assert dead == []
+
+
+def test_checkpoint_round_trip_is_bit_equal(network, tmp_path):
+    name, model = network
+    save_checkpoint(tmp_path / "x.safetensors", model, name, {})
+    loaded = load_model(tmp_path / "x.safetensors")
+    assert loaded.architecture == name
+    assert model_config(loaded.model) == model_config(model)
+    rainy = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(model(rainy), loaded.model(rainy))
+
+
+def test_export_works_or_the_entry_says_why_not(network):
+    name, model = network
+    if reason := find_model(name).not_exportable:
+        pytest.skip(reason)
+    rainy = torch.rand(1, 3, 64, 64)
+    exported = torch.export.export(model, (rainy,))
+    with torch.inference_mode():
+        torch.testing.assert_close(exported.module()(rainy), model(rainy))
+
+
+def test_entries_say_what_tiling_needs(network):
+    entry = find_model(network[0])
+    assert entry.padding_multiple >= 1
+    assert entry.tile_overlap >= 0
+    assert (entry.receptive_radius is None) == bool(entry.not_tile_exact)
+
+
+def test_unknown_names_and_fields_are_named():
+    with pytest.raises(UsageError, match="unknown model 'hcm'"):
+        build_model("hcm")
+    with pytest.raises(ConfigError, match="config of model 'rdmc'"):
+        build_model("rdmc", {"stagez": 3})
