@@ -1,0 +1,710 @@
+"""Derainer: any picture through a network, whole or in tiles, fast and within the memory there is.
+
+A large picture runs as rows of tiles (columns, if it is wide), and only one row of results is held
+as floats: what is finished is written in the picture's own dtype at once. All tiles of a picture
+have one shape and start at multiples of what the network's down-sampling needs, so that nothing is
+planned twice and the grids of tile and picture agree. Neighbouring tiles overlap; of the overlap
+only the middle is blended, because the rim of a tile saw the tile's border instead of the picture.
+A whole picture is the same thing with one tile.
+
+With an overlap of at least twice the receptive radius plus `FEATHER`, tiles equal the whole picture
+up to float rounding. Less is enough in practice: what lies far away hardly counts.
+"""
+
+import copy
+import ctypes
+import math
+import re
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any, TypedDict, TypeVar, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
+
+from derain_cli.checkpoints import DEFAULT_WEIGHTS, load_model
+from derain_cli.errors import ImageError, ResourceError, UsageError
+from derain_cli.models import ModelEntry, find_model
+from derain_cli.padding import pad_to_multiple
+
+Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
+Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
+Result = TypeVar("Result")
+Turnable = TypeVar("Turnable", Pixels, Tensor)
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FEATHER = 16
+# Tiles that may be asked for, and those that a lack of memory may lead to.
+SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
+MEBIBYTE = 2**20
+# Bigger tiles save little overlap, and this keeps 100 megapixels under 2 GiB all told.
+CPU_BUDGET = 896 * MEBIBYTE
+# A picture of at most this many pixels runs whole without a look at the memory.
+SURELY_SMALL = 512 * 512
+# Kernels need scratch space that the count of live tensors does not see.
+SCRATCH = 1.5
+# glibc's numbers for mallopt, and how much freed memory it may keep.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 1024 * MEBIBYTE
+# What CUDA, MPS, torch's CPU allocator and oneDNN say; oneDNN's "descriptor" means other faults.
+OUT_OF_MEMORY = re.compile(
+    "out of memory|not enough memory|can't allocate memory"
+    "|could not create a (memory|primitive)(?! desc)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """How a picture was derained.
+
+    Attributes:
+        tile: Largest side of a tile in pixels; 0 when the picture ran whole.
+        precision: What the arithmetic ended in: fp32 where a lower one gave no finite values.
+        notices: What the user should be told.
+    """
+
+    tile: int
+    precision: str
+    notices: tuple[str, ...] = ()
+
+
+class DerainerOptions(TypedDict, total=False):
+    """The keyword arguments of `Derainer`, with their meaning given there."""
+
+    device: str
+    precision: str
+    tile: int | None
+    tile_overlap: int | None
+    compile: bool
+    threads: int | None
+
+
+class Derainer:
+    """A network made ready: call it with a picture, get the derained picture.
+
+    Attributes:
+        name: What the network is called in messages and tables.
+        device: Where it runs.
+        precision: "fp32", "bf16" or "fp16".
+        tile: Largest side of a tile in pixels; 0 = always whole, None = what fits the memory.
+        tile_overlap: Pixels by which neighbouring tiles overlap.
+        entry: What `MODELS` says of the network.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        entry: ModelEntry,
+        *,
+        name: str,
+        device: str = "auto",
+        precision: str = "fp32",
+        tile: int | None = None,
+        tile_overlap: int | None = None,
+        compile: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        """Copy of the network, folded, on its device.
+
+        Args:
+            model: The network; it stays as it is.
+            entry: What `MODELS` says of it.
+            name: For messages and tables.
+            device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+            precision: "fp32"; "bf16" and "fp16" are faster and differ by about a level of 8 bits.
+            tile: Largest side of a tile, 0 for none, None for what fits the memory there is.
+            tile_overlap: At most half a tile; None for the network's own, less in small tiles.
+            compile: Compile the network with `torch.compile` at its first picture.
+            threads: CPU threads; None leaves torch's own choice. Holds for the whole process.
+
+        Raises:
+            UsageError: An unknown or absent device, or a value that cannot mean anything.
+        """
+        if precision not in PRECISIONS:
+            raise UsageError(f"unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}")
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads must be at least 1, not {threads}")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.name = name
+        self.device = choose_device(device)
+        self.precision = precision
+        self.entry = entry
+        self.tile = self._checked_tile(tile)
+        self.tile_overlap = self._checked_overlap(tile_overlap)
+        self._tile_limit: int | None = None  # learnt by running out of memory
+        self._bytes_per_pixel = 0.0  # measured when first needed
+        self._network = fold_batch_norm(model).requires_grad_(requires_grad=False)
+        self._network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiled = _compile(self._network, self.device) if compile else None
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    @classmethod
+    def load(
+        cls, name: str | Path = DEFAULT_WEIGHTS, **options: Unpack[DerainerOptions]
+    ) -> "Derainer":
+        """Derainer with trained weights.
+
+        Args:
+            name: An entry of `weights.toml`, a network's bare name, a checkpoint or a run folder.
+            **options: As of `Derainer`.
+
+        Raises:
+            UnavailableError: No such weights.
+            CheckpointError: The file is damaged or not one of ours.
+            UsageError: As of `Derainer`.
+        """
+        loaded = load_model(name)
+        return cls(loaded.model, find_model(loaded.architecture), name=loaded.name, **options)
+
+    def __call__(self, rainy: Pixels, *, strength: float = 1.0) -> Pixels:
+        """Derained picture of the same shape and dtype; see `run`."""
+        return self.run(rainy, strength)[0]
+
+    def run(self, rainy: Pixels, strength: float = 1.0) -> tuple[Pixels, RunFacts]:
+        """Derained picture, and how it was done.
+
+        Args:
+            rainy: `(height, width, 3)`, uint8 or uint16, of any size.
+            strength: 0 gives the picture back bit for bit, 1 the derained one, others what lies
+                between, pixel by pixel.
+
+        Raises:
+            UsageError: Not such an array; strength outside 0..1.
+            ResourceError: Not enough memory even for small tiles.
+            ImageError: The network gave no finite values.
+        """
+        _check_picture(rainy)
+        if not 0 <= strength <= 1:
+            raise UsageError(f"strength must lie in 0..1, not {strength}")
+        if strength == 0:
+            return rainy.copy(), RunFacts(0, self.precision)
+
+        def attempt(run: "_Run") -> tuple[Pixels, RunFacts]:
+            derained = np.empty_like(rainy, order="C")
+            # A view whose rows are the bands that the run goes through.
+            source, target = (run.turned(array, 0, 1) for array in (rainy, derained))
+            read = _pixel_reader(source, self.device)
+            for rows, result in run.bands(read):
+                if strength < 1:
+                    result = read(rows, slice(None)).lerp_(result, strength)
+                _write_pixels(result, target[rows])
+            return derained, run.facts()
+
+        return self._within_memory(1, rainy.shape[0], rainy.shape[1], attempt)
+
+    def derain_tensor(self, rainy: Tensor) -> Tensor:
+        """Derained pictures in 0..1, clipped, for scores; tiled as a picture would be.
+
+        Args:
+            rainy: `(batch, 3, height, width)`, float in 0..1, on any device.
+
+        Raises:
+            ResourceError: Not enough memory even for small tiles.
+            ImageError: The network gave no finite values.
+        """
+
+        def attempt(run: "_Run") -> Tensor:
+            source, target = (run.turned(tensor, -1, -2) for tensor in (rainy, derained))
+            for rows, result in run.bands(_tensor_reader(source, self.device)):
+                target[..., rows, :] = result
+            return derained
+
+        # Made outside of inference mode: a training step may use it as a target.
+        derained = torch.empty_like(rainy, dtype=torch.float32, requires_grad=False)
+        batch, _, height, width = rainy.shape
+        return self._within_memory(batch, height, width, attempt)
+
+    def run_network(self, rainy: Tensor, precision: str) -> Tensor:
+        """The network's bare result for a batch on its device whose sides need no padding."""
+        network: Callable[[Tensor], Tensor] = self._network
+        if self._compiled is not None and precision == self.precision:
+            network = self._compiled
+        lower = precision != "fp32"
+        with torch.autocast(self.device.type, PRECISIONS[precision] if lower else None, lower):
+            try:
+                return network(rainy)
+            except RuntimeError as error:
+                # The compiler's own exceptions are in modules of torch that are costly to import.
+                if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    reason = str(error).strip().splitlines()[0]
+                    raise UsageError(f"compile does not work here: {reason}") from error
+                raise
+
+    def _within_memory(
+        self, batch: int, height: int, width: int, attempt: Callable[["_Run"], Result]
+    ) -> Result:
+        """What `attempt` returns, at the largest tile that memory allows.
+
+        Each attempt begins from nothing, so that no result of a failed one can be pasted.
+        """
+        notices: list[str] = []
+        tile = self._first_tile(batch, height, width)
+        while True:
+            try:
+                with torch.inference_mode():
+                    return attempt(_Run(self, (height, width), tile, notices))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of `except`, whose traceback keeps the failed attempt's tensors alive.
+            tile = self._smaller_tile(tile, height, width)
+            notices.append(f"out of memory: went on with tiles of {tile} pixels")
+            give_back_freed_memory(self.device)
+
+    def _first_tile(self, batch: int, height: int, width: int) -> int:
+        height, width = (_round_up(side, self.entry.padding_multiple) for side in (height, width))
+        tile = self.tile
+        if tile is None:
+            tile = self._automatic_tile(batch, height, width)
+        if self._tile_limit and max(height, width) > self._tile_limit:
+            tile = min(tile or self._tile_limit, self._tile_limit)
+        return tile
+
+    def _automatic_tile(self, batch: int, height: int, width: int) -> int:
+        if batch * height * width <= SURELY_SMALL:
+            return 0
+        if not self._bytes_per_pixel:
+            self._bytes_per_pixel = measure_bytes_per_pixel(self._network, self.device)
+        pixels = memory_budget(self.device) / (SCRATCH * batch * self._bytes_per_pixel)
+        if height * width <= pixels:
+            return 0
+        side = _round_down(math.isqrt(int(pixels)), self.entry.padding_multiple)
+        return max(side, self._at_least(SHORTEST_HALVED_TILE))
+
+    def _smaller_tile(self, tile: int, height: int, width: int) -> int:
+        longest = _round_up(max(height, width), self.entry.padding_multiple)
+        tile = min(tile or longest, longest)
+        smaller = _round_down(tile // 2, self.entry.padding_multiple)
+        if smaller < self._at_least(SHORTEST_HALVED_TILE):
+            raise ResourceError(
+                f"out of memory: {self.name} cannot derain {width}x{height} pixels even in tiles "
+                f"of {tile}; free some memory or take a smaller network"
+            )
+        self._tile_limit = smaller
+        return smaller
+
+    def overlap_of(self, tile: int) -> int:
+        """Pixels by which tiles of this side overlap: at most half of them."""
+        return min(self.tile_overlap, _round_down(tile // 2, self.entry.padding_multiple))
+
+    def _at_least(self, side: int) -> int:
+        """Shortest tile not below `side` that fits the network's grid and still has an overlap."""
+        multiple = self.entry.padding_multiple
+        return _round_up(max(side, 2 * multiple), multiple)
+
+    def _checked_tile(self, tile: int | None) -> int | None:
+        shortest = self._at_least(SHORTEST_TILE)
+        if tile and tile < shortest:
+            raise UsageError(f"tile must be 0 or at least {shortest}, not {tile}")
+        return tile and _round_up(tile, self.entry.padding_multiple)
+
+    def _checked_overlap(self, overlap: int | None) -> int:
+        multiple = self.entry.padding_multiple
+        if overlap is None:
+            return _round_up(self.entry.tile_overlap, multiple)
+        if overlap < 0:
+            raise UsageError(f"tile overlap must not be negative, not {overlap}")
+        half = _round_down(self.tile // 2, multiple) if self.tile else None
+        if half is not None and _round_up(overlap, multiple) > half:
+            raise UsageError(f"tile overlap must be at most half of tile {self.tile}: {half}")
+        return _round_up(overlap, multiple)
+
+
+class _Run:
+    """One attempt at a picture: its tiles, and what has to be told about them.
+
+    Its rows are the picture's columns when a tiled picture is wider than high: bands run along the
+    short side, so that they stay small for panoramas. Only the network sees tiles upright.
+    """
+
+    def __init__(
+        self, derainer: Derainer, size: tuple[int, int], tile: int, notices: Sequence[str]
+    ) -> None:
+        self.derainer = derainer
+        self.is_turned = bool(tile) and size[1] > size[0]
+        self.height, self.width = sorted(size, reverse=True) if self.is_turned else size
+        self.overlap, multiple = derainer.overlap_of(tile), derainer.entry.padding_multiple
+        self.rows = plan_axis(self.height, tile, self.overlap, multiple)
+        self.columns = plan_axis(self.width, tile, self.overlap, multiple)
+        self.tile = 0 if self.rows.count == self.columns.count == 1 else tile
+        self.precision = derainer.precision
+        self.notices = [*notices, *self._tile_notices()]
+
+    def facts(self) -> RunFacts:
+        """What is to be told once all bands were taken."""
+        return RunFacts(self.tile, self.precision, tuple(self.notices))
+
+    def turned(self, values: Turnable, *sides: int) -> Turnable:
+        """The array or tensor itself, or a view of it with the two sides exchanged."""
+        return values.swapaxes(*sides) if self.is_turned else values
+
+    def bands(self, read: Reader) -> Iterator[tuple[slice, Tensor]]:
+        """Finished rows from top to bottom: which, and `(batch, 3, rows, width)` in 0..1."""
+        carried: Tensor | None = None
+        ends = (*self.rows.starts[1:], self.height)
+        for top, end, weights in zip(self.rows.starts, ends, self.rows.weights, strict=True):
+            band = self._band(read, slice(top, top + self.rows.tile), weights)
+            if carried is not None:
+                band[..., : carried.shape[-2], :] += carried
+            carried = band[..., end - top :, :].clone()
+            yield slice(top, end), band[..., : end - top, : self.width].clamp_(0, 1)
+
+    def _band(self, read: Reader, rows: slice, row_weights: Tensor) -> Tensor:
+        """Weighted sum of one row of tiles, `(batch, 3, tile, columns)`."""
+        band: Tensor | None = None
+        columns, multiple = self.columns, self.derainer.entry.padding_multiple
+        for left, weights in zip(columns.starts, columns.weights, strict=True):
+            place = slice(left, left + columns.tile)
+            derained = self._derain(pad_to_multiple(read(rows, place), multiple))
+            derained = self.turned(derained, -1, -2)
+            if columns.count == self.rows.count == 1:
+                return derained
+            if band is None:
+                shape = (len(derained), 3, len(row_weights), columns.padded)
+                band = torch.zeros(shape, device=derained.device)
+                band = band.contiguous(memory_format=torch.channels_last)
+            blend = (row_weights[:, None] * weights).to(derained.device)
+            band[..., place] += derained.mul_(blend)
+        assert band is not None, "an axis has at least one tile"
+        return band
+
+    def _derain(self, rainy: Tensor) -> Tensor:
+        """The network's result in float32, redone in fp32 where a lower precision overflowed."""
+        rainy = self.turned(rainy, -1, -2).contiguous(memory_format=torch.channels_last)
+        if self.precision != "fp32":
+            derained = self.derainer.run_network(rainy, self.precision).float()
+            if _is_finite(derained):
+                return derained
+            self.notices.append(f"{self.precision} gave values that are not finite: redone in fp32")
+            self.precision = "fp32"
+        derained = self.derainer.run_network(rainy, "fp32")
+        if not _is_finite(derained):
+            raise ImageError(
+                f"{self.derainer.name} gives values that are not finite for this picture: "
+                "its weights are damaged or its training diverged"
+            )
+        return derained
+
+    def _tile_notices(self) -> Iterator[str]:
+        """Why the result may differ from what the whole picture would give, if it may."""
+        if not self.tile:
+            return
+        entry = self.derainer.entry
+        if entry.not_tile_exact:
+            yield f"derained in tiles of {self.tile} pixels: {entry.not_tile_exact}"
+        elif self.overlap < entry.tile_overlap:
+            yield (
+                f"tiles of {self.tile} pixels overlap by {self.overlap}, "
+                f"{self.derainer.name} wants {entry.tile_overlap}: seams may show"
+            )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where tiles lie along one side of a picture, and how much each of their pixels counts.
+
+    Attributes:
+        tile: Length of every tile.
+        starts: First pixel of each tile, multiples of the network's padding multiple.
+        weights: `(tiles, tile)` in 0..1; at every pixel of the side they add up to 1.
+    """
+
+    tile: int
+    starts: tuple[int, ...]
+    weights: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return len(self.starts)
+
+    @property
+    def padded(self) -> int:
+        """Length of the side once it is grown to the padding multiple."""
+        return self.starts[-1] + self.tile
+
+
+def plan_axis(length: int, tile: int, overlap: int, multiple: int) -> Axis:
+    """As few tiles as cover a side, of equal length and evenly spread.
+
+    Args:
+        length: Pixels of the side.
+        tile: Longest tile, a multiple of `multiple`; 0 for one tile.
+        overlap: Least overlap of neighbours, a multiple of `multiple`, at most half of `tile`.
+        multiple: Starts and lengths are multiples of this.
+
+    Example:
+        >>> axis = plan_axis(1000, tile=512, overlap=96, multiple=16)
+        >>> axis.tile, axis.starts
+        (400, (0, 304, 608))
+    """
+    padded = _round_up(length, multiple)
+    if not tile or padded <= tile:
+        return Axis(padded, (0,), torch.ones(1, padded))
+    count = math.ceil((padded - overlap) / (tile - overlap))
+    tile = _round_up(math.ceil((padded + (count - 1) * overlap) / count), multiple)
+    steps = (index * (padded - tile) / (count - 1) for index in range(count))
+    starts = tuple(_round_down(int(step), multiple) for step in steps)
+    return Axis(tile, starts, feather(starts, tile, min(FEATHER, overlap // 2)))
+
+
+def feather(starts: Sequence[int], tile: int, width: int) -> Tensor:
+    """Weights `(tiles, tile)` that pass from each tile to the next in the middle of their overlap.
+
+    Args:
+        starts: First pixel of each tile.
+        tile: Length of a tile.
+        width: Pixels over which the weight falls from 1 to 0.
+
+    Example:
+        >>> feather((0, 4), tile=8, width=2)
+        tensor([[1.0000, 1.0000, 1.0000, 1.0000, 1.0000, 0.7500, 0.2500, 0.0000],
+                [0.0000, 0.2500, 0.7500, 1.0000, 1.0000, 1.0000, 1.0000, 1.0000]])
+    """
+    weights = torch.ones(len(starts), tile)
+    pixels = torch.arange(tile) + 0.5
+    for index, (left, right) in enumerate(pairwise(starts)):
+        middle = (right + left + tile) / 2
+        rise = ((right + pixels - middle) / max(width, 1) + 0.5).clamp(0, 1)
+        weights[index + 1] *= rise
+        fall = ((left + pixels - middle) / max(width, 1) + 0.5).clamp(0, 1)
+        weights[index] *= 1 - fall
+    return weights
+
+
+def _compile(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    # Freezing lets the CPU's kernels keep the weights in their own layout.
+    return torch.compile(network, options={"freezing": True} if device.type == "cpu" else None)
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """Equal copy for inference, in eval mode, without the batch norms that can be merged.
+
+    A network that has its own way says so by a method `folded()`. In any other, each module whose
+    attributes `conv` and `norm` are a convolution and a batch norm is taken to apply the one right
+    after the other, which is how this house writes such pairs.
+    """
+    own_way: Callable[[], nn.Module] | None = getattr(model, "folded", None)
+    if own_way is not None:
+        return own_way().eval()
+    folded = copy.deepcopy(model).eval()
+    for pair in folded.modules():
+        conv, norm = getattr(pair, "conv", None), getattr(pair, "norm", None)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            pair.conv, pair.norm = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return folded
+
+
+def choose_device(name: str) -> torch.device:
+    """Device by name; "auto" takes a CUDA card, else an Apple GPU, else the CPU.
+
+    Raises:
+        UsageError: No such name, or the device is absent: what was named is what runs, or nothing.
+    """
+    present = _present_devices()
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if kind in present))
+    if name in present:
+        return torch.device(name)
+    raise UsageError(f"device {name!r} is not here. There is: auto, {', '.join(present)}")
+
+
+def _present_devices() -> list[str]:
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    return present
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whatever device: torch has one exception type only for CUDA."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes that the tensors of one tile may take: at most half of what is free."""
+    if device.type == "cuda":
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + reusable) // 2
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() // 4
+    return min(available_memory() // 2, CPU_BUDGET)
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes this process may still take: what the machine has free, within this process's limits.
+
+    Args:
+        root: Where `proc` and `sys` lie. Where there is no `proc`, 4 GiB are assumed.
+    """
+    free = _number(root / "proc/meminfo", "MemAvailable:")
+    room = [4096 * MEBIBYTE if free is None else 1024 * free, *_cgroup_headroom(root)]
+    limit = _address_space_limit(root)
+    if limit is not None:
+        room.append(limit - 1024 * (_number(root / "proc/self/status", "VmSize:") or 0))
+    return max(0, min(room))
+
+
+def _address_space_limit(root: Path = Path("/")) -> int | None:
+    """Bytes that `ulimit -v` allows; None when unlimited."""
+    return _number(root / "proc/self/limits", "Max address space")
+
+
+def _cgroup_headroom(root: Path) -> Iterator[int]:
+    """Bytes left under each memory limit that holds for this process, cgroups version 2 and 1."""
+    for hierarchy, limit, usage, cache in (
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        for folder in _own_cgroups(root, root / "sys/fs/cgroup" / hierarchy):
+            most, used = _number(folder / limit), _number(folder / usage)
+            if most is not None and used is not None:
+                # Cached files count as used, but make room when memory is wanted.
+                yield most - used + (_number(folder / "memory.stat", cache) or 0)
+
+
+def _own_cgroups(root: Path, hierarchy: Path) -> list[Path]:
+    """This process's control group and those around it; in a container often the outermost only."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [PurePosixPath(line.split(":", 2)[-1].lstrip("/")) for line in lines]
+    nested = {hierarchy / part for name in names for part in (name, *name.parents)}
+    return sorted(nested | {hierarchy})
+
+
+def _number(path: Path, label: str = "") -> int | None:
+    """First number that starts a line, after `label`; None without such a file or line."""
+    try:
+        text = path.read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{label}\s*(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def keep_freed_memory() -> None:
+    """Large blocks stay with this process for reuse (glibc; nothing happens elsewhere).
+
+    By default glibc hands each layer's result back to the kernel, which zeroes the same memory anew
+    for the next layer: half of the time on tiles of a megapixel. Under `ulimit -v` it stays so,
+    because what is kept counts there.
+    """
+    if _address_space_limit() is not None:
+        return
+    for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+        _call_glibc("mallopt", option, KEPT_BYTES)
+
+
+def give_back_freed_memory(device: torch.device) -> None:
+    """What was freed, but kept for reuse, goes back to the card or to the system."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+    else:
+        _call_glibc("malloc_trim", 0)
+
+
+def _call_glibc(name: str, *arguments: int) -> None:
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function is not None:
+        function(*arguments)
+
+
+def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
+    """Bytes of float32 results that a network holds at once, per pixel of the picture."""
+    side = 64
+    rainy = torch.zeros(1, 3, side, side, device=device)
+    with torch.inference_mode(), LiveBytes() as live:
+        network(rainy)
+    return float(max(live.peak / side**2, 3 * 4))
+
+
+class LiveBytes(TorchFunctionMode):
+    """Within it, `peak` becomes the largest number of bytes that new tensors held at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live: dict[int, int] = {}
+
+    def __torch_function__(
+        self,
+        function: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Run one operation and count the memory of what it returns."""
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(value, Tensor):
+                self._count(value.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key not in self._live:
+            self._live[key] = storage.nbytes()
+            weakref.finalize(storage, self._live.pop, key, None)
+            self.peak = max(self.peak, sum(self._live.values()))
+
+
+def _check_picture(rainy: Pixels) -> None:
+    if rainy.dtype not in (np.uint8, np.uint16) or rainy.ndim != 3 or rainy.shape[2] != 3:
+        shape = "x".join(str(side) for side in rainy.shape)
+        raise UsageError(
+            f"a picture must be height x width x 3 of uint8 or uint16, not {shape} of {rainy.dtype}"
+        )
+    if rainy.size == 0:
+        raise UsageError(f"a picture of {rainy.shape[1]}x{rainy.shape[0]} pixels has nothing in it")
+
+
+def _pixel_reader(rainy: Pixels, device: torch.device) -> Reader:
+    levels = np.iinfo(rainy.dtype).max
+
+    def read(rows: slice, columns: slice) -> Tensor:
+        # Copied, because torch takes neither read-only arrays nor negative strides.
+        pixels = torch.from_numpy(np.array(rainy[rows, columns], order="C")).to(device)
+        return pixels.permute(2, 0, 1).unsqueeze(0).to(torch.float32).div_(levels)
+
+    return read
+
+
+def _tensor_reader(rainy: Tensor, device: torch.device) -> Reader:
+    return lambda rows, columns: rainy[..., rows, columns].to(device, torch.float32, copy=True)
+
+
+def _write_pixels(derained: Tensor, pixels: Pixels) -> None:
+    """`(1, 3, rows, width)` in 0..1 to the nearest level of `pixels`, `(rows, width, 3)`."""
+    levels = np.iinfo(pixels.dtype).max
+    torch.from_numpy(pixels).copy_(derained[0].mul_(levels).round_().permute(1, 2, 0))
+
+
+def _is_finite(values: Tensor) -> bool:
+    # One pass: NaN and infinity survive a sum.
+    return math.isfinite(values.sum().item())
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _round_down(value: int, multiple: int) -> int:
+    return value // multiple * multiple

@@ -1,0 +1,441 @@
+import io
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from derain_cli.cli.app import app
+from derain_cli.cli.derain import resume_command
+
+Run = Callable[..., Result]
+DOCUMENTED = (
+    "v event input output status model device tile ms width height bit_depth warnings error"
+)
+
+
+@pytest.fixture
+def run(tiny_checkpoint: Path) -> Run:
+    """Runs `derain derain` with the tiny network on one CPU thread, in this process."""
+
+    def invoke(*arguments: object, input: bytes | None = None) -> Result:
+        engine = ["--model", str(tiny_checkpoint), "--device", "cpu", "--threads", "1"]
+        return CliRunner().invoke(app, ["derain", *engine, *map(str, arguments)], input=input)
+
+    return invoke
+
+
+def pixels(path: Path) -> np.ndarray:
+    """Every pixel of a file: fails where one is missing."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def broken_contents(folder: Path, make_picture: Callable[..., Path]) -> dict[str, bytes]:
+    """Ten files that are named like pictures and are not, each broken in its own way."""
+    whole = {
+        kind: make_picture(folder / f"whole.{kind}", (64, 48)).read_bytes()
+        for kind in ("jpg", "png", "webp", "tif")
+    }
+    flipped, bomb = bytearray(whole["png"]), bytearray(whole["png"])
+    flipped[len(flipped) // 2] ^= 0xFF
+    bomb[16:24] = (60000).to_bytes(4, "big") * 2
+    floats = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(floats, "TIFF")
+    return {
+        "empty.jpg": b"",
+        "truncated.jpg": whole["jpg"][: len(whole["jpg"]) // 2],
+        "truncated.webp": whole["webp"][: len(whole["webp"]) // 2],
+        "truncated.tif": whole["tif"][: len(whole["tif"]) // 2],
+        "bit-flip.png": bytes(flipped),
+        "bomb.png": bytes(bomb),
+        "page.jpg": b"<!DOCTYPE html><html><body>404</body></html>",
+        "pointer.png": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "noise.jpg": np.random.default_rng(0).bytes(500),
+        "float.tif": floats.getvalue(),
+    }
+
+
+# One picture
+
+
+def test_one_picture_beside_itself(run: Run, photos: Path) -> None:
+    original = (photos / "a2.jpg").read_bytes()
+    result = run(photos / "a2.jpg")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{photos / 'a2_derained.jpg'}\n"
+    assert pixels(photos / "a2_derained.jpg").shape == (16, 24, 3)
+    assert (photos / "a2.jpg").read_bytes() == original
+
+
+def test_an_existing_result_is_kept_unless_told_otherwise(run: Run, photos: Path) -> None:
+    target = photos / "a2_derained.jpg"
+    target.write_bytes(b"mine")
+    refused = run(photos / "a2.jpg")
+    assert refused.exit_code == 2
+    assert refused.stderr == (
+        f"error: {str(target)!r} exists already: --skip-existing keeps what is there, "
+        "--overwrite replaces it\n"
+    )
+    skipped = run(photos / "a2.jpg", "--skip-existing")
+    assert (skipped.exit_code, skipped.stdout) == (0, "")
+    assert target.read_bytes() == b"mine"
+    replaced = run(photos / "a2.jpg", "--overwrite")
+    assert replaced.exit_code == 0
+    assert pixels(target).shape == (16, 24, 3)
+
+
+def test_from_stdin_to_stdout(run: Run, photos: Path) -> None:
+    picture = photos / "below" / "b.png"
+    piped = run("-", "-o", "-", input=picture.read_bytes())
+    assert piped.exit_code == 0, piped.stderr
+    run(picture)
+    assert piped.stdout_bytes == (photos / "below" / "b_derained.png").read_bytes()
+    # Without -o a picture from stdin goes to stdout, too; a file does when told to.
+    assert run("-", input=picture.read_bytes()).stdout_bytes == piped.stdout_bytes
+    assert run(picture, "-o", "-").stdout_bytes == piped.stdout_bytes
+
+
+def test_format_and_quality_on_stdout(run: Run, photos: Path) -> None:
+    picture = photos / "below" / "b.png"
+    fine, coarse = (
+        run(picture, "-o", "-", "-f", "jpg", "--quality", quality).stdout_bytes
+        for quality in (95, 10)
+    )
+    assert Image.open(io.BytesIO(fine)).format == "JPEG"
+    assert len(coarse) < len(fine)
+
+
+def test_a_terminal_gets_no_picture(
+    photos: Path, tiny_checkpoint: Path, derain_process: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    controller, terminal = os.openpty()
+    try:
+        child = derain_process(
+            "derain", photos / "a2.jpg", "-o", "-", "-m", tiny_checkpoint, stdout=terminal
+        )
+        _, stderr = child.communicate(timeout=120)
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert child.returncode == 2
+    assert b"error: the picture would go to the terminal" in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{}/gone.jpg"], 1, "error: no such file or folder: '{}/gone.jpg'\n"),
+        (["{}/empty.jpg"], 1, "error: '{}/empty.jpg' is empty (0 bytes)"),
+        (["{}", "-o", "{}/new.png"], 2, "error: -o '{}/new.png' would be a folder"),
+        (["{}/a2.jpg", "--strength", "2"], 2, "error: Invalid value for '--strength'"),
+        (["{}/a2.jpg", "--device", "cuda:99"], 2, "error: "),
+        (["{}/below/*.jpg"], 3, "error: no picture to derain. {}/below/*.jpg: "),
+        (["{}/a2.jpg", "-m", "rdcm"], 4, "error: unknown model 'rdcm'"),
+        (["{}/a2.jpg", "-o", "-", "--json"], 2, "error: --json and a picture on stdout exclude"),
+        (["--from-file", "{}/gone.txt"], 2, "error: cannot read the list '{}/gone.txt'"),
+    ],
+)
+def test_errors_are_one_line_with_their_exit_code(
+    run: Run, photos: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (photos / "empty.jpg").write_bytes(b"")
+    result = run(*(argument.replace("{}", str(photos)) for argument in arguments))
+    assert result.exit_code == code
+    last = result.stderr.splitlines(keepends=True)[-1]
+    assert last.startswith(message.replace("{}", str(photos)))
+    assert "Traceback" not in result.stderr
+
+
+# Many pictures
+
+
+def two_hundred(tmp_path: Path, make_picture: Callable[..., Path]) -> tuple[list[Path], list[Path]]:
+    """A folder `photos` with 180 pictures and 20 broken files, as two lists."""
+    folder = tmp_path / "photos"
+    good = [make_picture(folder / f"{number} ü.jpg") for number in range(180)]
+    bad = []
+    for name, content in broken_contents(tmp_path / "whole", make_picture).items():
+        bad += [folder / name, folder / f"100 {name}"]
+        for path in bad[-2:]:
+            path.write_bytes(content)
+    return good, bad
+
+
+def test_180_of_200_pictures_and_the_names_of_20(
+    run: Run, tmp_path: Path, make_picture: Callable[..., Path]
+) -> None:
+    good, bad = two_hundred(tmp_path, make_picture)
+    result = run(tmp_path / "photos", "-o", f"{tmp_path}/dry/")
+    assert result.exit_code == 1
+    written = sorted((tmp_path / "dry").iterdir())
+    assert [path.name for path in written] == sorted(path.name for path in good)
+    assert all(pixels(path).shape == (16, 24, 3) for path in written)
+    assert sorted(result.stdout.splitlines()) == sorted(map(str, written))
+    assert "180 derained, 20 failed" in result.stderr
+    assert "failed: 20 of 200" in result.stderr
+    for path in bad:
+        assert re.search(rf"^failed: .*{re.escape(path.name)}", result.stderr, re.MULTILINE)
+
+
+def test_json_lines_as_documented(run: Run, photos: Path) -> None:
+    (photos / "b.jpg").write_bytes(b"")
+    (photos / "a10_derained.jpg").write_bytes(b"mine")
+    result = run(photos, "--json", "--skip-existing")
+    assert result.exit_code == 1
+    *images, summary = map(json.loads, result.stdout.splitlines())
+    assert [" ".join(line) for line in images] == [DOCUMENTED] * 3
+    done, skipped, failed = images
+    assert done == {
+        "v": 1,
+        "event": "image",
+        "input": str(photos / "a2.jpg"),
+        "output": str(photos / "a2_derained.jpg"),
+        "status": "done",
+        "model": "tiny",
+        "device": "cpu",
+        "tile": 0,
+        "ms": done["ms"],
+        "width": 24,
+        "height": 16,
+        "bit_depth": 8,
+        "warnings": [],
+        "error": None,
+    }
+    assert done["ms"] > 0
+    assert (skipped["status"], skipped["width"]) == ("skipped", None)
+    assert failed["status"] == "failed"
+    assert "b.jpg" in failed["error"]
+    counts = {key: summary[key] for key in ("v", "event", "done", "skipped", "failed")}
+    assert counts == {"v": 1, "event": "summary", "done": 1, "skipped": 1, "failed": 1}
+
+
+def test_dry_run_writes_nothing_and_needs_no_model(run: Run, photos: Path) -> None:
+    (photos / "a10_derained.jpg").write_bytes(b"mine")
+    before = sorted(photos.rglob("*"))
+    result = run(photos, "-r", "--dry-run", "--skip-existing", "-m", "no-such-model")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        str(photos / "a2_derained.jpg"),
+        str(photos / "below" / "b_derained.png"),
+    ]
+    assert sorted(photos.rglob("*")) == before
+    lines = run(photos, "--dry-run", "--skip-existing", "--json").stdout.splitlines()
+    assert [json.loads(line).get("status") for line in lines] == ["planned", "skipped", None]
+
+
+def test_fail_fast(run: Run, photos: Path) -> None:
+    (photos / "a1.jpg").write_bytes(b"")
+    result = run(photos, "--fail-fast")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "1 failed, 2 not started" in result.stderr
+
+
+def test_quiet_and_verbose(run: Run, photos: Path) -> None:
+    assert run(photos, "-q").stderr == ""
+    told = run(photos, "-v", "--overwrite").stderr
+    assert f"{photos / 'a2.jpg'}: {photos / 'a2_derained.jpg'} (24x16, 8 bit, whole, " in told
+    assert f"left out: {photos / 'a2_derained.jpg'}: a result of this program" in told
+
+
+def test_the_same_notice_is_told_once_and_counted(run: Run, tmp_path: Path) -> None:
+    for name in ("a.gif", "b.gif", "c.gif"):
+        Image.new("P", (8, 8)).save(tmp_path / name)
+    notice = "GIF is only read: written as PNG"
+    lines = run(tmp_path).stderr.splitlines()
+    assert lines[:2] == [
+        f"{tmp_path / 'a.gif'}: {notice}",
+        f"{notice}: 3 pictures (-v names them)",
+    ]
+    told = run(tmp_path, "-v", "--overwrite").stderr
+    assert told.count(notice) == 3
+
+
+def test_pictures_of_one_size_together_are_as_alone(
+    run: Run, tmp_path: Path, make_picture: Callable[..., Path]
+) -> None:
+    for number in range(7):
+        make_picture(tmp_path / "in" / f"{number:0{number + 1}}.png", (24 + 8 * (number // 5), 16))
+    for size in (1, 3):
+        result = run(tmp_path / "in", "-o", f"{tmp_path}/{size}/", "--batch-size", size)
+        assert result.exit_code == 0, result.stderr
+    for alone in (tmp_path / "1").iterdir():
+        together = pixels(tmp_path / "3" / alone.name).astype(int)
+        # Convolutions of several pictures may add up in another order.
+        assert np.abs(together - pixels(alone)).max() <= 1
+
+
+def test_layers_and_list_and_suffix(run: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{photos}/a2.jpg\n{photos}/below\n", encoding="utf-8")
+    arguments = ["--from-file", tmp_path / "list.txt", "--suffix", "_dry", "-f", "webp"]
+    result = run(*arguments, "--save-rain", "--compare")
+    assert result.exit_code == 0, result.stderr
+    made = {path.name for path in photos.rglob("*.webp")}
+    stems = [f"{stem}_dry{layer}.webp" for stem in ["a2", "b"] for layer in LAYERS]
+    assert made == set(stems)
+
+
+LAYERS = ("", "_rain", "_compare")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["日本 語.jpg", "with space.jpg", "-r.jpg", "[red]a[/red].jpg", ":smile:.jpg", "%s{0}.jpg"],
+)
+def test_names_are_only_names(
+    run: Run,
+    tmp_path: Path,
+    make_picture: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    make_picture(tmp_path / name)
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    result = run("-v", "--", name, "broken.jpg")
+    target = name.replace(".jpg", "_derained.jpg")
+    assert result.stdout == f"{target}\n"
+    assert f"{name}: {target} (" in result.stderr
+    assert Path(target).is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_that_is_no_text_comes_out_as_it_went_in(
+    run: Run, tmp_path: Path, make_picture: Callable[..., Path]
+) -> None:
+    make_picture(tmp_path / "p.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
+    result = run("-v", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout_bytes == os.fsencode(tmp_path) + b"/\xff_derained.png\n"
+    lines = run(tmp_path, "--json", "--overwrite").stdout.splitlines()
+    assert json.loads(lines[0])["input"] == os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+
+
+# Ends
+
+
+def many(folder: Path, make_picture: Callable[..., Path], count: int) -> Path:
+    for number in range(count):
+        make_picture(folder / f"{number}.png", (96, 64))
+    return folder
+
+
+def wait_for_first_file(folder: Path, child: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not (folder.exists() and any(folder.iterdir())):
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.002)
+
+
+def test_a_killed_batch_is_completed_by_a_second_run(
+    run: Run,
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    make_picture: Callable[..., Path],
+    derain_process: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    good, _ = two_hundred(tmp_path, make_picture)
+    dry = tmp_path / "dry"
+    arguments = [tmp_path / "photos", "-o", f"{dry}/"]
+    child = derain_process("derain", *arguments, "-m", tiny_checkpoint, "--threads", 1)
+    # A random moment once files appear.
+    wait_for_first_file(dry, child)
+    time.sleep(random.uniform(0, 0.3))
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    whole = [pixels(path) for path in dry.glob("*.jpg")]
+    assert len(whole) < len(good)
+    result = run(*arguments, "--skip-existing")
+    assert result.exit_code == 1
+    assert f"{180 - len(whole)} derained, {len(whole)} skipped" in result.stderr
+    assert {path.name for path in dry.iterdir()} == {path.name for path in good}
+    assert all(pixels(path).shape == (16, 24, 3) for path in dry.iterdir())
+
+
+def test_ctrl_c_keeps_whole_files_and_says_how_to_go_on(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    make_picture: Callable[..., Path],
+    derain_process: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    folder, dry = many(tmp_path / "in", make_picture, 100), tmp_path / "dry"
+    child = derain_process("derain", folder, "-o", f"{dry}/", "-m", tiny_checkpoint)
+    wait_for_first_file(dry, child)
+    child.send_signal(signal.SIGINT)
+    stdout, stderr = child.communicate(timeout=60)
+    assert child.returncode == 130, stderr
+    written = sorted(map(str, dry.iterdir()))
+    assert 0 < len(written) < 100
+    assert sorted(stdout.decode().splitlines()) == written
+    for path in written:
+        pixels(path)
+    told = stderr.decode()
+    assert f"interrupted: {len(written)} of 100 done" in told
+    assert shlex.split(told.splitlines()[-1])[:3] == ["derain", "derain", "--skip-existing"]
+    assert "Traceback" not in told
+
+
+def test_the_resume_command_does_not_repeat_itself() -> None:
+    once = resume_command(["a b.jpg", "-r"], overwrite=False)
+    assert once == "derain derain --skip-existing 'a b.jpg' -r"
+    assert resume_command(shlex.split(once)[1:], overwrite=False) == once
+    assert resume_command(["--", "-a.jpg"], overwrite=True) == "derain derain -- -a.jpg"
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_ends_the_run_quietly(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    make_picture: Callable[..., Path],
+    derain_process: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    folder = many(tmp_path / "in", make_picture, 100)
+    child = derain_process("derain", folder, "-m", tiny_checkpoint)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.readline()
+    child.stdout.close()
+    assert child.wait(timeout=60) == 1
+    assert b"Traceback" not in child.stderr.read()
+    assert len(list(folder.glob("*_derained.png"))) < 100
+    child.stderr.close()
+
+
+# The command itself
+
+
+def test_every_option_has_a_help_text() -> None:
+    command = typer.main.get_command(app).commands["derain"]  # type: ignore[attr-defined]
+    options = {name: option.help for option in command.params for name in option.opts}
+    documented = (
+        "-o --output -m --model --suffix -f --format --quality -r --recursive --overwrite "
+        "--skip-existing -d --device --precision -t --tile --tile-overlap --strength --save-rain "
+        "--compare -j --workers --batch-size --threads -n --dry-run --fail-fast --json -q --quiet "
+        "-v --verbose --compile --from-file --max-pixels"
+    )
+    assert set(documented.split()) <= set(options)
+    assert all(options.values())
+
+
+def test_the_command_is_defined_without_heavy_imports() -> None:
+    code = (
+        "import sys, derain_cli.cli.derain; "
+        "print([m for m in ('torch', 'cv2', 'numpy', 'PIL', 'rich.progress') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,67 @@
+"""What many tests need: small pictures, a tiny checkpoint, a way to run the command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MakePicture = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a real network with small widths; its output differs from its input."""
+    import torch
+
+    from derain_cli.checkpoints import save_checkpoint
+    from derain_cli.models.rdmc import Rdmc, RdmcConfig
+
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(0)
+    model = Rdmc(RdmcConfig(widths=(2, 2, 2, 2, 2), stages=1)).eval()
+    torch.set_rng_state(generator_state)
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    save_checkpoint(path, model, "rdmc", {"recipe": "none"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> MakePicture:
+    """Writes a smooth picture with a little noise, the same for the same path and size."""
+
+    def make(path: Path, size: tuple[int, int] = (24, 16), **save_options: object) -> Path:
+        width, height = size
+        noise = np.random.default_rng(len(path.name)).integers(0, 40, (height, width, 3))
+        slope = np.linspace(0, 200, width)[None, :, None]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((slope + noise).astype(np.uint8)).save(path, **save_options)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def photos(tmp_path: Path, make_picture: MakePicture) -> Path:
+    """A folder with a tree of pictures: a2.jpg, a10.jpg, below/b.png."""
+    folder = tmp_path / "photos"
+    for name in ("a10.jpg", "a2.jpg", "below/b.png"):
+        make_picture(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def derain_process() -> Callable[..., subprocess.Popen[bytes]]:
+    """Starts `python -m derain_cli ARGUMENTS` as a real child process with one CPU thread."""
+
+    def start(*arguments: object, **settings: object) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "derain_cli", *map(str, arguments)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        return subprocess.Popen(command, env=environment, **(pipes | settings))
+
+    return start
