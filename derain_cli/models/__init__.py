@@ -72,7 +72,7 @@ MODELS: Mapping[str, ModelEntry] = {
         config=rdmc.RdmcConfig,
         paper="Jiang et al., IEEE TCSVT 2023",
         padding_multiple=16,
-        tile_overlap=96,
+        tile_overlap=224,
         receptive_radius=3 * 155,
     ),
     "menet": ModelEntry(
@@ -92,6 +92,15 @@ MODELS: Mapping[str, ModelEntry] = {
         tile_overlap=160,
         receptive_radius=None,
         not_tile_exact=CHANNEL_ATTENTION,
+    ),
+    "rdmc-supernet": ModelEntry(
+        build=rdmc.RdmcSupernet,
+        config=rdmc.SupernetConfig,
+        paper="Jiang et al., IEEE TCSVT 2023: the network that `derain search` searches",
+        padding_multiple=16,
+        tile_overlap=224,
+        receptive_radius=3 * 155,
+        not_exportable="which edges are computed depends on the alphas; export the found network",
     ),
     "resnet": ModelEntry(
         build=resnet.ResNet,

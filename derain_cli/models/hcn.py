@@ -159,7 +159,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the same shape."""
-        return x + self.conv(self.conv_leaky(x))  # type: ignore[no-any-return]
+        change: Tensor = self.conv(self.conv_leaky(x))
+        return change.add_(x)
 
 
 class DenseStack(nn.Module):
@@ -424,13 +425,19 @@ def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     precise = torch.promote_types(query.dtype, torch.float32)
     query, key = query.to(precise) * SOFTMAX_SCALE, key.to(precise).mT
-    rows = max(1, BLOCK_SIMILARITIES // (key.shape[0] * key.shape[-1]))
+    batch, places, keys = query.shape[0], query.shape[1], key.shape[-1]
+    rows = min(places, max(1, BLOCK_SIMILARITIES // (batch * keys)))
+    # Written in place: new memory for each block costs as much time as the softmax.
+    similarities, weights = query.new_empty(2, batch, rows, keys)
+    mined = value.new_empty(batch, places, value.shape[-1])
     with torch.autocast("cpu", enabled=False):
-        blocks = [
-            torch.softmax(block @ key, dim=-1).to(value) @ value
-            for block in torch.split(query, rows, 1)
-        ]
-    return torch.cat(blocks, dim=1)
+        for first in range(0, places, rows):
+            block = slice(first, min(first + rows, places))
+            now = slice(block.stop - first)
+            torch.bmm(query[:, block], key, out=similarities[:, now])
+            torch.softmax(similarities[:, now], dim=-1, out=weights[:, now])
+            torch.bmm(weights[:, now].to(value), value, out=mined[:, block])
+    return mined
 
 
 def _gather(layer: nn.Module, features: Sequence[Tensor]) -> Tensor:

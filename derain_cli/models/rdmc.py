@@ -16,18 +16,20 @@ F_l, eq. 5             what `MultiScaleLevel` hands to the skips: the concatenat
 layers 1 ... 5         `encoder[0 ... 4]`, at 1, 1/2, 1/4, 1/8, 1/16 of the size
 layers 6 ... 10        `decoder[0 ... 4]`, at 1/16 ... 1 of the size
 DCR, skip-up/-down     `CrossLevelConnection`, one per searched edge `(layer, layer)`
+alpha, section III-B   `RdmcSupernet.alphas`: row 0 the skip-ups, row 1 the skip-downs
 BN                     `StageNorm`: one batch norm per stage
 =====================  ==================================================================
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from derain_cli.padding import pad_to_multiple
@@ -94,6 +96,13 @@ def all_connections() -> tuple[Connection, ...]:
 def is_skip_up(connection: Connection) -> bool:
     """Whether an edge leads to a higher resolution (it needs up-sampling)."""
     return level_of(connection[1]) < level_of(connection[0])
+
+
+# The search space by category: skip-ups, skip-downs.
+CANDIDATES = tuple(
+    tuple(edge for edge in all_connections() if is_skip_up(edge) == up) for up in (True, False)
+)
+CATEGORY = len(CANDIDATES[0])
 
 
 class StageNorm(nn.Module):
@@ -214,11 +223,9 @@ class Rdmc(nn.Module):
     def rain_of_stage(self, stage_input: Tensor, stage: int) -> Tensor:
         """Rain `(batch, 3, height, width)` seen in `cat(derained, rainy)` by one stage."""
         features = self._encode(stage_input, stage)
-        x = torch.cat(features[-1], dim=1)
-        for index, layer in enumerate(self.decoder):
-            if index:
-                x = self._decoder_input(LEVELS + 1 + index, x, features)
-            x = layer(x, stage)
+        x: Tensor | None = None
+        for number, layer in enumerate(self.decoder, start=LEVELS + 1):
+            x = layer(self._decoder_input(number, x, features), stage)
         rain: Tensor = self.to_rain(x)
         return rain
 
@@ -237,9 +244,11 @@ class Rdmc(nn.Module):
             features.append(paths)
         return features
 
-    def _decoder_input(self, layer: int, below: Tensor, features: list[list[Tensor]]) -> Tensor:
+    def _decoder_input(
+        self, layer: int, below: Tensor | None, features: list[list[Tensor]]
+    ) -> Tensor:
         """Up-sampled features, the same-level skip and the searched connections of one layer."""
-        parts = [_upsample(below, 2), *features[level_of(layer)]]
+        parts = [*_upsampled(below), *features[level_of(layer)]]
         for source, target in self.config.connections:
             if target == layer:
                 connection = self.connections[f"{source}_{target}"]
@@ -247,12 +256,8 @@ class Rdmc(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _decoder_inputs(self, layer: int) -> int:
-        widths, level = self.config.widths, level_of(layer)
-        same_level = len(self.config.dilations) * widths[level]
-        if layer == LEVELS + 1:
-            return same_level
         found = sum(target == layer for _, target in self.config.connections)
-        return widths[level + 1] + same_level + found * widths[level]
+        return _fixed_inputs(self.config, layer) + found * self.config.widths[level_of(layer)]
 
     def folded(self) -> "Rdmc":
         """Equal network for inference, batch norm merged into the convolutions.
@@ -266,6 +271,187 @@ class Rdmc(nn.Module):
                 if isinstance(layer, ConvNormReLU):
                     setattr(parent, name, FoldedConvReLU(layer))
         return folded
+
+
+@dataclass(frozen=True)
+class SupernetConfig(RdmcConfig):
+    """Shape of the network that holds every candidate edge.
+
+    Attributes:
+        connections: All 20 edges; nothing else is a search space.
+        keep: Edges of each category that the derived network will have.
+    """
+
+    connections: tuple[Connection, ...] = all_connections()
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse a part of the search space, and a number that cannot be kept."""
+        super().__post_init__()
+        if self.connections != all_connections():
+            raise ValueError("the supernet has all 20 connections in their own order; leave it out")
+        if not 1 <= self.keep <= CATEGORY:
+            raise ValueError(f"keep is {self.keep!r}; it must be from 1 to {CATEGORY}")
+
+    def derived(self, connections: Collection[Connection]) -> RdmcConfig:
+        """Shape of the network that has these edges only, in the order of the search space."""
+        edges = tuple(sorted(connections))
+        return RdmcConfig(self.widths, self.dilations, self.stages, edges, self.norm_per_stage)
+
+
+class RdmcSupernet(Rdmc):
+    """RDMC with all 20 candidate edges, each scaled by a weight that the search learns.
+
+    The weights of a category are `keep` times the softmax of its alphas: together they weigh as
+    much as the edges that the derived network keeps, each with weight 1. So `keep` equal alphas
+    among others of minus infinity make weights of exactly 1 and 0. An edge of weight 0 is neither
+    computed nor read by the decoder, and the supernet then equals `derived(edges)` to the bit.
+
+    Attributes:
+        alphas: `(2, 10)`, any range: skip-ups and skip-downs in the order of `CANDIDATES`.
+    """
+
+    config: SupernetConfig
+
+    def __init__(self, config: SupernetConfig = SupernetConfig()) -> None:
+        super().__init__(config)
+        self.alphas = nn.Parameter(torch.zeros(2, CATEGORY))
+
+    def edge_weights(self) -> Tensor:
+        """`(2, 10)` in 0..keep, each row with sum `keep`: what scales the candidate edges."""
+        return self.config.keep * self.alphas.softmax(dim=1)
+
+    def rain_of_stage(self, stage_input: Tensor, stage: int) -> Tensor:
+        """Rain `(batch, 3, height, width)` seen in `cat(derained, rainy)` by one stage."""
+        weights = _by_edge(self.edge_weights())
+        features = [torch.cat(paths, dim=1) for paths in self._encode(stage_input, stage)]
+        x: Tensor | None = None
+        for layer in range(LEVELS + 1, 2 * LEVELS + 1):
+            x = self._decode(layer, x, features, weights, stage)
+        rain: Tensor = self.to_rain(x)
+        return rain
+
+    def _decode(
+        self,
+        layer: int,
+        below: Tensor | None,
+        features: list[Tensor],
+        weights: dict[Connection, Tensor],
+        stage: int,
+    ) -> Tensor:
+        """One decoder layer, reading every edge into it that has a weight."""
+        parts = [*_upsampled(below), features[level_of(layer)]]
+        parts += [
+            weights[source, target] * self.connections[f"{source}_{target}"](features[source - 1])
+            for source, target in weights
+            if target == layer
+        ]
+        decoder = self.decoder[layer - LEVELS - 1]
+        x, read = torch.cat(parts, dim=1), self._channels_read(layer, weights)
+        if len(read) == self._decoder_inputs(layer):
+            return cast(Tensor, decoder(x, stage))
+        narrowed = {"conv.weight": decoder.get_parameter("conv.weight")[:, read]}
+        return cast(Tensor, functional_call(decoder, narrowed, (x, stage)))
+
+    def _channels_read(self, layer: int, edges: Collection[Connection]) -> list[int]:
+        """Which input channels of a decoder layer belong to these edges or to none."""
+        read = list(range(_fixed_inputs(self.config, layer)))
+        start, width = len(read), self.config.widths[level_of(layer)]
+        for edge in self.config.connections:
+            if edge[1] == layer:
+                read += range(start, start + width) if edge in edges else ()
+                start += width
+        return read
+
+    def derived(self, connections: Collection[Connection]) -> Rdmc:
+        """The network that keeps these edges, each with weight 1, and this network's weights.
+
+        Raises:
+            ValueError: An edge that does not exist.
+        """
+        network = Rdmc(self.config.derived(connections))
+        state = self.state_dict()
+        for layer in range(LEVELS + 1, 2 * LEVELS + 1):
+            name = f"decoder.{layer - LEVELS - 1}.conv.weight"
+            state[name] = state[name][:, self._channels_read(layer, connections)]
+        network.load_state_dict({name: state[name] for name in network.state_dict()})
+        return network.to(self.alphas.device).train(self.training)
+
+
+def _by_edge(weights: Tensor) -> dict[Connection, Tensor]:
+    """Each edge's weight, in the order of the search space, without edges of weight 0.
+
+    While a gradient may be asked of a weight, its edge stays even at 0.
+    """
+    stays = torch.ones_like(weights) if weights.requires_grad else weights.detach()
+    by_edge = {
+        edge: weight
+        for edges, row, kept in zip(CANDIDATES, weights, stays.tolist(), strict=True)
+        for edge, weight, stay in zip(edges, row, kept, strict=True)
+        if stay
+    }
+    return {edge: by_edge[edge] for edge in all_connections() if edge in by_edge}
+
+
+def multiply_adds(config: RdmcConfig, height: int = 256, width: int = 256) -> int:
+    """Multiply-adds of the convolutions of all stages for one picture (Table III: 256x256).
+
+    Example:
+        >>> multiply_adds(RdmcConfig()) / 1e6
+        3017.834496
+    """
+    pixels, widths = _pixels_per_level(height, width), config.widths
+    paths = len(config.dilations)
+    encoder = sum(
+        9 * inputs * outputs * paths * area
+        for inputs, outputs, area in zip((6, *widths), widths, pixels, strict=False)
+    )
+    decoder = sum(
+        9 * _fixed_inputs(config, layer) * widths[level_of(layer)] * pixels[level_of(layer)]
+        for layer in range(LEVELS + 1, 2 * LEVELS + 1)
+    )
+    found = sum(
+        connection_multiply_adds(config, edge, height, width) for edge in config.connections
+    )
+    return config.stages * (encoder + decoder + 9 * widths[0] * 3 * pixels[0]) + found
+
+
+def connection_multiply_adds(
+    config: RdmcConfig, connection: Connection, height: int = 256, width: int = 256
+) -> int:
+    """Multiply-adds that one edge adds in all stages: its convolution and its reader's share.
+
+    Example:
+        >>> connection_multiply_adds(RdmcConfig(), (3, 9)) < connection_multiply_adds(
+        ...     RdmcConfig(), (2, 10)
+        ... )
+        True
+    """
+    pixels = _pixels_per_level(height, width)
+    source, target = (level_of(layer) for layer in connection)
+    outputs = config.widths[target]
+    inputs = len(config.dilations) * config.widths[source]
+    # Skip-up convolves before it up-samples, skip-down after it pooled: at the smaller size.
+    own = 9 * inputs * outputs * pixels[max(source, target)]
+    return config.stages * (own + 9 * outputs * outputs * pixels[target])
+
+
+def _pixels_per_level(height: int, width: int) -> list[int]:
+    multiple = 2 ** (LEVELS - 1)
+    rows, columns = -(-height // multiple), -(-width // multiple)
+    return [rows * columns * 4 ** (LEVELS - 1 - level) for level in range(LEVELS)]
+
+
+def _fixed_inputs(config: RdmcConfig, layer: int) -> int:
+    """Input channels of a decoder layer that are there without any searched edge."""
+    level = level_of(layer)
+    below = 0 if layer == LEVELS + 1 else config.widths[level + 1]
+    return below + len(config.dilations) * config.widths[level]
+
+
+def _upsampled(below: Tensor | None) -> list[Tensor]:
+    """The features of the layer below at twice the size; layer 6 has none below."""
+    return [] if below is None else [_upsample(below, 2)]
 
 
 def _upsample(x: Tensor, factor: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from derain_cli.errors import ConfigError
-from derain_cli.models import build_model
+from derain_cli.models import MODELS, build_model
 from derain_cli.models.rdmc import (
     PAPER_CONNECTIONS,
     Rdmc,
@@ -88,3 +88,20 @@ def test_paths_stay_apart_in_the_encoder():
             outputs[output].sum(), features[given], retain_graph=True, allow_unused=True
         )
         assert (grad is not None) == (output == given)
+
+
+def test_receptive_radius_of_the_entry_is_the_footprint_of_three_stages():
+    """Positive weights let every path through; average pooling shows all that a maximum may see."""
+    model = Rdmc(RdmcConfig(stages=1, widths=(1, 1, 1, 1, 1), norm_per_stage=False)).eval().double()
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 0.3 if parameter.dim() > 1 else 1.0)
+    rainy = torch.rand(1, 3, 352, 352, dtype=torch.float64, requires_grad=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "max_pool2d", torch.nn.functional.avg_pool2d)
+        derained = model(rainy)
+    reaches = []
+    for center in range(168, 184):
+        (grad,) = torch.autograd.grad(derained[0, 0, center, center], rainy, retain_graph=True)
+        seen = grad.abs().sum((0, 1)).any(0).nonzero().flatten()
+        reaches += [center - int(seen.min()), int(seen.max()) - center]
+    assert 3 * max(reaches) == MODELS["rdmc"].receptive_radius

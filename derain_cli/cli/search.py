@@ -1,0 +1,172 @@
+"""`derain search`: find RDMC's connections for one's own data or budget."""
+
+import dataclasses
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from derain_cli.cli.train import INTERRUPTED, _stop_on_signal, default_data_root, option_of
+from derain_cli.errors import UsageError
+from derain_cli.training.search_config import SearchConfig
+
+if TYPE_CHECKING:
+    from derain_cli.connections import FoundConnections
+    from derain_cli.training.searcher import Report, SearchResult
+    from derain_cli.training.trainer import Progress
+
+# Fields that a search has no use for, or that may have one value only.
+HIDDEN = frozenset({"model", "recipe", "output_weights", "scale_weights"})
+
+
+def search(
+    *,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the search; made when missing.", show_default=False)
+    ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the search in --out.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="config.json of a search; options given beside it win.", show_default=False
+        ),
+    ] = None,
+    candidates: Annotated[
+        tuple[str, int] | None,
+        typer.Option(
+            metavar="random N",
+            help="Then train the found edges and N random choices within the same budget, each "
+            "for --steps, and compare their PSNR on the held-out pictures.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    **options: Any,  # noqa: ANN401 (one per config field)
+) -> None:
+    """Search the skip connections of RDMC: which edges pay, on your data, within your budget.
+
+    Writes connections.toml for `derain train --model rdmc --connections FILE`, a picture of the
+    network, and the alphas over time.
+    """
+    from derain_cli.memory import keep_freed_memory
+    from derain_cli.training import searcher
+
+    count = _random_count(candidates)
+    chosen = build_config(out, config, resume, options)
+    keep_freed_memory()
+    talking = os.environ.get("RANK", "0") == "0"
+    with _stop_on_signal() as stopping, _progress(chosen, quiet or not talking) as report:
+        result = searcher.search(
+            chosen,
+            out,
+            candidates=count,
+            resume=resume,
+            report=report,
+            should_stop=lambda: bool(stopping),
+        )
+    if talking:
+        _say_what_was_found(result, quiet=quiet, interrupted=bool(stopping))
+    if stopping and not result.finished:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _random_count(candidates: tuple[str, int] | None) -> int:
+    if candidates is None:
+        return 0
+    kind, count = candidates
+    if kind != "random" or count < 1:
+        raise UsageError(f"--candidates is '{kind} {count}'; it must be 'random N', N above 0")
+    return count
+
+
+def build_config(
+    out: Path, config: Path | None, resume: bool, options: Mapping[str, Any]
+) -> SearchConfig:
+    """The search's config: a file (`--config`, or the search's own with `--resume`), then flags.
+
+    Raises:
+        ConfigError: An unknown field in the file, or an impossible value.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    if resume and config is None:
+        config = out / "config.json"
+    base = SearchConfig.read(config) if config else SearchConfig()
+    fields = {"data_root": base.data_root or default_data_root()} | given
+    return dataclasses.replace(base, **fields)
+
+
+def _with_config_options() -> inspect.Signature:
+    own = inspect.signature(search, eval_str=True)
+    named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    fields = [
+        option_of(field, SearchConfig())
+        for field in dataclasses.fields(SearchConfig)
+        if field.name not in HIDDEN
+    ]
+    return own.replace(parameters=[*named, *fields])
+
+
+search.__signature__ = _with_config_options()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _progress(config: SearchConfig, quiet: bool) -> Iterator["Report"]:
+    """A function to call after every step: one table for the search, one for each candidate."""
+    from derain_cli.cli.train_view import show_progress
+
+    shown, report = "", None
+    with ExitStack() as table:
+
+        def note(name: str, progress: "Progress") -> None:
+            nonlocal shown, report
+            if name != shown or report is None:
+                table.close()
+                shown, report = name, table.enter_context(show_progress(config, quiet=quiet))
+                if not quiet:
+                    typer.echo(f"{name}:", err=True)
+            report(progress)
+
+        yield note
+
+
+def _say_what_was_found(result: "SearchResult", *, quiet: bool, interrupted: bool) -> None:
+    if not quiet:
+        for line in (*_found_lines(result.found), *_candidate_lines(result)):
+            typer.echo(line, err=True)
+    if result.finished:
+        typer.echo(str(result.folder / "connections.toml"))
+        return
+    why = "interrupted" if interrupted else "time is up"
+    typer.echo(f"{why} at step {result.step}; go on with: --out {result.folder} --resume", err=True)
+
+
+def _found_lines(found: "FoundConnections") -> list[str]:
+    from derain_cli.connections import GIGA
+    from derain_cli.models.rdmc import CANDIDATES
+
+    lines = []
+    rows = zip(("skip-up", "skip-down"), CANDIDATES, found.shares, found.entropies, strict=True)
+    for kind, edges, shares, entropy in rows:
+        kept = ", ".join(
+            f"{source}-{target} ({share:.3f})"
+            for (source, target), share in zip(edges, shares, strict=True)
+            if (source, target) in found.edges
+        )
+        lines.append(f"{kind}: {kept}; entropy {entropy:.3f}")
+    return [*lines, f"{found.cost / GIGA:.3f} GMAC at 256x256"]
+
+
+def _candidate_lines(result: "SearchResult") -> list[str]:
+    from derain_cli.connections import GIGA
+
+    return [
+        f"{candidate.name}: {candidate.psnr:.2f} dB, {candidate.cost / GIGA:.3f} GMAC, "
+        + " ".join(f"{source}-{target}" for source, target in candidate.edges)
+        for candidate in result.candidates
+    ]
