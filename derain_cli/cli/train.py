@@ -1,0 +1,247 @@
+"""`derain train`: its options are the fields of `TrainConfig`."""
+
+import dataclasses
+import inspect
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+
+import typer
+
+from derain_cli.errors import UsageError
+from derain_cli.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from derain_cli.training.trainer import Progress, TrainResult
+
+Report = Callable[["Progress"], None]
+INTERRUPTED = 130
+
+
+def train(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs, for --plot.", show_default=False)
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; made when missing.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="config.json of a run; options given beside it win.", show_default=False),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings of --model: paper (as published), quick (minutes on two CPU cores) or "
+            "wide-rain; options given beside it win.",
+            show_default=False,
+        ),
+    ] = None,
+    connections: Annotated[
+        Path | None,
+        typer.Option(help="File of `derain search`: connections of rdmc.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", "-n", help="Show every setting and its source; train nothing."),
+    ] = False,
+    plot: Annotated[
+        bool,
+        typer.Option("--plot", help="Draw the learning curves of RUNS into one SVG (--out FILE)."),
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard's files to the run.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    **options: Any,  # noqa: ANN401 (one per config field)
+) -> None:
+    """Train a network on pairs, or on clean pictures with painted rain."""
+    if plot:
+        _plot(runs or [], out)
+        return
+    if runs:
+        raise UsageError(f"{str(runs[0])!r}: what is trained on is said by --dataset or --data")
+    given = given_options(options, connections)
+    chosen = build_config(out, config, resume, given, preset)
+    if dry_run:
+        file = out / "config.json" if resume and out else config
+        _explain(chosen, preset, given, str(file or "environment"))
+        return
+    if out is None:
+        raise UsageError("no --out: name the folder of the run")
+    _train(chosen, out, resume=resume, tensorboard=tensorboard, quiet=quiet)
+
+
+def _train(config: TrainConfig, out: Path, *, resume: bool, tensorboard: bool, quiet: bool) -> None:
+    from derain_cli.cli.train_view import show_progress
+    from derain_cli.memory import keep_freed_memory
+    from derain_cli.training import trainer
+
+    keep_freed_memory()
+    talking = os.environ.get("RANK", "0") == "0"
+    with ExitStack() as stack:
+        stopping = stack.enter_context(_stop_on_signal())
+        reports = [stack.enter_context(show_progress(config, quiet=quiet or not talking))]
+        if tensorboard and talking:
+            from derain_cli.training.tensorboard import writing
+
+            reports.append(stack.enter_context(writing(out)))
+        result = trainer.train(
+            config,
+            out,
+            resume=resume,
+            report=lambda progress: _tell(reports, progress),
+            should_stop=lambda: bool(stopping),
+        )
+    if talking:
+        _say_how_it_ended(result, quiet=quiet, interrupted=bool(stopping))
+    if stopping and not result.finished:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _tell(reports: Sequence[Report], progress: "Progress") -> None:
+    for report in reports:
+        report(progress)
+
+
+def given_options(options: Mapping[str, Any], connections: Path | None = None) -> dict[str, Any]:
+    """The config fields that were given on the command line.
+
+    Raises:
+        ConfigError: A file of connections that cannot be read.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    if connections:
+        from derain_cli.connections import model_option, read_connections
+
+        found = model_option(read_connections(connections))
+        given["model_option"] = [*given.get("model_option", []), found]
+    return given
+
+
+def build_config(
+    out: Path | None,
+    config: Path | None,
+    resume: bool,
+    given: Mapping[str, Any],
+    preset: str | None = None,
+) -> TrainConfig:
+    """The run's config: a file (`--config`, or the run's own with `--resume`), or a preset; flags.
+
+    Raises:
+        ConfigError: An unknown field in the file, an unknown preset, or an impossible value.
+    """
+    from derain_cli.training.presets import preset_values
+
+    if preset and (config or resume):
+        raise UsageError("--preset begins a new run; leave it out with --config or --resume")
+    if resume and config is None and out is not None:
+        config = out / "config.json"
+    base = TrainConfig.read(config) if config else TrainConfig()
+    fields = {"data_root": base.data_root or default_data_root()}
+    if preset:
+        fields |= preset_values(given.get("model", base.model), preset, given)
+    return dataclasses.replace(base, **(fields | dict(given)))
+
+
+def default_data_root() -> str:
+    """`$DERAIN_DATA`, else the cache folder's `derain/datasets`."""
+    return os.environ.get("DERAIN_DATA", str(Path.home() / ".cache" / "derain" / "datasets"))
+
+
+def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str) -> None:
+    """Every setting with its source, and what the data come to; warn of none to train on."""
+    from derain_cli.cli.train_view import show_settings
+    from derain_cli.training.paired import sources_of
+    from derain_cli.training.presets import explain
+
+    show_settings(explain(config, preset, given, file))
+    if not (config.dataset or config.data or config.clean):
+        typer.echo("no data yet: give --dataset, --data or --clean", err=True)
+        return
+    for source in sources_of(config):
+        shown = f"{len(source.training)} to train on, {len(source.held_out)} held out"  # type: ignore[attr-defined]
+        typer.echo(f"{source.name}: {shown}", err=True)
+
+
+def _plot(runs: list[Path], out: Path | None) -> None:
+    from derain_cli.training.curves import plot_runs
+
+    if not runs:
+        raise UsageError("--plot needs the folders of one or more runs")
+    target = out or runs[0] / "curves.svg"
+    plot_runs(runs, target)
+    typer.echo(str(target))
+
+
+def option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Parameter:
+    """A command-line parameter from a config field; None when it was not given."""
+    default = getattr(config, field.name)
+    text = f"{field.metadata['help']} [default: {_shown(default)}]"
+    kind = _plain_type(field.type, pair=field.metadata.get("pair", False))
+    declaration: Any = Annotated[kind | None, typer.Option(help=text, show_default=False)]
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=declaration
+    )
+
+
+def _plain_type(annotation: Any, *, pair: bool) -> Any:  # noqa: ANN401 (a type)
+    """`tuple[str, ...]` becomes `list[str]`, or `tuple[str, str]`; `str | None` becomes `str`."""
+    if get_origin(annotation) is tuple:
+        member = get_args(annotation)[0]
+        return tuple[member, member] if pair else list[member]  # type: ignore[valid-type]
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    return members[0] if members else annotation
+
+
+def _shown(default: Any) -> str:  # noqa: ANN401 (any field's default)
+    if isinstance(default, tuple):
+        return " ".join(str(item) for item in default) or "none"
+    return "none" if default in (None, "") else str(default)
+
+
+def _with_config_options() -> inspect.Signature:
+    own = inspect.signature(train, eval_str=True)
+    named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    fields = [option_of(field, TrainConfig()) for field in dataclasses.fields(TrainConfig)]
+    return own.replace(parameters=[*named, *fields])
+
+
+train.__signature__ = _with_config_options()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[list[int]]:
+    """A list that the first Ctrl-C fills (finish the step, save); a second one interrupts.
+
+    A cluster's SIGTERM counts as well.
+    """
+    stopping: list[int] = []
+
+    def note(number: int, frame: Any) -> None:  # noqa: ANN401 (a frame)
+        if stopping:
+            raise KeyboardInterrupt
+        stopping.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) -> None:
+    if not quiet and result.images_per_second:
+        speed = f"{result.images_per_second:.1f} images/s"
+        typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
+    if result.finished:
+        typer.echo(str(result.folder))
+        return
+    why = "interrupted" if interrupted else "time is up"
+    typer.echo(f"{why} at step {result.step}; go on with: --out {result.folder} --resume", err=True)

@@ -1,0 +1,155 @@
+"""What a training run looks like in a terminal: a live table, and lines for a log."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from derain_cli.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from derain_cli.training.trainer import Progress
+
+# How much of a mean the newest step is.
+NEW = 0.05
+REDRAWS_PER_SECOND = 4
+LINE_EVERY = 60.0
+
+
+class RunView:
+    """The table of a run: running means of its numbers."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._title = f"{config.model}, {config.recipe}"
+        self._means: dict[str, float] = {}
+        self._progress: Progress | None = None
+        self._psnr = self._best = float("nan")
+        self._started, self._begun_at = time.monotonic(), 0
+
+    def note(self, progress: "Progress") -> None:
+        """Take in a step."""
+        if self._progress is None:
+            self._started, self._begun_at = time.monotonic(), progress.step
+        self._progress = progress
+        numbers = progress.parts | {
+            "seconds": progress.seconds_per_step,
+            "waited": progress.waited,
+            "images": progress.images,
+        }
+        for name, value in numbers.items():
+            self._means[name] = self._means.get(name, value) * (1 - NEW) + NEW * value
+        if progress.psnr is not None:
+            self._psnr = progress.psnr
+            self._best = progress.psnr if self._best != self._best else max(self._best, self._psnr)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What there is to show, by name."""
+        progress = self._progress
+        if progress is None:
+            return [("step", "reading data")]
+        seconds = max(self._means["seconds"], 1e-9)
+        waited = 100 * self._means["waited"] / seconds
+        rows = [
+            ("step", f"{progress.step} of {progress.steps}"),
+            *((name, f"{self._means[name]:.4g}") for name in progress.parts),
+            ("learning rate", f"{progress.lr:.3g}"),
+            ("images/s", f"{self._means['images'] / seconds:.1f}"),
+            ("waiting for data", f"{waited:.0f} %"),
+            ("time left", self._time_left(progress)),
+        ]
+        if self._psnr == self._psnr:
+            rows.append(("validation PSNR", f"{self._psnr:.2f} dB, best {self._best:.2f}"))
+        return rows
+
+    def _time_left(self, progress: "Progress") -> str:
+        """From the time of all steps so far, validations included."""
+        done = progress.step - self._begun_at
+        each = (time.monotonic() - self._started) / done if done else self._means["seconds"]
+        return duration(each * (progress.steps - progress.step))
+
+    def line(self) -> str:
+        """The table as one line, for a log."""
+        return ", ".join(f"{name} {value}" for name, value in self.rows())
+
+    def __rich__(self) -> Table:
+        table = Table(title=self._title, show_header=False, title_justify="left")
+        for name, value in self.rows():
+            table.add_row(name, Text(value))
+        return table
+
+
+@contextmanager
+def show_progress(config: TrainConfig, *, quiet: bool) -> Iterator[Callable[["Progress"], None]]:
+    """A function to call after every step; it shows them until the context ends.
+
+    On a terminal a live table on stderr; elsewhere a line a minute and one per validation.
+    """
+    console, view = Console(stderr=True, quiet=quiet), RunView(config)
+    live = Live(view, console=console, refresh_per_second=REDRAWS_PER_SECOND)
+    last_line = time.monotonic()
+
+    def report(progress: "Progress") -> None:
+        nonlocal last_line
+        view.note(progress)
+        if progress.validation:
+            console.print(validation_line(progress), highlight=False, markup=False)
+        elif not console.is_terminal and time.monotonic() - last_line > LINE_EVERY:
+            console.print(view.line(), highlight=False, markup=False, soft_wrap=True)
+            last_line = time.monotonic()
+
+    if not console.is_terminal:
+        yield report
+        return
+    with live:
+        yield report
+
+
+def validation_line(progress: "Progress") -> str:
+    """PSNR of each source."""
+    scores = ", ".join(f"{name} {value:.2f}" for name, value in (progress.validation or {}).items())
+    return f"step {progress.step}: validation PSNR (y) {scores} dB"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    Example:
+        >>> duration(59.6), duration(3725)
+        ('1:00', '1:02:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def show_settings(rows: Sequence[tuple[str, Any, str]]) -> None:
+    """A table on stdout: field, value, source."""
+    console = Console()
+    if not console.is_terminal:
+        for name, value, source in rows:
+            typer.echo(f"{name}\t{shown(value)}\t{source}")
+        return
+    table = Table("field", "value", "source")
+    for name, value, source in rows:
+        table.add_row(name, Text(shown(value)), Text(source))
+    console.print(table)
+
+
+def shown(value: Any) -> str:  # noqa: ANN401 (any field's value)
+    """A field's value for people.
+
+    Example:
+        >>> shown(("ssim:1", "mse:0.1")), shown(()), shown(True)
+        ('ssim:1 mse:0.1', 'none', 'yes')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(str(item) for item in value) or "none"
+    return "none" if value in (None, "") else str(value)

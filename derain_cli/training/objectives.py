@@ -1,0 +1,124 @@
+"""The loss of a run as a weighted sum of named terms (`--loss NAME:WEIGHT`)."""
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from derain_cli import losses
+from derain_cli.errors import ConfigError, did_you_mean
+from derain_cli.loss_weights import weigh_losses
+from derain_cli.training.config import TrainConfig
+from derain_cli.vgg import load_vgg19_features
+
+Term = Callable[[Tensor, Tensor], Tensor]
+
+# What is compared in units of 0..255 keeps the published balance of MENET's losses. (`mse` and
+# `l1` are written out: the gradients of their fused forms differ in the last bit, and with them
+# the weights that published command lines lead to.)
+TERMS: Mapping[str, Term] = {
+    "ssim": lambda derained, clean: 1 - losses.ssim(derained, clean),
+    "neg-ssim": lambda derained, clean: -losses.ssim(derained, clean),
+    "mse": lambda derained, clean: torch.mean((derained - clean) ** 2),
+    "l1": lambda derained, clean: torch.mean(torch.abs(derained - clean)),
+    "pixel": lambda derained, clean: losses.menet_losses(derained, clean)["pixel"],
+    "edge": losses.edge_aware,
+    "texture": losses.texture,
+    "tv": lambda derained, clean: losses.total_variation(derained),
+}
+CONTRASTIVE = "contrastive"
+LOSSES = (*TERMS, CONTRASTIVE)
+
+
+def parse_loss(terms: tuple[str, ...]) -> dict[str, float]:
+    """Weights of the loss terms.
+
+    Example:
+        >>> parse_loss(("ssim:1", "mse:0.1"))
+        {'ssim': 1.0, 'mse': 0.1}
+
+    Raises:
+        ConfigError: An unknown loss or a weight that is no number.
+    """
+    weights = {}
+    for term in terms:
+        name, _, weight = term.partition(":")
+        if name not in LOSSES:
+            raise ConfigError(f"unknown loss {name!r}. {did_you_mean(name, LOSSES)}")
+        try:
+            weights[name] = float(weight or 1)
+        except ValueError as error:
+            raise ConfigError(f"weight of loss {term!r} is no number") from error
+    return weights
+
+
+class Objective:
+    """Loss of a derained picture: the terms that have a weight, and their sum."""
+
+    def __init__(self, config: TrainConfig, model: nn.Module) -> None:
+        """Read what the terms need.
+
+        Raises:
+            ConfigError: An unknown term, a balanced weighting that cannot be, or the contrastive
+                prior without its feature network.
+            CheckpointError: A file that does not hold VGG-19.
+        """
+        override = {} if config.contrastive is None else {CONTRASTIVE: config.contrastive}
+        weights = parse_loss(config.loss) | override
+        self._weights = {name: weight for name, weight in weights.items() if weight != 0}
+        if not self._weights:
+            raise ConfigError("no loss has a weight; give --loss, for instance --loss l1:1")
+        self._weighting = config.loss_weighting
+        self._shared_weight = _shared_weight(config, model, len(self._weights))
+        self._features = _features(config, model) if CONTRASTIVE in self._weights else None
+
+    def __call__(
+        self, derained: Tensor, clean: Tensor, rainy: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss, and its parts before weighting (for the log).
+
+        Args:
+            derained: `(batch, 3, height, width)`, float32, the network's result.
+            clean: The same without rain, in 0..1.
+            rainy: What the network was given.
+        """
+        parts = {name: self._term(name, derained, clean, rainy) for name in self._weights}
+        if self._weighting == "fixed":
+            total = torch.stack([self._weights[name] * part for name, part in parts.items()]).sum()
+            return total, parts
+        tasks = {name: self._weights[name] * part for name, part in parts.items()}
+        total, shares = weigh_losses(tasks, self._weighting, shared_weight=self._shared_weight)
+        return total, parts | {f"weight_{name}": share for name, share in shares.items()}
+
+    def _term(self, name: str, derained: Tensor, clean: Tensor, rainy: Tensor) -> Tensor:
+        if name != CONTRASTIVE:
+            return TERMS[name](derained, clean)
+        assert self._features is not None
+        return losses.contrastive_prior(derained, clean, rainy, self._features)
+
+
+def _shared_weight(config: TrainConfig, model: nn.Module, terms: int) -> Tensor | None:
+    """The last convolution's weight, for balance by gradients."""
+    weighting = config.loss_weighting
+    if weighting != "fixed" and terms < 2:
+        raise ConfigError(f"--loss-weighting {weighting} needs two losses or more, not {terms}")
+    if weighting != "gb":
+        return None
+    if config.compile:
+        raise ConfigError("--loss-weighting gb cannot be compiled; leave --compile out")
+    if not hasattr(model, "last_shared_weight"):
+        raise ConfigError(
+            f"--loss-weighting gb needs the last convolution of a network, which {config.model!r} "
+            "does not name (menet does); use lb or fixed"
+        )
+    return cast(Tensor, model.last_shared_weight)
+
+
+def _features(config: TrainConfig, model: nn.Module) -> nn.Module:
+    if not config.vgg:
+        raise ConfigError(
+            "the contrastive loss needs VGG-19's weights: give --vgg FILE (model.safetensors of "
+            "timm/vgg19.tv_in1k), or train without it (--contrastive 0)"
+        )
+    return load_vgg19_features(config.vgg).to(next(model.parameters()).device)

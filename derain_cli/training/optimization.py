@@ -1,0 +1,127 @@
+"""One optimisation step: schedule, mixed precision, clipping, a guard against NaN, averaging.
+
+Every recipe has one `Optimization` per set of parameters it trains.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from derain_cli.errors import ConfigError, TrainingError
+from derain_cli.training import processes
+from derain_cli.training.config import TrainConfig
+
+HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """Where the network's arithmetic is done in the run's precision.
+
+    Raises:
+        ConfigError: fp16 without a CUDA device.
+    """
+    if config.precision == "fp16" and device.type != "cuda":
+        raise ConfigError(f"--precision fp16 needs a CUDA device, not {device.type}; use bf16")
+    half = HALF_TYPES.get(config.precision)
+    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+
+
+class Optimization:
+    """Adam on some parameters, as the config says."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], config: TrainConfig) -> None:
+        self._parameters = list(parameters)
+        self._config = config
+        self._optimizer = torch.optim.Adam(
+            self._parameters, lr=config.lr, betas=(config.betas[0], config.betas[1])
+        )
+        self._scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16")
+
+    def step(
+        self, total: Tensor, parts: Mapping[str, Tensor], step: int, samples: int
+    ) -> dict[str, float]:
+        """Change the parameters so that the loss falls; the loss and its parts, for the log.
+
+        Args:
+            total: The loss, a mean over this process's samples.
+            parts: What to log besides.
+            step: Number of this step, from 0; it decides the learning rate.
+            samples: How many samples this process had. Gradients are averaged over the processes
+                as if they all had the same number: a share that differs is scaled.
+
+        Raises:
+            TrainingError: Loss or gradient is not finite; the parameters are left as they were.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._config.lr_at(step)
+        share = samples * processes.world_size() / self._config.crop_at(step)[1]
+        self._optimizer.zero_grad(set_to_none=True)
+        scaled = self._scaler.scale(total if share == 1 else share * total)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)
+        norm = self._gradient_norm()
+        logged = torch.stack([total.detach(), *(part.detach() for part in parts.values())])
+        loss, *values = processes.mean_of(share * logged).tolist()
+        self._check_finite("loss", loss, step)
+        if self._config.precision != "fp16":  # there the scaler leaves such a step out
+            self._check_finite("gradient norm", float(norm), step)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return {"loss": loss} | dict(zip(parts, values, strict=True))
+
+    def _gradient_norm(self) -> Tensor:
+        """Norm of the gradient, clipped if asked."""
+        limit = self._config.clip_gradient or math.inf
+        if limit < math.inf:
+            return nn.utils.clip_grad_norm_(self._parameters, limit)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        return nn.utils.get_total_norm(gradients)
+
+    @staticmethod
+    def _check_finite(what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(f"the {what} of step {step} is {value}; lower --lr")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+        state = self._optimizer.state_dict()
+        return state | ({"scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        if "scaler" in state:
+            self._scaler.load_state_dict(state["scaler"])
+        self._optimizer.load_state_dict({k: v for k, v in state.items() if k != "scaler"})
+
+
+class MovingAverage:
+    """A network whose weights follow another's: `average = decay x average + (1 - decay) x new`.
+
+    Buffers (MOSS's memory, batch-norm statistics) follow too. Young averages forget faster, as
+    `(1 + step) / (10 + step)`, so that the random weights of the start do not linger.
+
+    Attributes:
+        network: The average, in eval mode.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, *, young: bool = True) -> None:
+        self.network = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+        self._decay, self._young = decay, young
+
+    @torch.no_grad()
+    def follow(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after step number `step`."""
+        ramp = (1 + step) / (10 + step) if self._young else 1.0
+        share = 1 - min(self._decay, ramp)
+        for old, new in zip(
+            self.network.state_dict().values(), model.state_dict().values(), strict=True
+        ):
+            if old.is_floating_point():
+                old.lerp_(new, share)
+            else:
+                old.copy_(new)

@@ -1,0 +1,133 @@
+"""Several processes as one: what `torchrun` starts, and how they share a batch.
+
+Every process draws its slice of the one global batch, gradients are averaged by
+DistributedDataParallel, and batch norm sees the whole batch (`norms.SharedNorm`): N processes
+compute what one would, up to the rounding of sums. Process 0 alone validates and writes files.
+
+Without `torchrun` all of this is one process, and every function here does next to nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from derain_cli.errors import ConfigError
+from derain_cli.training.config import TrainConfig
+
+# The others wait as long while process 0 validates.
+PATIENCE = timedelta(hours=6)
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if _together() else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that validates, writes files and talks."""
+    return rank() == 0
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Meet the other processes that `torchrun` started; the device this one works on.
+
+    Args:
+        device: What `--device` says. Process number k of a machine takes its k-th GPU.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _together():
+        yield device
+        return
+    on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    if on_gpu:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        yield "cpu" if device == "auto" else device
+    finally:
+        dist.destroy_process_group()
+
+
+def share_of(count: int) -> range:
+    """This process's samples of a batch: neighbouring numbers, sizes as even as can be.
+
+    Raises:
+        ConfigError: Fewer samples than processes.
+
+    Example:
+        >>> share_of(6)
+        range(0, 6)
+    """
+    size = world_size()
+    if count < size:
+        raise ConfigError(f"a batch of {count} cannot be shared by {size} processes")
+    return range(count * rank() // size, count * (rank() + 1) // size)
+
+
+def wrap(model: nn.Module, config: TrainConfig, *, unused: bool = False) -> nn.Module:
+    """What a recipe calls instead of the model: the same weights, gradients averaged, compiled.
+
+    Args:
+        model: The network, on its device; it stays what is validated and saved.
+        config: Its `compile`.
+        unused: Some parameters get no gradient in a step.
+    """
+    forward = model
+    if world_size() > 1:
+        # Buffers need no broadcast: batch norm and MOSS's memory take sums over all processes.
+        forward = DistributedDataParallel(
+            model, broadcast_buffers=False, find_unused_parameters=unused
+        )
+    if config.compile:
+        compiled: nn.Module = torch.compile(forward)  # type: ignore[assignment]
+        return compiled
+    return forward
+
+
+def mean_of(values: Tensor) -> Tensor:
+    """Mean over the processes; the same numbers everywhere."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= world_size()
+    return values
+
+
+def any_of(wish: bool) -> bool:
+    """Whether any process wishes it; the same answer everywhere."""
+    if world_size() == 1:
+        return wish
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    vote = torch.tensor(int(wish), device=device)
+    dist.all_reduce(vote, op=dist.ReduceOp.MAX)
+    return bool(vote.item())
+
+
+def wait_for_all() -> None:
+    """Go on when every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@torch.no_grad()
+def take_from_first(model: nn.Module) -> None:
+    """Give every process the buffers (batch-norm statistics) of process 0."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)

@@ -1,0 +1,18 @@
+"""What happens to one batch: one file per training idea, one line in `RECIPES`.
+
+A recipe is a class `(model, config, folder)` that does what `trainer.Recipe` says; read that
+docstring first. `folder` is the run's folder, for files of its own.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from derain_cli.training.recipes.collaborative import Collaborative
+from derain_cli.training.recipes.connection_search import ConnectionSearch
+from derain_cli.training.recipes.supervised import Supervised
+
+RECIPES: Mapping[str, Any] = {
+    "supervised": Supervised,
+    "collaborative": Collaborative,
+    "connection_search": ConnectionSearch,
+}

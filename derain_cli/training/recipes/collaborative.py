@@ -1,0 +1,56 @@
+"""Collaborative training of HCN: all its sub-networks' results, at three sizes, are compared.
+
+Paper: C. Wang, J. Pan, X.-M. Wu, AAAI 2022, eq. 5 = eq. 2 + eq. 3. In the paper's words alpha_i are
+`--output-weights`, beta_j `--scale-weights`. Rainy and clean pyramids are of one kind, the
+network's `pyramid`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from derain_cli import losses
+from derain_cli.errors import ConfigError
+from derain_cli.models import MODELS, find_model
+from derain_cli.training import processes
+from derain_cli.training.config import TrainConfig
+from derain_cli.training.paired import PairedRecipe
+
+
+class Collaborative(PairedRecipe):
+    """Eq. 2 on the three full-size results, eq. 3 on those at half and quarter size."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, folder: Path) -> None:
+        """Check that there is something to collaborate.
+
+        Raises:
+            ConfigError: A network with one result only.
+        """
+        self._outputs = find_model(config.model).training_outputs
+        if not self._outputs:
+            known = ", ".join(name for name, entry in MODELS.items() if entry.training_outputs)
+            raise ConfigError(
+                f"recipe 'collaborative' needs a network with several results ({known}), not "
+                f"{config.model!r}; use --recipe supervised"
+            )
+        super().__init__(model, config)
+        self._pyramid: str = model.config.pyramid  # type: ignore[union-attr, assignment]
+        self._forward = processes.wrap(model, config)
+
+    def losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 5 and its two parts."""
+        bottom, middle, top, half, quarter = self._forward(batch["rainy"], **self._outputs)
+        clean, config = batch["clean"], self.config
+        with torch.autocast(clean.device.type, enabled=False):
+            parts = {
+                "collaborative": losses.collaborative(
+                    (bottom, middle, top), clean, config.output_weights
+                )
+            }
+            if half is not None:
+                parts["compact"] = losses.multi_scale_compact(
+                    (half, quarter), clean, config.scale_weights, self._pyramid
+                )
+            return torch.stack(list(parts.values())).sum(), parts

@@ -1,0 +1,149 @@
+"""A run's folder: what it holds, written so that a crash, a kill or a full disk spoils nothing.
+
+=====================  ==================================================================
+config.json            the run's `TrainConfig`
+metrics.jsonl          one line per log or validation
+state.pt               all that resuming needs
+last.safetensors       what the network was at the last validation
+best.safetensors       at the validation with the highest mean PSNR; `--model RUN` takes it
+pictures/              validation pictures: rainy, derained, clean and removed rain
+=====================  ==================================================================
+"""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch import nn
+
+from derain_cli import __version__
+from derain_cli.checkpoints import save_checkpoint, write_whole
+from derain_cli.errors import ConfigError, ResourceError
+from derain_cli.training.config import TrainConfig
+
+# What may differ between a run and its continuation without changing any number of it.
+FREE_ON_RESUME = frozenset(
+    {"device", "threads", "workers", "cache", "max_time", "save_every", "pictures", "data_root"}
+)
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Attributes:
+        path: Where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self, config: TrainConfig, *, resume: bool) -> None:
+        """Make the folder and note the config in it.
+
+        Raises:
+            ConfigError: It holds a run and `resume` is not set; or there is nothing to resume, or
+                that run had another config.
+            ResourceError: It cannot be written to.
+        """
+        path = self.path / "config.json"
+        if path.exists() and not resume:
+            raise ConfigError(
+                f"{str(self.path)!r} holds a run: add --resume, or name another --out"
+            )
+        if resume and not (self.path / "state.pt").exists():
+            raise ConfigError(f"{str(self.path)!r} holds no state to resume; leave --resume out")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(f"cannot make {str(self.path)!r}: {error.strerror}") from error
+        if resume:
+            _check_same_run(type(config).read(path), config)
+        write_whole(path, config.to_json().encode())
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the resumable state, whole or not at all.
+
+        Raises:
+            ResourceError: No space or no permission; the old state stays.
+        """
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        write_whole(self.path / "state.pt", buffer.getbuffer())
+
+    def load_state(self, device: torch.device) -> dict[str, Any]:
+        """What `save_state` saved last."""
+        path = self.path / "state.pt"
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
+
+    def save_weights(
+        self, file: str, model: nn.Module, config: TrainConfig, about: Mapping[str, str]
+    ) -> None:
+        """A checkpoint that describes itself.
+
+        Raises:
+            ResourceError: No space or no permission; an old file stays.
+        """
+        described = {"recipe": config.recipe, "config": config.to_json()} | dict(about)
+        save_checkpoint(self.path / file, model, config.model, described)
+
+    def save_picture(self, name: str, pixels: Any) -> None:  # noqa: ANN401 (an array)
+        """A PNG under `pictures/`.
+
+        Raises:
+            ResourceError: No space or no permission.
+        """
+        _, encoded = cv2.imencode(".png", pixels[..., ::-1])
+        (self.path / "pictures").mkdir(exist_ok=True)
+        write_whole(self.path / "pictures" / name, encoded.tobytes())
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Add a line to the metrics.
+
+        Raises:
+            ResourceError: No space or no permission.
+        """
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(line) | {"version": __version__}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+    def forget_log_after(self, step: int) -> None:
+        """Lines of steps that were done but not saved are done again: drop them."""
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_whole(self.path / "metrics.jsonl", text.encode())
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; one that a kill cut short is left out."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    parsed = []
+    for line in lines:
+        try:
+            parsed.append(json.loads(line))
+        except ValueError:
+            continue
+    return parsed
+
+
+def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
+    before, now = asdict(saved), asdict(asked)
+    changed = [name for name in before if before[name] != now[name] and name not in FREE_ON_RESUME]
+    if changed:
+        name = changed[0]
+        raise ConfigError(
+            f"--resume with another {name!r}: the run has {before[name]!r}, now {now[name]!r}; "
+            "leave it out, or start a new run with --out"
+        )

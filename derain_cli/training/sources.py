@@ -1,0 +1,221 @@
+"""Where training samples come from: what the options of the command line mean.
+
+The kinds of sources themselves are in `samples`.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from derain_cli.datasets import (
+    DATASETS,
+    Pair,
+    dataset_named,
+    list_pictures,
+    match_pairs,
+    read_pixels,
+    training_pairs,
+)
+from derain_cli.errors import DatasetError
+from derain_cli.rain import RAIN_KINDS, paint
+from derain_cli.training.picture_cache import PictureCache
+from derain_cli.training.rain_layers import (
+    LayerSource,
+    made_layers,
+    no_rain,
+    pair_layers,
+    streak_layers,
+)
+from derain_cli.training.samples import (
+    BACKGROUND_SIDE,
+    Background,
+    PaintedSource,
+    PairSource,
+    Source,
+    choose_backgrounds,
+    draw_batch,
+    draw_whole,
+    hold_out,
+)
+
+__all__ = [
+    "BACKGROUND_SIDE",
+    "Background",
+    "PaintedSource",
+    "PairSource",
+    "Source",
+    "build_sources",
+    "choose_backgrounds",
+    "draw_batch",
+    "draw_whole",
+    "hold_out",
+    "split_weight",
+    "synthesize",
+]
+
+
+def build_sources(
+    *,
+    dataset: Sequence[str],
+    clean: Sequence[str],
+    rain: Sequence[str],
+    data_root: Path,
+    held_out: int,
+    seed: int,
+    data: Sequence[str] = (),
+    backgrounds: int = 0,
+    ten_crops: bool = False,
+    cache: PictureCache | None = None,
+) -> list[Source]:
+    """Training sources from what the command line says.
+
+    Args:
+        dataset: `NAME_OR_FOLDER[:WEIGHT]` of given pairs.
+        clean: `NAME_OR_FOLDER` of clean pictures for painted rain.
+        rain: `KIND[:WEIGHT]`; KIND is small, medium, large, heavy, dry, `streaks:FOLDER` (grey rain
+            layers) or `pairs:NAME_OR_FOLDER` (the rain of given pairs).
+        data_root: Where named data sets lie.
+        held_out: Pictures per folder that are kept out of training, for validation.
+        seed: Of the painted rain and of the backgrounds.
+        data: A folder of rainy and one of clean pictures, matched by name; or nothing.
+        backgrounds: Patches of the clean pictures to paint on; 0 = all of them.
+        ten_crops: See `PairSource`.
+        cache: Of decoded pictures; a new one when left out.
+
+    Raises:
+        DatasetError: A test set, an unknown name, a missing folder or nothing to train on.
+    """
+    cache = cache or PictureCache()
+    given = [_named_pairs(spec, data_root) for spec in dataset]
+    given += [_folder_pairs(*data)] if data else []
+    sources: list[Source] = [
+        PairSource(name, weight, *hold_out(pairs, held_out), ten_crops, cache)
+        for name, weight, pairs in given
+    ]
+    parts = [hold_out(_clean_pictures(name, data_root), held_out) for name in clean]
+    if rain and not parts:
+        raise DatasetError(f"rain {rain[0]!r} needs clean pictures to fall on: give --clean FOLDER")
+    if parts and not rain:
+        raise DatasetError(f"clean pictures {clean[0]!r} need rain: give --rain KIND")
+    training = [path for part, _ in parts for path in part]
+    validation = [path for _, part in parts for path in part]
+    shown = hold_out(validation, held_out)[1] or validation
+    patches = choose_backgrounds(training, backgrounds, seed) if backgrounds and rain else []
+    for spec in rain:
+        kind, weight = split_weight(spec)
+        layer = _layer_source(kind, data_root, held_out, seed, cache)
+        sources.append(PaintedSource(kind, weight, training, shown, layer, patches, cache))
+    if not sources:
+        raise DatasetError("nothing to train on: give --dataset NAME, or --clean FOLDER and --rain")
+    return sources
+
+
+def split_weight(spec: str) -> tuple[str, float]:
+    """Name and weight of `NAME[:WEIGHT]`; the weight is 1 when left out.
+
+    Example:
+        >>> split_weight("streaks:layers:1.5"), split_weight("heavy")
+        (('streaks:layers', 1.5), ('heavy', 1.0))
+
+    Raises:
+        DatasetError: A weight that is not positive.
+    """
+    name, separator, tail = spec.rpartition(":")
+    if not separator or not re.fullmatch(r"[-+]?[0-9.]+", tail):
+        return spec, 1.0
+    weight = float(tail)
+    if weight <= 0:
+        raise DatasetError(f"weight of {spec!r} is {tail}; it must be above 0")
+    return name, weight
+
+
+def _named_pairs(spec: str, data_root: Path) -> tuple[str, float, list[Pair]]:
+    name, weight = split_weight(spec)
+    return name, weight, training_pairs(name, data_root)
+
+
+def _folder_pairs(rainy: str, clean: str) -> tuple[str, float, list[Pair]]:
+    for folder in (rainy, clean):
+        if not Path(folder).is_dir():
+            raise DatasetError(f"--data: no folder {folder!r}")
+        _refuse_test_set(Path(folder))
+    return rainy, 1.0, match_pairs(Path(rainy), Path(clean))
+
+
+def _clean_pictures(name: str, data_root: Path) -> list[Path]:
+    """A folder of clean pictures, or the clean side of a training set."""
+    folder = Path(name) if Path(name).is_dir() else data_root / name
+    if folder.parent == data_root and folder.name in DATASETS:
+        return sorted({pair.clean for pair in training_pairs(folder.name, data_root)})
+    if not folder.is_dir():
+        raise DatasetError(f"no folder of clean pictures {name!r}, neither here nor in --data-root")
+    _refuse_test_set(folder)
+    pictures = list_pictures(folder)
+    if not pictures:
+        raise DatasetError(f"no pictures in {str(folder)!r}")
+    return pictures
+
+
+def _refuse_test_set(folder: Path) -> None:
+    """A test set, or one side of it, by its name."""
+    for named in (folder.resolve(), folder.resolve().parent):
+        key = dataset_named(named)
+        if key is not None and DATASETS[key].split == "test":
+            raise DatasetError(
+                f"{str(folder)!r} is of the test set {key!r}: it is scored on, never trained on"
+            )
+
+
+def _layer_source(
+    kind: str, data_root: Path, held_out: int, seed: int, cache: PictureCache
+) -> LayerSource:
+    what, _, where = kind.partition(":")
+    if what == "dry":
+        return no_rain
+    if what == "streaks":
+        folder = Path(where) if Path(where).is_dir() else data_root / where
+        return streak_layers(folder, cache)
+    if what == "pairs":
+        return pair_layers(hold_out(training_pairs(where, data_root), held_out)[0], cache)
+    return made_layers(kind, seed)
+
+
+def synthesize(clean_folder: Path, out: Path, rain: str, seed: int) -> int:
+    """Write `rainy/NAME.png` and `clean/NAME.png` for every picture; how many pairs.
+
+    Args:
+        clean_folder: Clean pictures.
+        out: Folder of the pairs; made when missing.
+        rain: Kind of rain, as in `build_sources`.
+        seed: The same seed paints the same rain.
+
+    Raises:
+        DatasetError: Nothing to paint on, an unknown kind, or pairs that are already there.
+    """
+    pictures = list_pictures(clean_folder)
+    if not pictures:
+        raise DatasetError(f"no pictures in {str(clean_folder)!r}")
+    layer = _fresh_layers(rain)
+    folders = {side: out / side for side in ("rainy", "clean")}
+    for folder in folders.values():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise DatasetError(f"{str(folder)!r} is not empty; name another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+    for index, path in enumerate(pictures):
+        clean = read_pixels(path)
+        rainy = paint(
+            clean, layer(clean.shape[0], clean.shape[1], np.random.default_rng([seed, index]))
+        )
+        for side, pixels in (("rainy", rainy), ("clean", clean)):
+            Image.fromarray(pixels).save(folders[side] / f"{path.stem}.png")
+    return len(pictures)
+
+
+def _fresh_layers(rain: str) -> LayerSource:
+    """Whole layers painted anew for each picture, or pieces of a folder's layers."""
+    if rain in RAIN_KINDS:
+        return RAIN_KINDS[rain]
+    return _layer_source(rain, Path(), 0, 0, PictureCache())

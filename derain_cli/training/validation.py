@@ -1,0 +1,115 @@
+"""Scores and pictures of a network on held-out whole pictures."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from derain_cli.metrics.full_reference import psnr
+from derain_cli.training.config import TrainConfig
+from derain_cli.training.optimization import autocast
+from derain_cli.training.sources import Source
+
+Pixels = NDArray[np.uint8]
+# A dry picture that comes back to the bit scores infinity; 60 dB is equal to the eye.
+HIGHEST_PSNR = 60.0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found.
+
+    Attributes:
+        scores: Mean PSNR (luma) of each source's held-out pictures.
+        psnr: Their mean; None where no source has any.
+        pictures: Source's name and rainy, derained, clean and rain side by side, for looking.
+    """
+
+    scores: dict[str, float]
+    psnr: float | None
+    pictures: tuple[tuple[str, Pixels], ...]
+
+
+def validate(
+    network: nn.Module,
+    sources: Sequence[Source],
+    config: TrainConfig,
+    to_device: Callable[[NDArray[np.float32]], Tensor],
+) -> Validation:
+    """Score a network, which must be in eval mode, on the held-out pictures of all sources."""
+    scores: dict[str, float] = {}
+    pictures: list[tuple[str, Pixels]] = []
+    for source in sources:
+        found: list[float] = []
+        for rainy, clean in source.validation():
+            derained = derain(network, rainy, config, to_device)
+            if len(found) < config.pictures:
+                name = f"{source.name}-{len(found)}" if config.pictures > 1 else source.name
+                pictures.append((name, side_by_side(rainy, derained, clean)))
+            found.append(min(psnr(derained, clean, "y"), HIGHEST_PSNR))
+        if found:
+            scores[source.name] = float(np.mean(found))
+    mean = float(np.mean(list(scores.values()))) if scores else None
+    return Validation(scores, mean, tuple(pictures))
+
+
+@torch.inference_mode()
+def derain(
+    network: nn.Module,
+    rainy: Pixels,
+    config: TrainConfig,
+    to_device: Callable[[NDArray[np.float32]], Tensor],
+) -> Pixels:
+    """Derained 8-bit picture in the run's precision."""
+    picture = to_device(as_batch(rainy))
+    with autocast(config, picture.device):
+        derained = network(picture)[0].float()
+    pixels: Pixels = (derained.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return pixels
+
+
+def as_batch(pixels: Pixels) -> NDArray[np.float32]:
+    """`(1, 3, height, width)` in 0..1."""
+    return np.asarray(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255, np.float32)
+
+
+def side_by_side(rainy: Pixels, derained: Pixels, clean: Pixels) -> Pixels:
+    """Rainy, derained, clean and the rain taken out (rainy - derained), from left to right.
+
+    Example:
+        >>> white, gray = np.full((1, 1, 3), 255, np.uint8), np.full((1, 1, 3), 55, np.uint8)
+        >>> side_by_side(white, gray, gray)[0, :, 0].tolist()
+        [255, 55, 55, 200]
+    """
+    rain = np.clip(rainy.astype(np.int16) - derained, 0, 255).astype(np.uint8)
+    return np.concatenate((rainy, derained, clean, rain), axis=1)
+
+
+def statistics_pictures(
+    draw: Callable[[np.random.Generator], Pixels],
+    seed: int,
+    count: int,
+    to_device: Callable[[NDArray[np.float32]], Tensor],
+) -> Iterator[Tensor]:
+    """Whole rainy training pictures `(1, 3, height, width)`, always the same of a seed."""
+    for index in range(count):
+        yield to_device(as_batch(draw(np.random.default_rng([seed, index]))))
+
+
+def file_name(step: int, source: str) -> str:
+    """Name of a validation picture.
+
+    Example:
+        >>> file_name(500, "pairs:/data/rain200h")
+        'step-0000500-pairs-data-rain200h.png'
+    """
+    plain = "-".join(filter(None, (_plain(part) for part in source.replace(":", "/").split("/"))))
+    return f"step-{step:07}-{plain[-60:]}.png"
+
+
+def _plain(text: Any) -> str:  # noqa: ANN401
+    return "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in str(text))

@@ -1,0 +1,229 @@
+"""`derain train` as it is typed: presets, dry runs, data, signals, curves, one line per error."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from derain_cli.cli.app import app
+from derain_cli.cli.train_view import RunView, duration
+from derain_cli.training.config import TrainConfig
+from derain_cli.training.trainer import Progress
+
+TINY = ["--model", "resnet", "--model-option", "channels=4", "--model-option", "blocks=1"]
+SHORT = ["--steps", "4", "--batch-size", "2", "--crop", "16", "--device", "cpu", "--held-out", "1"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    for side, gain in (("rainy", 1.2), ("clean", 1.0)):
+        (folder / side).mkdir()
+        for index in range(3):
+            rng = np.random.default_rng(index)
+            pixels = rng.integers(0, 200, (24, 32, 3)) * gain
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / side / f"{index}.png")
+    return [str(folder / "rainy"), str(folder / "clean")]
+
+
+def train(*words, **settings):
+    return CliRunner().invoke(app, ["train", *map(str, words)], **settings)
+
+
+def error_of(result) -> str:
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def settings_of(result) -> dict[str, tuple[str, str]]:
+    lines = (line.split("\t") for line in result.stdout.splitlines())
+    return {name: (value, source) for name, value, source in lines}
+
+
+def test_a_run_says_where_it_is_and_how_fast_it_was(folders, tmp_path):
+    result = train("--data", *folders, *TINY, *SHORT, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip() == str(tmp_path / "run")
+    assert "step 4: validation PSNR (y)" in result.stderr
+    assert "% for data" in result.stderr
+    config = TrainConfig.read(tmp_path / "run" / "config.json")
+    assert config.data == tuple(folders)
+    assert config.model_option == ("channels=4", "blocks=1")
+
+
+def test_quiet_says_only_where_the_run_is(folders, tmp_path):
+    result = train("--data", *folders, *TINY, *SHORT, "--out", tmp_path / "run", "--quiet")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_config_of_a_run_is_taken_and_flags_win(folders, tmp_path):
+    train("--data", *folders, *TINY, *SHORT, "--out", tmp_path / "run", "-q")
+    config = tmp_path / "run" / "config.json"
+    result = train("--config", config, "--lr", "0.5", "--dry-run")
+    shown = settings_of(result)
+    assert shown["steps"] == ("4", str(config))
+    assert shown["lr"] == ("0.5", "given")
+
+
+def test_dry_run_shows_every_number_with_its_source(tmp_path):
+    result = train("--model", "hcn", "--preset", "paper", "--dry-run", "--lr", "0.01")
+    shown = settings_of(result)
+    assert shown["crop"] == ("128", "HCN, Implementation Details")
+    assert shown["lr"] == ("0.01", "given")
+    assert shown["flip"] == ("no", "HCN release: no augmentation, for a fair comparison")
+    assert shown["ema"] == ("0.0", "default")
+    assert shown["model"] == ("hcn", "given")
+
+
+def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
+    words = ["--data", *folders, "--crop", "16", "--held-out", "1"]
+    result = train(*words, "--dry-run", "--out", tmp_path / "run")
+    assert result.exit_code == 0
+    assert f"{folders[0]}: 2 to train on, 1 held out" in result.stderr
+    assert not (tmp_path / "run").exists()
+    too_large = train("--data", *folders, "--crop", "25", "--dry-run")
+    assert "is 32x24, smaller than the 25x25 crop" in too_large.stderr
+    assert too_large.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--steps", "3"], 2, "no --out: name the folder of the run"),
+        (["--out", "x"], 4, "nothing to train on"),
+        (["--out", "x", "--dataset", "rain100l"], 4, "is a test set"),
+        (["--out", "x", "--dataset", "rain10h"], 4, "unknown data set 'rain10h'. Did you mean"),
+        (["--out", "x", "--data", "a", "b"], 4, "--data: no folder 'a'"),
+        (["--out", "x", "--clean", "a", "--rain", "heavy"], 4, "no folder of clean pictures 'a'"),
+        (["--model", "hcm", "--preset", "paper"], 2, "no presets for model 'hcm'. Did you mean"),
+        (["--preset", "papr"], 2, "unknown preset 'papr' of model 'rdmc'. Did you mean 'paper'"),
+        (["--preset", "paper", "--config", "c.json"], 2, "--preset begins a new run"),
+        (["--config", "none.json"], 2, "cannot read config 'none.json'"),
+        (["--out", "x", "--resume"], 2, "cannot read config 'x/config.json'"),
+        (["--steps", "0"], 2, "--steps is 0; it must be above 0"),
+        (["photo.jpg", "--out", "x"], 2, "'photo.jpg': what is trained on is said by --dataset"),
+        (["--plot"], 2, "--plot needs the folders"),
+        (["--plot", "nowhere"], 3, "'nowhere' has no metrics to draw"),
+        (["--lrr", "1"], 2, "--lrr"),
+    ],
+)
+def test_every_mistake_is_one_line(words, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = train(*words)
+    assert message in error_of(result)
+    assert result.exit_code == code
+    assert not (tmp_path / "x").exists()
+
+
+def test_unknown_option_in_config_json_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"batchsize": 3}))
+    result = train("--config", tmp_path / "config.json", "--out", tmp_path / "run")
+    assert "unknown option 'batchsize'. Did you mean 'batch_size'?" in error_of(result)
+    assert result.exit_code == 2
+
+
+def test_contrastive_prior_without_its_network_stops_with_the_way_out(folders, tmp_path):
+    words = ["--data", *folders, *SHORT, "--model", "rdmc", "--preset", "paper"]
+    result = train(*words, "--out", tmp_path / "run")
+    assert "--vgg FILE" in error_of(result)
+    assert "--contrastive 0" in error_of(result)
+    done = train(*words, "--contrastive", "0", "--steps", "1", "--out", tmp_path / "run", "-q")
+    assert done.exit_code == 0, done.stderr
+
+
+def test_curves_of_runs_are_drawn(folders, tmp_path):
+    runs = [tmp_path / name for name in ("first", "second")]
+    for run in runs:
+        train("--data", *folders, *TINY, *SHORT, "--out", run, "-q")
+    result = train("--plot", *runs)
+    assert result.stdout.strip() == str(runs[0] / "curves.svg")
+    ET.parse(runs[0] / "curves.svg")
+    elsewhere = train("--plot", *runs, "--out", tmp_path / "both.svg")
+    assert elsewhere.stdout.strip() == str(tmp_path / "both.svg")
+
+
+def test_tensorboard_is_written_or_asked_for(folders, tmp_path):
+    words = ["--data", *folders, *TINY, *SHORT, "--out", tmp_path / "run", "-q", "--tensorboard"]
+    result = train(*words)
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        assert "pip install 'derain-cli[tensorboard]'" in error_of(result)
+        assert result.exit_code == 4
+        assert not (tmp_path / "run").exists()
+    else:
+        assert result.exit_code == 0
+        assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(folders, tmp_path, derain_process, sign):
+    out = tmp_path / "run"
+    words = ["train", "--data", *folders, *TINY, *SHORT, "--steps", "100000", "--save-every", "5"]
+    with derain_process(*words, "--out", out) as child:
+        while not (out / "state.pt").exists():
+            assert child.poll() is None, child.stderr.read().decode()
+        child.send_signal(sign)
+        stdout, stderr = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert stdout == b""
+    assert f"go on with: --out {out} --resume" in stderr.decode()
+    assert "Traceback" not in stderr.decode()
+
+
+def test_resume_needs_only_the_folder(folders, tmp_path):
+    out = tmp_path / "run"
+    words = ["--data", *folders, *TINY, *SHORT, "--steps", "200000", "--max-time", "0.005"]
+    stopped = train(*words, "--out", out)
+    assert stopped.exit_code == 0
+    assert "time is up at step" in stopped.stderr
+    step = int(stopped.stderr.split("at step ")[1].split(";")[0])
+    again = train("--out", out, "--resume", "--max-time", "0.002")
+    assert int(again.stderr.split("at step ")[1].split(";")[0]) > step
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_model_in_two_processes(folders, tmp_path):
+    out = tmp_path / "run"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    words = ["2", "-m", "derain_cli", "train", "--data", *folders, *TINY, *SHORT]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *words, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(out)]
+    assert (out / "best.safetensors").exists()
+
+
+def progress(step, **changes):
+    facts = {"parts": {"loss": 0.5}, "lr": 1e-3, "images": 8, "seconds_per_step": 2.0}
+    return Progress(step=step, steps=100, waited=0.5, **(facts | changes))
+
+
+def test_table_shows_loss_rate_wait_and_scores():
+    view = RunView(TrainConfig(steps=100))
+    view.note(progress(1))
+    view.note(progress(2, validation={"a": 30.0}, psnr=30.0))
+    view.note(progress(3, validation={"a": 29.0}, psnr=29.0))
+    rows = dict(view.rows())
+    assert rows["step"] == "3 of 100"
+    assert rows["loss"] == "0.5"
+    assert rows["images/s"] == "4.0"
+    assert rows["waiting for data"] == "25 %"
+    assert rows["validation PSNR"] == "29.00 dB, best 30.00"
+    assert "time left" in view.line()
+    assert duration(61) == "1:01"

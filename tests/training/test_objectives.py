@@ -1,0 +1,94 @@
+"""Losses by name: the published sums, and clear words where a term cannot be."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from derain_cli import losses
+from derain_cli.errors import ConfigError, UnavailableError
+from derain_cli.models import build_model
+from derain_cli.training.config import TrainConfig
+from derain_cli.training.objectives import LOSSES, Objective
+from derain_cli.vgg import Vgg19Features
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(2, 3, 24, 24, generator=generator) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def menet():
+    return build_model("menet", {"residual_blocks": 1, "width": 8})
+
+
+def objective(model=None, **changes):
+    return Objective(TrainConfig(**changes), model or torch.nn.Conv2d(3, 3, 3))
+
+
+def test_rdmc_eq_8_is_the_default(pictures):
+    derained, clean, rainy = pictures
+    total, parts = objective()(derained, clean, rainy)
+    torch.testing.assert_close(total, losses.consistency(derained, clean, 0.1))
+    assert list(parts) == ["ssim", "mse"]
+
+
+def test_every_term_can_be_asked_for(pictures, tmp_path):
+    save_file(Vgg19Features().state_dict(), tmp_path / "vgg.safetensors")
+    terms = tuple(f"{name}:2" for name in LOSSES)
+    total, parts = objective(loss=terms, vgg=str(tmp_path / "vgg.safetensors"))(*pictures)
+    assert set(parts) == set(LOSSES)
+    torch.testing.assert_close(total, 2 * torch.stack(list(parts.values())).sum())
+
+
+def test_menet_terms_are_its_three_tasks(pictures, menet):
+    derained, clean, rainy = pictures
+    terms = {"loss": ("pixel:1", "edge:1", "texture:1"), "loss_weighting": "lb"}
+    total, parts = objective(menet, **terms)(derained, clean, rainy)
+    tasks = losses.menet_losses(derained, clean)
+    for name, value in tasks.items():
+        torch.testing.assert_close(parts[name], value)
+    weights = [parts[f"weight_{name}"] for name in tasks]
+    torch.testing.assert_close(torch.stack(weights).sum(), torch.tensor(2.0))
+    expected = sum(w * value for w, value in zip(weights, tasks.values(), strict=True))
+    torch.testing.assert_close(total, expected)
+
+
+def test_gradient_balance_asks_the_last_convolution(pictures, menet):
+    _, clean, rainy = pictures
+    config = TrainConfig(loss=("pixel:1", "edge:1"), loss_weighting="gb")
+    total, parts = Objective(config, menet)(menet(rainy), clean, rainy)
+    norms = [
+        torch.autograd.grad(parts[n], menet.last_shared_weight, retain_graph=True)[0].norm()
+        for n in ("pixel", "edge")
+    ]
+    torch.testing.assert_close(parts["weight_pixel"], 1 - norms[0] / sum(norms))
+    total.backward()
+
+
+def test_a_term_of_weight_0_is_left_out(pictures):
+    _, parts = objective(loss=("l1:1", "contrastive:0", "tv:0"))(*pictures)
+    assert list(parts) == ["l1"]
+    _, parts = objective(loss=("l1:1", "contrastive:0.1"), contrastive=0.0)(*pictures)
+    assert list(parts) == ["l1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"loss": ("ssim:1", "contrastive:0.1")}, ConfigError, "--vgg FILE.*--contrastive 0"),
+        ({"contrastive": 0.1}, ConfigError, "--vgg FILE"),
+        ({"contrastive": 0.1, "vgg": "no.safetensors"}, UnavailableError, "no VGG-19 weights"),
+        ({"loss": ("simm",)}, ConfigError, "Did you mean 'ssim'"),
+        ({"loss": ("l1:x",)}, ConfigError, "weight of loss 'l1:x' is no number"),
+        ({"loss": ("l1:0",)}, ConfigError, "no loss has a weight"),
+        ({"loss": ()}, ConfigError, "no loss has a weight"),
+        ({"loss": ("l1",), "loss_weighting": "lb"}, ConfigError, "needs two losses"),
+        ({"loss_weighting": "gb"}, ConfigError, "'rdmc' does not name"),
+        ({"loss_weighting": "gb", "compile": True}, ConfigError, "leave --compile out"),
+    ],
+)
+def test_what_cannot_be_is_said(changes, error, message):
+    with pytest.raises(error, match=message):
+        objective(**changes)

@@ -1,0 +1,35 @@
+"""Pictures of a validation, and their names."""
+
+import numpy as np
+from PIL import Image
+
+from derain_cli.training.trainer import train
+from derain_cli.training.validation import file_name
+
+
+def test_pictures_show_rainy_derained_clean_and_rain(tiny_config, pairs, tmp_path):
+    config = tiny_config("resnet", steps=2, validate_every=1, pictures=1)
+    train(config, tmp_path / "run")
+    files = sorted((tmp_path / "run" / "pictures").iterdir())
+    assert [file.name[:12] for file in files] == ["step-0000001", "step-0000002"]
+    shown = np.asarray(Image.open(files[1])).astype(int)
+    assert shown.shape == (48, 4 * 64, 3)
+    rainy, derained, clean, rain = np.split(shown, 4, axis=1)
+    held_out = "3"  # of four pairs, one is kept out: the last
+    np.testing.assert_array_equal(
+        rainy, np.asarray(Image.open(pairs / "rainy" / f"{held_out}.png"))
+    )
+    np.testing.assert_array_equal(
+        clean, np.asarray(Image.open(pairs / "clean" / f"{held_out}.png"))
+    )
+    np.testing.assert_array_equal(rain, np.clip(rainy - derained, 0, 255))
+
+
+def test_no_pictures_when_none_are_wanted(tiny_config, tmp_path):
+    train(tiny_config("resnet", steps=1, pictures=0), tmp_path / "run")
+    assert not (tmp_path / "run" / "pictures").exists()
+
+
+def test_file_names_are_plain_whatever_the_source_is_called():
+    assert file_name(12, "pairs:/a b/ü?/x") == "step-0000012-pairs-a-b-ü--x.png"
+    assert len(file_name(1, "y" * 300)) < 100
