@@ -1,0 +1,66 @@
+"""The bundled weights keep the promises of README and of their cards."""
+
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from derain_cli.checkpoints import list_weights
+from derain_cli.comparison import summarise
+from derain_cli.datasets import dataset_pairs, list_pictures, read_pixels
+from derain_cli.evaluation import evaluate
+from derain_cli.inference import Derainer
+from derain_cli.metrics.full_reference import psnr
+from derain_cli.rain import LARGE, paint, range_layer
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data sets in {DATA}")
+
+
+def test_sample_of_the_readme_loses_most_of_its_rain():
+    rainy = np.asarray(Image.open(ROOT / "tests" / "samples" / "rocket.jpg"))
+    derained = Derainer.load("rdmc-real")(rainy)
+    # The maker only adds light: what the network takes away is rain.
+    assert (rainy.astype(int) - derained).mean() > 25
+    assert (
+        np.abs(np.diff(derained.astype(int), axis=1)).mean()
+        < 0.75 * np.abs(np.diff(rainy.astype(int), axis=1)).mean()
+    )
+
+
+def test_tiles_equal_the_whole_picture_within_one_level_at_the_default_overlap():
+    photo = Image.open(ROOT / "tests" / "samples" / "rocket.jpg").resize((1500, 1000))
+    layer = range_layer(1000, 1500, np.random.default_rng(0), LARGE)
+    rainy = paint(np.asarray(photo), layer)
+    tiled, facts = Derainer.load("rdmc-real", tile=1104).run(rainy)
+    assert facts.tile == 1104
+    whole = Derainer.load("rdmc-real", tile=0)(rainy)
+    assert np.abs(tiled.astype(int) - whole).max() <= 1
+
+
+@needs_data
+def test_dry_photos_come_back_nearly_as_they_were():
+    derainer = Derainer.load("rdmc-real")
+    photos = [read_pixels(path) for path in list_pictures(DATA / "rain100l" / "clean")[:20]]
+    assert fmean(psnr(derainer(photo), photo, "rgb") for photo in photos) >= 39
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", list_weights(), ids=lambda entry: entry.name)
+def test_card_is_what_eval_measures(entry):
+    derainer = Derainer.load(entry.name)
+    names = ["rain100l", "rain100h", "ddn_sirr_test"]
+    rows = evaluate({name: dataset_pairs(name, DATA) for name in names}, [derainer], "y")
+    measured = {
+        score.dataset: score
+        for score in summarise(rows)
+        if score.model == derainer.name and not score.group
+    }
+    for name in names:
+        told = entry.about["scores"][name]
+        assert measured[name].means["psnr"].value == pytest.approx(told["psnr"], abs=0.01)
+        assert measured[name].means["ssim"].value == pytest.approx(told["ssim"], abs=0.0005)
