@@ -54,7 +54,15 @@ def test_readme_names_no_option_that_does_not_exist():
     ours = [line for line in text.splitlines() if not line.startswith("torchrun")]
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(ours)))
     known = set()
-    commands = ["derain", "eval", "train", "models info", "datasets synth", "datasets verify"]
+    commands = [
+        "derain",
+        "eval",
+        "train",
+        "models info",
+        "finetune-real",
+        "datasets synth",
+        "datasets verify",
+    ]
     for command in commands:
         arguments = [sys.executable, "-m", "derain_cli", *command.split(), "--help"]
         environment = {"TERMINAL_WIDTH": "200", "COLUMNS": "200", "PATH": "/usr/bin:/bin"}

@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from derain_cli import __version__
-from derain_cli.cli import datasets, derain, evaluate, models, search, train
+from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, train
 from derain_cli.errors import DerainError, UsageError
 
 DEFAULT_COMMAND = "derain"
@@ -101,6 +101,7 @@ def group(
 app.command("derain")(derain.derain)
 app.command("eval")(evaluate.evaluate)
 app.command("train")(train.train)
+app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

@@ -9,10 +9,14 @@ from typing import Any
 
 from derain_cli.training.recipes.collaborative import Collaborative
 from derain_cli.training.recipes.connection_search import ConnectionSearch
+from derain_cli.training.recipes.online_update import OnlineUpdate
+from derain_cli.training.recipes.self_training import SelfTraining
 from derain_cli.training.recipes.supervised import Supervised
 
 RECIPES: Mapping[str, Any] = {
     "supervised": Supervised,
     "collaborative": Collaborative,
     "connection_search": ConnectionSearch,
+    "online_update": OnlineUpdate,
+    "self_training": SelfTraining,
 }

@@ -1,0 +1,199 @@
+"""`derain finetune-real`: adapt a trained network to one's own rainy photos."""
+
+import dataclasses
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from derain_cli.cli.train import INTERRUPTED, _stop_on_signal, default_data_root, option_of
+from derain_cli.errors import UsageError, did_you_mean
+from derain_cli.training.finetune_config import METHODS, FinetuneConfig, method_values
+
+if TYPE_CHECKING:
+    from derain_cli.training.adaptation import EpochReport
+    from derain_cli.training.trainer import Progress, TrainResult
+
+# Fields that an adaptation has no use for, or that another option stands for.
+HIDDEN = frozenset(
+    {"model", "recipe", "weights", "loss", "loss_weighting", "contrastive", "vgg", "pictures"}
+    | {"output_weights", "scale_weights", "validate_every"}
+)
+
+
+def finetune_real(
+    *,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; made when missing.", show_default=False)
+    ],
+    method: Annotated[
+        str, typer.Option(help="online-update (any network) or self-training.")
+    ] = "online-update",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Weights to adapt: a name, a checkpoint or a run folder.",
+            show_default=False,
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool,
+        typer.Option(
+            "--from-scratch", help="--model is a network's name: begin with random weights."
+        ),
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    **options: Any,  # noqa: ANN401 (one per config field)
+) -> None:
+    """Adapt a network to rainy photos that have no clean counterpart.
+
+    Every epoch is judged on the photos themselves (epochs.jsonl) and, with --dataset, on held-out
+    labelled pictures. best.safetensors is the best of them, or the network as it came where
+    adaptation only made things worse: that is said. Defaults shown are the online update's;
+    self-training has crop 256, batch 16, rate 1e-4 and 100,000 steps, as published.
+    """
+    from derain_cli.memory import keep_freed_memory
+    from derain_cli.training import trainer
+
+    given = {name: value for name, value in options.items() if value not in (None, [], ())}
+    if resume:
+        chosen = dataclasses.replace(FinetuneConfig.read(out / "config.json"), **given)
+    else:
+        chosen = build_config(method, model, given, from_scratch=from_scratch)
+    keep_freed_memory()
+    talking = os.environ.get("RANK", "0") == "0"
+    with _stop_on_signal() as stopping:
+        report = _epoch_lines(out) if talking and not quiet else None
+        result = trainer.train(
+            chosen, out, resume=resume, report=report, should_stop=lambda: bool(stopping)
+        )
+    if talking:
+        _say_how_it_ended(result)
+    if stopping and not result.finished:
+        raise typer.Exit(INTERRUPTED)
+
+
+def build_config(
+    method: str, model: str | None, given: Mapping[str, Any], *, from_scratch: bool
+) -> FinetuneConfig:
+    """The run's config: what the method publishes, then flags; the network as its weights say.
+
+    Raises:
+        UsageError: An unknown method, or no --model.
+        UnavailableError: No such weights.
+        ConfigError: An impossible value.
+    """
+    names = [name.replace("_", "-") for name in METHODS]
+    if method not in names:
+        raise UsageError(f"unknown --method {method!r}. {did_you_mean(method, names)}")
+    if model is None:
+        raise UsageError("no --model: name the weights to adapt")
+    recipe = method.replace("-", "_")
+    if from_scratch and recipe == "online_update":
+        raise UsageError("an online update refines trained weights; leave --from-scratch out")
+    fields = {"data_root": default_data_root(), "recipe": recipe} | method_values(recipe, given)
+    fields |= {"model": model} if from_scratch else _network_of(model)
+    own_options = given.get("model_option", [])
+    fields["model_option"] = (*fields.get("model_option", ()), *own_options)
+    rest = {name: value for name, value in given.items() if name != "model_option"}
+    return _with_steps(FinetuneConfig(**(fields | rest)))
+
+
+def _network_of(name: str) -> dict[str, Any]:
+    """Config fields of the network whose weights these are."""
+    from derain_cli.checkpoints import load_model
+    from derain_cli.models import model_config
+
+    loaded = load_model(name)
+    options = model_config(loaded.model).items()
+    described = tuple(f"{field}={json.dumps(value)}" for field, value in options)
+    return {"model": loaded.architecture, "weights": name, "model_option": described}
+
+
+def _with_steps(config: FinetuneConfig) -> FinetuneConfig:
+    """Epochs turned into steps."""
+    from derain_cli.training.adaptation import passes
+    from derain_cli.training.real_photos import RealPhotos
+    from derain_cli.training.recipes.self_training import labelled_count, labelled_sources
+
+    if not config.epochs:
+        return config
+    if config.recipe == "self_training":
+        count = labelled_count(labelled_sources(config))
+    else:
+        count = len(RealPhotos.read(config.real, max(config.crop, config.final_crop)))
+    return dataclasses.replace(config, steps=config.epochs * passes(count, config))
+
+
+def _epoch_lines(out: Path) -> Callable[["Progress"], None]:
+    """A function to call after every step: a line for every new epoch."""
+    shown = -1
+
+    def report(progress: "Progress") -> None:
+        from derain_cli.training.adaptation import REPORTS, read_reports
+
+        nonlocal shown
+        file = out / REPORTS
+        if not file.exists() or file.stat().st_mtime_ns == shown:
+            return
+        shown = file.stat().st_mtime_ns
+        line = epoch_line(read_reports(out)[-1])
+        typer.echo(f"step {progress.step} of {progress.steps}: {line}", err=True)
+
+    return report
+
+
+def epoch_line(report: "EpochReport") -> str:
+    """What a report says, for people."""
+    parts = [
+        f"epoch {report.epoch}",
+        f"pseudo-truth changed by {255 * report.change:.3f} of 255",
+        f"rain energy {report.rain_energy:.3g}",
+    ]
+    parts += [] if report.niqe is None else [f"NIQE {report.niqe:.2f}"]
+    parts += [] if report.psnr is None else [f"PSNR (y) {report.psnr:.2f} dB"]
+    parts += [f"worse: {report.worse}"] if report.worse else []
+    return ", ".join(parts)
+
+
+def _say_how_it_ended(result: "TrainResult") -> None:
+    from derain_cli.training.adaptation import best_of, read_reports
+
+    reports = read_reports(result.folder)
+    if not result.finished:
+        typer.echo(
+            f"stopped at step {result.step}; go on with: --out {result.folder} --resume", err=True
+        )
+        return
+    best = best_of(reports)
+    first = next(report for report in (*reports, best) if report == best or not report.warming)
+    if best.epoch == first.epoch and len(reports) > best.epoch + 1:
+        why = next((report.worse for report in reversed(reports) if report.worse), "")
+        verdict = f"adaptation made things worse ({why})" if why else "adaptation gained nothing"
+        kept = f"best.safetensors is the network of epoch {best.epoch}, before it"
+        typer.echo(f"{verdict}: {kept}", err=True)
+    else:
+        typer.echo(f"best.safetensors is the network of epoch {best.epoch}", err=True)
+    typer.echo(str(result.folder))
+
+
+def _with_config_options() -> inspect.Signature:
+    own = inspect.signature(finetune_real, eval_str=True)
+    named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    shown = FinetuneConfig(**METHODS["online_update"])
+    fields = [
+        option_of(field, shown)
+        for field in dataclasses.fields(FinetuneConfig)
+        if field.name not in HIDDEN
+    ]
+    return own.replace(parameters=[*named, *fields])
+
+
+finetune_real.__signature__ = _with_config_options()  # type: ignore[attr-defined]

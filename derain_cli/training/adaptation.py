@@ -1,0 +1,315 @@
+"""What recipes that learn from real photos have in common, and the guard that watches them.
+
+Without a truth a network can follow itself anywhere. Two ends are known: it stops removing
+anything (its rain goes to 0), or it removes ever more (its rain grows, pictures wash out). So
+before the first and after every epoch all photos are derained whole and reported in
+`epochs.jsonl`; the best network that shows neither is `best.safetensors`. Where adaptation only
+made things worse, that is the network as it came.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from derain_cli.checkpoints import write_whole
+from derain_cli.errors import ConfigError
+from derain_cli.inference import Derainer
+from derain_cli.metrics.full_reference import psnr
+from derain_cli.metrics.niqe import PATCH, niqe
+from derain_cli.models import find_model
+from derain_cli.training import processes
+from derain_cli.training.finetune_config import FinetuneConfig
+from derain_cli.training.norms import BatchNorm
+from derain_cli.training.real_photos import Planes, PseudoTruth, RealPhotos
+from derain_cli.training.run_folder import RunFolder
+from derain_cli.training.sources import Source
+from derain_cli.training.validation import HIGHEST_PSNR
+
+REPORTS = "epochs.jsonl"
+# Mean squared rain may shrink or grow by this before it counts as a collapse: twice the amplitude.
+ENERGY_LIMIT = 4.0
+# A quarter of an 8-bit level, squared: less rain than that is none.
+NO_ENERGY = (0.25 / 255) ** 2
+# NIQE of the same photos hardly moves by itself; 5 % is a change of their look.
+NIQE_LIMIT = 1.05
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What the real photos look like after an epoch; 0 is before the first.
+
+    Attributes:
+        change: Mean absolute change since the pseudo-truth that was learnt from, in 0..1.
+        rain_energy: Mean square of rainy - derained.
+        niqe: Mean over the photos of 96 pixels and more; None without any.
+        psnr: Of the held-out labelled pictures (luma, dB); None without any.
+        warming: Before self-training proper: not compared.
+        worse: Why it counts as worse than the first one compared; "" if it does not.
+    """
+
+    epoch: int
+    change: float
+    rain_energy: float
+    niqe: float | None = None
+    psnr: float | None = None
+    warming: bool = False
+    worse: str = ""
+
+
+def what_is_worse(report: EpochReport, reference: EpochReport) -> str:
+    """Why an epoch counts as worse than the reference; "" if it does not.
+
+    Example:
+        >>> what_is_worse(EpochReport(3, 0.0, 1e-5), EpochReport(0, 0.0, 1e-3))
+        'rain energy fell from 0.001 to 1e-05: it stops removing rain'
+    """
+    before, now = max(reference.rain_energy, NO_ENERGY), report.rain_energy
+    if not math.isfinite(now) or now > ENERGY_LIMIT * before:
+        return f"rain energy rose from {before:.3g} to {now:.3g}: it removes more than rain"
+    if reference.rain_energy > NO_ENERGY and now < before / ENERGY_LIMIT:
+        return f"rain energy fell from {before:.3g} to {now:.3g}: it stops removing rain"
+    if reference.psnr is not None and report.psnr is not None:
+        fell = report.psnr < reference.psnr
+        return f"PSNR fell from {reference.psnr:.2f} to {report.psnr:.2f} dB" if fell else ""
+    if reference.niqe is not None and report.niqe is not None:
+        rose = report.niqe > NIQE_LIMIT * reference.niqe
+        return f"NIQE rose from {reference.niqe:.2f} to {report.niqe:.2f}" if rose else ""
+    return ""
+
+
+def best_of(reports: Sequence[EpochReport]) -> EpochReport:
+    """The epoch to keep: highest PSNR, else lowest NIQE, else the last that is not worse.
+
+    Example:
+        >>> best_of([EpochReport(0, 0, 1), EpochReport(1, 0, 1), EpochReport(2, 0, 9, worse="x")])
+        EpochReport(epoch=1, change=0, rain_energy=1, niqe=None, psnr=None, warming=False, worse='')
+    """
+    compared = [report for report in reports if not report.warming] or list(reports[-1:])
+    best = compared[0]
+    for report in compared[1:]:
+        if not report.worse and _is_better(report, best):
+            best = report
+    return best
+
+
+def _is_better(report: EpochReport, best: EpochReport) -> bool:
+    if report.psnr is not None and best.psnr is not None:
+        return report.psnr > best.psnr
+    if report.niqe is not None and best.niqe is not None:
+        return report.niqe < best.niqe
+    return True
+
+
+def read_reports(folder: Path) -> list[EpochReport]:
+    """The reports of a run; none before its first."""
+    path = folder / REPORTS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [EpochReport(**json.loads(line)) for line in lines]
+
+
+def passes(count: int, config: FinetuneConfig) -> int:
+    """Steps of an epoch: as the config says, else one pass over `count` samples.
+
+    Example:
+        >>> passes(5, FinetuneConfig(batch_size=2))
+        3
+    """
+    return config.epoch_steps or math.ceil(count / config.batch_size)
+
+
+class AdaptingRecipe:
+    """Epochs with a look at every photo between them; the steps are the subclass's.
+
+    Attributes:
+        model: The network in training.
+        photos: The real photos.
+        truth: What the network made of them at the last look.
+        sources: None: the guard, not the trainer, chooses the best network.
+        reports: One for each look.
+    """
+
+    sources: Sequence[Source] = ()
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: FinetuneConfig,
+        folder: Path,
+        photos: RealPhotos,
+        labelled: Sequence[Source],
+        steps_per_epoch: int,
+    ) -> None:
+        self.model, self.config, self.photos = model, config, photos
+        self.steps_per_epoch = steps_per_epoch
+        self.truth = PseudoTruth(folder / "pseudo-truth")
+        self.reports: list[EpochReport] = []
+        self.warmup_epochs = 0
+        self._folder, self._labelled = RunFolder(folder), labelled
+        self._saved_epoch = -1
+        if config.weights:
+            keep_norms(model)
+
+    @property
+    def result(self) -> nn.Module:
+        """What derains the photos, is judged and saved."""
+        return self.model
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Derain all photos anew, report and judge them, keep the best network."""
+        frozen = self.config.pseudo_truth == "frozen" and self.truth.epoch >= 0
+        if processes.is_first():
+            report = self._look(epoch, keep=not frozen)
+            self.reports = [*self.reports[:epoch], self._judged(report)]
+            lines = [json.dumps(asdict(report)) + "\n" for report in self.reports]
+            write_whole(self._folder.path / REPORTS, "".join(lines).encode())
+            if best_of(self.reports).epoch == epoch:
+                about = {"epoch": str(epoch), "step": str(epoch * self.steps_per_epoch)}
+                self._folder.save_weights("best.safetensors", self.result, self.config, about)
+        if not frozen:
+            self.truth.epoch = epoch
+        if processes.is_first():
+            # The state saved last may be of an earlier epoch: resuming needs what that one read.
+            self.truth.forget_all_but(self.truth.epoch, self._saved_epoch)
+        processes.wait_for_all()
+
+    def update(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
+        """One optimisation step, and a last look after the last; the loss parts, for the log.
+
+        Raises:
+            TrainingError: The loss is not finite; the weights are left as they were.
+        """
+        logged = self.learn(batch, step)
+        if step + 1 == self.config.steps:
+            self.begin_epoch(math.ceil(self.config.steps / self.steps_per_epoch))
+        return logged
+
+    def learn(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
+        """One optimisation step; the loss parts."""
+        raise NotImplementedError
+
+    def whole(self, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """A whole real photo."""
+        return self.photos.pixels(int(rng.integers(len(self.photos))))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, reports and the epoch of the pseudo-truth, whose files stay in the folder."""
+        self._saved_epoch = self.truth.epoch
+        reports = [asdict(report) for report in self.reports]
+        return {"model": self.model.state_dict(), "epoch": self.truth.epoch, "reports": reports}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.truth.epoch = self._saved_epoch = state["epoch"]
+        self.reports = [EpochReport(**report) for report in state["reports"]]
+
+    def _judged(self, report: EpochReport) -> EpochReport:
+        if report.epoch < self.warmup_epochs:
+            return replace(report, warming=True)
+        references = [earlier for earlier in self.reports[: report.epoch] if not earlier.warming]
+        worse = what_is_worse(report, references[0]) if references else ""
+        return replace(report, worse=worse)
+
+    @torch.no_grad()
+    def _look(self, epoch: int, *, keep: bool) -> EpochReport:
+        """Derain every photo with the network as it is now; measure, and keep as pseudo-truth."""
+        derainer = self._derainer()
+        changes, energies, scores = [], [], []
+        for photo in range(len(self.photos)):
+            rainy = self.photos.crop(photo, (slice(None), slice(None)))
+            derained = derain_whole(derainer, rainy)
+            before = self.truth.whole(photo)
+            changes.append(0.0 if before is None else float(np.abs(derained - before).mean()))
+            energies.append(float(np.square(rainy - derained).mean()))
+            pixels = np.rint(derained * 255).astype(np.uint8)
+            if min(pixels.shape[:2]) >= PATCH:
+                scores.append(niqe(pixels))
+            if keep:
+                self.truth.write(photo, epoch, derained)
+            self._save_image(photo, epoch, pixels)
+        scores = [score for score in scores if math.isfinite(score)]
+        mean_score = float(np.mean(scores)) if scores else None
+        energy, change = float(np.mean(energies)), float(np.mean(changes))
+        return EpochReport(epoch, change, energy, mean_score, self._psnr(derainer))
+
+    def _derainer(self) -> Derainer:
+        device = str(next(self.model.parameters()).device)
+        entry, tile = find_model(self.config.model), self.config.tile or None
+        return Derainer(self.result, entry, name=self.config.model, device=device, tile=tile)
+
+    def _psnr(self, derainer: Derainer) -> float | None:
+        scores = [
+            min(psnr(derainer(rainy), clean, "y"), HIGHEST_PSNR)
+            for source in self._labelled
+            for rainy, clean in source.validation()
+        ]
+        return float(np.mean(scores)) if scores else None
+
+    def _save_image(self, photo: int, epoch: int, pixels: NDArray[np.uint8]) -> None:
+        if not self.config.save_images:
+            return
+        folder = Path(self.config.save_images) / f"epoch-{epoch:04}"
+        folder.mkdir(parents=True, exist_ok=True)
+        _, encoded = cv2.imencode(".png", pixels[..., ::-1])
+        path = self.photos.paths[photo]
+        twins = sum(other.stem == path.stem for other in self.photos.paths)
+        name = path.stem if twins == 1 else path.name
+        write_whole(folder / f"{name}.png", encoded.tobytes())
+
+
+def derain_whole(derainer: Derainer, rainy: Planes) -> Planes:
+    """Derained `(height, width, 3)` in 0..1, floats, in tiles where it must be."""
+    picture = torch.from_numpy(np.ascontiguousarray(rainy.transpose(2, 0, 1)))[None]
+    derained = derainer.derain_tensor(picture)[0].cpu().numpy().transpose(1, 2, 0)
+    return np.ascontiguousarray(derained, np.float32)
+
+
+class FixedNorm(nn.Module):
+    """Batch norm with the statistics it came with, in training too; its weights still learn.
+
+    Crops of a few photos make poor statistics, and whole photos' statistics would change the
+    network before it learnt anything. To the trainer it is no batch norm: it gathers none.
+    """
+
+    eps: float
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised `(batch, channels, height, width)`."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+
+def keep_norms(model: nn.Module) -> None:
+    """Turn a network's batch norms into `FixedNorm`s.
+
+    The layers stay the same objects with the same weights, so that checkpoints do not change.
+    """
+    for module in model.modules():
+        if isinstance(module, BatchNorm):
+            module.__class__ = FixedNorm  # type: ignore[assignment]
+
+
+def require_finetune_config(config: object) -> FinetuneConfig:
+    """The config, if it is one of `derain finetune-real`.
+
+    Raises:
+        ConfigError: It is another command's.
+    """
+    if not isinstance(config, FinetuneConfig):
+        raise ConfigError("recipes for real photos belong to `derain finetune-real`")
+    return config
