@@ -105,3 +105,21 @@ def test_receptive_radius_of_the_entry_is_the_footprint_of_three_stages():
         seen = grad.abs().sum((0, 1)).any(0).nonzero().flatten()
         reaches += [center - int(seen.min()), int(seen.max()) - center]
     assert 3 * max(reaches) == MODELS["rdmc"].receptive_radius
+
+
+@pytest.mark.slow
+def test_overfits_one_pair():
+    torch.manual_seed(0)
+    coarse = torch.rand(1, 3, 6, 6)
+    clean = torch.nn.functional.interpolate(coarse, size=48, mode="bicubic").clamp(0, 1)
+    rainy = clean + 0.5 * (torch.rand(1, 1, 48, 48) > 0.9)
+    model = Rdmc().train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
+    for _ in range(500):
+        error = torch.mean((model(rainy) - clean) ** 2)
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        schedule.step()
+    assert -10 * torch.log10(error.detach()) > 35
