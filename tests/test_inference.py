@@ -585,9 +585,11 @@ def test_trained_weights_in_tiles_stay_within_a_level_of_the_whole_picture(
 
 
 def run_python(code: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    tests = Path(__file__).parent
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (tests.parent, tests)))
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | environment,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,

@@ -95,7 +95,7 @@ class TrainConfig:
     freeze_norm_from: float = option(
         0.7,
         "Share of the steps after which batch-norm statistics are gathered on whole pictures and "
-        "frozen; 1 = never.",
+        "frozen; 1 = never; 0 with --weights = those of the weights.",
     )
 
     seed: int = option(0, "Seed of weights, crops and rain.")

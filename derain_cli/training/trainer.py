@@ -158,6 +158,11 @@ class Clock:
         """Seconds since the session began."""
         return time.monotonic() - self.started
 
+    def rates(self) -> tuple[float, float]:
+        """(images per second, share of the time that was spent waiting for them)."""
+        seconds = max(self.stepping, 1e-9)
+        return self.images / seconds, self.waited / seconds
+
 
 def train(
     config: TrainConfig,
@@ -194,7 +199,7 @@ class _Run:
     def __init__(self, config: TrainConfig, folder: RunFolder, device: str, resume: bool) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.config, self.folder, self.state = config, folder, RunState()
+        self.config, self.folder, self.state, self.clock = config, folder, RunState(), Clock()
         self.device = choose_device(device)
         self._check()
         torch.manual_seed(config.seed)
@@ -229,7 +234,8 @@ class _Run:
     def run(
         self, report: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> TrainResult:
-        clock, before, asked = Clock(), self.state.seconds, time.monotonic()
+        self.clock = clock = Clock()
+        before, asked = self.state.seconds, time.monotonic()
         for step, batch, waited in self._batches():
             self._prepare(step)
             parts = self._update(batch, step)
@@ -252,18 +258,8 @@ class _Run:
                 break
             asked = time.monotonic()
         self._save_state()
-        return self._result(clock)
-
-    def _result(self, clock: Clock) -> TrainResult:
-        seconds = max(clock.stepping, 1e-9)
-        return TrainResult(
-            self.folder.path,
-            self.state.step,
-            self.state.step >= self.config.steps,
-            self.state.best_psnr,
-            clock.images / seconds,
-            clock.waited / seconds,
-        )
+        finished, best = self.state.step >= self.config.steps, self.state.best_psnr
+        return TrainResult(self.folder.path, self.state.step, finished, best, *clock.rates())
 
     def _batches(self) -> Iterator[tuple[int, Batch, float]]:
         """(step, batch, seconds waited for it); later batches are drawn while this one trains."""
@@ -308,12 +304,17 @@ class _Run:
         if not self.config.norm_frozen_at(step):
             return
         if not self.state.norm_frozen:
-            # The moving average's own weights need their own statistics.
-            for network in {self.recipe.model, self.recipe.result}:
-                self._gather_statistics(network)
-                processes.take_from_first(network)
+            # Weights that come with statistics, and are frozen from the first step, keep theirs.
+            if not (step == 0 and self.config.weights):
+                self._freeze_statistics()
             self.state.norm_frozen = True
         freeze_norms(self.recipe.model)
+
+    def _freeze_statistics(self) -> None:
+        # The moving average's own weights need their own statistics.
+        for network in {self.recipe.model, self.recipe.result}:
+            self._gather_statistics(network)
+            processes.take_from_first(network)
 
     def _update(self, batch: Batch, step: int) -> dict[str, float]:
         try:
@@ -334,7 +335,9 @@ class _Run:
             return None
         step, config = self.state.step, self.config
         if step % LOG_EVERY == 0:
-            self._log({"lr": config.lr_at(step - 1)} | parts)
+            speed, waited = self.clock.rates()
+            pace = {"images_per_second": round(speed, 2), "waited": round(waited, 4)}
+            self._log({"lr": config.lr_at(step - 1)} | parts | pace)
         every = config.validate_every
         found = None
         if step == config.steps or (every and step % every == 0):

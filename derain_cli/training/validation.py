@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from derain_cli.inference import Derainer
 from derain_cli.metrics.full_reference import psnr
+from derain_cli.models import find_model
 from derain_cli.training.config import TrainConfig
 from derain_cli.training.optimization import autocast
 from derain_cli.training.sources import Source
@@ -17,6 +19,8 @@ from derain_cli.training.sources import Source
 Pixels = NDArray[np.uint8]
 # A dry picture that comes back to the bit scores infinity; 60 dB is equal to the eye.
 HIGHEST_PSNR = 60.0
+# Larger pictures than this by this do not go through a network whole.
+WHOLE_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,14 @@ def derain(
     config: TrainConfig,
     to_device: Callable[[NDArray[np.float32]], Tensor],
 ) -> Pixels:
-    """Derained 8-bit picture in the run's precision."""
+    """Derained 8-bit picture in the run's precision, large ones in tiles."""
+    if rainy.shape[0] * rainy.shape[1] > WHOLE_SIDE**2:
+        device = str(next(network.parameters()).device)
+        entry = find_model(config.model)
+        in_tiles = Derainer(
+            network, entry, name=config.model, device=device, precision=config.precision
+        )
+        return in_tiles(rainy)
     picture = to_device(as_batch(rainy))
     with autocast(config, picture.device):
         derained = network(picture)[0].float()
@@ -95,9 +106,15 @@ def statistics_pictures(
     count: int,
     to_device: Callable[[NDArray[np.float32]], Tensor],
 ) -> Iterator[Tensor]:
-    """Whole rainy training pictures `(1, 3, height, width)`, always the same of a seed."""
+    """Whole rainy training pictures `(1, 3, height, width)`, always the same of a seed.
+
+    Of sides longer than `WHOLE_SIDE` the middle is taken.
+    """
     for index in range(count):
-        yield to_device(as_batch(draw(np.random.default_rng([seed, index]))))
+        pixels = draw(np.random.default_rng([seed, index]))
+        top, left = (max(0, side - WHOLE_SIDE) // 2 for side in pixels.shape[:2])
+        middle = pixels[top : top + WHOLE_SIDE, left : left + WHOLE_SIDE]
+        yield to_device(as_batch(middle))
 
 
 def file_name(step: int, source: str) -> str:

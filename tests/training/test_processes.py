@@ -79,8 +79,9 @@ def test_two_processes_end_with_the_weights_of_one(runs, state_of, name):
     one, two = (state_of(runs / side / name) for side in ("one", "two"))
     assert one.keys() == two.keys()
     for key, value in one.items():
-        # Four steps of Adam move a weight by 8e-3; sums in another order, by 1e-4 of that.
-        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=2e-5)
+        # Four steps of Adam move a weight by 8e-3. Sums in another order move it by up to 3e-5 with
+        # batch norm and 3e-8 without: Adam divides small gradients by themselves.
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
 
 
 def test_gradient_is_exactly_the_mean_of_the_shares(runs, state_of, tiny_config):

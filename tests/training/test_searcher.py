@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import math
 import os
 import socket
 import statistics
@@ -24,6 +25,7 @@ from derain_cli.training.search_config import SearchConfig
 from derain_cli.training.searcher import candidate_config, search
 from derain_cli.training.trainer import train
 
+DATA = Path(os.environ.get("DERAIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
 TINY = ("widths=[2,2,2,2,2]", "dilations=[1]", "stages=1")
 
 
@@ -267,3 +269,31 @@ def test_two_processes_find_what_one_finds(pairs, tmp_path):
         found = json.loads((tmp_path / name / "candidates.json").read_text())["candidates"]
         scores = [candidate.psnr for candidate in alone.candidates]
         assert [candidate["psnr"] for candidate in found] == pytest.approx(scores, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "rain100l_train").is_dir(), reason="needs ../shared/data")
+def test_bounded_search_on_photos_learns_and_leaves_indifference(tmp_path):
+    """The published widths on RainTrainL, some minutes on two cores; no edge is prescribed."""
+    config = SearchConfig(
+        dataset=("rain100l_train",),
+        data_root=str(DATA),
+        steps=60,
+        batch_size=4,
+        alpha_lr=0.01,
+        held_out=4,
+        precision="bf16",
+        device="cpu",
+        validate_every=0,
+        pictures=0,
+    )
+    losses = []
+    result = search(config, tmp_path, report=lambda name, p: losses.append(p.parts))
+    assert result.finished
+    for name in ("loss", "alpha_loss"):
+        values = [parts[name] for parts in losses]
+        assert statistics.mean(values[-15:]) < 0.7 * statistics.mean(values[:5])
+    # Five equal steps of Adam: more than chance moves alphas apart that all get the same gradient.
+    assert all(max(row) - min(row) > 5 * config.alpha_lr for row in result.found.alphas)
+    assert all(entropy < math.log(10) for entropy in result.found.entropies)
+    assert load_model(tmp_path).model.config.keep == 2

@@ -315,3 +315,15 @@ def test_compiled_training_computes_the_same(tiny_config, tmp_path, state_of):
     one, other = state_of(tmp_path / "plain"), state_of(tmp_path / "compiled")
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-3, atol=2e-5)
+
+
+def test_weights_frozen_from_the_start_keep_their_statistics(tiny_config, tmp_path):
+    train(tiny_config("menet", freeze_norm_from=0.5), tmp_path / "before")
+    weights = str(tmp_path / "before" / "last.safetensors")
+    after = tiny_config("menet", freeze_norm_from=0.0, weights=weights)
+    train(after, tmp_path / "after")
+    before, after = (load_model(tmp_path / name).model.state_dict() for name in ("before", "after"))
+    statistics = [name for name in before if "running_" in name]
+    assert statistics
+    assert all(torch.equal(before[name], after[name]) for name in statistics)
+    assert any(not torch.equal(before[name], after[name]) for name in before)

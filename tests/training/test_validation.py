@@ -1,10 +1,13 @@
 """Pictures of a validation, and their names."""
 
 import numpy as np
+import torch
 from PIL import Image
 
+from derain_cli.models import build_model
+from derain_cli.training import validation
 from derain_cli.training.trainer import train
-from derain_cli.training.validation import file_name
+from derain_cli.training.validation import derain, file_name, statistics_pictures
 
 
 def test_pictures_show_rainy_derained_clean_and_rain(tiny_config, pairs, tmp_path):
@@ -33,3 +36,21 @@ def test_no_pictures_when_none_are_wanted(tiny_config, tmp_path):
 def test_file_names_are_plain_whatever_the_source_is_called():
     assert file_name(12, "pairs:/a b/ü?/x") == "step-0000012-pairs-a-b-ü--x.png"
     assert len(file_name(1, "y" * 300)) < 100
+
+
+def test_large_pictures_are_derained_in_tiles_to_the_same(tiny_config, monkeypatch):
+    config = tiny_config("resnet")
+    network = build_model("resnet", config.model_options()).eval()
+    rainy = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    whole = derain(network, rainy, config, torch.from_numpy)
+    monkeypatch.setattr(validation, "WHOLE_SIDE", 64)
+    tiled = derain(network, rainy, config, torch.from_numpy)
+    assert np.abs(tiled.astype(int) - whole).max() <= 1
+
+
+def test_statistics_see_at_most_the_middle_of_a_large_picture(monkeypatch):
+    monkeypatch.setattr(validation, "WHOLE_SIDE", 4)
+    pixels = np.arange(6 * 3 * 3, dtype=np.uint8).reshape(6, 3, 3)
+    (seen,) = statistics_pictures(lambda rng: pixels, 0, 1, torch.from_numpy)
+    assert seen.shape == (1, 3, 4, 3)
+    assert torch.equal((seen * 255).round().byte()[0], torch.tensor(pixels[1:5]).permute(2, 0, 1))
