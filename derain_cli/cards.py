@@ -20,9 +20,16 @@ from derain_cli.errors import CheckpointError, UsageError
 from derain_cli.hub import HubFile
 from derain_cli.models import build_model, find_model
 from derain_cli.training.config import TrainConfig, flag
+from derain_cli.training.finetune_config import METHODS, FinetuneConfig
 from derain_cli.training.run_folder import FREE_ON_RESUME
+from derain_cli.training.search_config import SearchConfig
 
 COUNTED_SIDE = 256
+# Recipes of other commands than `derain train`, and what their configs are.
+CONFIGS: Mapping[str, type[TrainConfig]] = {
+    **dict.fromkeys(METHODS, FinetuneConfig),
+    "connection_search": SearchConfig,
+}
 LABELS = {
     "data": "trained on",
     "command": "command",
@@ -70,7 +77,7 @@ def network_facts(name: str, config: Mapping[str, Any] | None = None) -> dict[st
 def training_facts(checkpoint: Path) -> dict[str, Any]:
     """What a run's checkpoint and the files beside it say of its training, as entry fields.
 
-    A checkpoint that was not made by `derain train` has none.
+    A checkpoint that was made by no command of ours has none.
 
     Raises:
         CheckpointError: Its config is not one of this version.
@@ -78,21 +85,23 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
     metadata = read_metadata(checkpoint)
     if "config" not in metadata:
         return {}
-    config = _config_of(checkpoint, metadata["config"])
+    config = _config_of(checkpoint, metadata)
     facts: dict[str, Any] = {
         "data": describe_data(config),
         "command": training_command(config),
         "steps": int(metadata["step"]),
         "seed": config.seed,
-        "seconds": int(metadata["seconds"]),
         "validation": _validation(checkpoint.parent, metadata),
     }
+    if "seconds" in metadata:
+        facts["seconds"] = int(metadata["seconds"])
     return facts | {key: metadata[key] for key in ("machine", "commit") if key in metadata}
 
 
-def _config_of(checkpoint: Path, text: str) -> TrainConfig:
+def _config_of(checkpoint: Path, metadata: Mapping[str, str]) -> TrainConfig:
+    kind = CONFIGS.get(metadata.get("recipe", ""), TrainConfig)
     try:
-        return TrainConfig.from_mapping(json.loads(text))
+        return kind.from_mapping(json.loads(metadata["config"]))
     except (ValueError, UsageError) as error:
         raise CheckpointError(f"{str(checkpoint)!r} holds a foreign config: {error}") from error
 
@@ -119,6 +128,8 @@ def describe_data(config: TrainConfig) -> str:
     if config.data:
         names.append(" and ".join(config.data))
     told = [f"pairs of {', '.join(names)}"] if names else []
+    if isinstance(config, FinetuneConfig):
+        told.append(f"photos of {config.real} without a truth")
     if config.clean:
         rain = ", ".join(re.sub(r":[\d.]+$", "", kind) for kind in config.rain)
         told.append(f"clean pictures of {', '.join(config.clean)} under {rain} rain")
@@ -134,13 +145,29 @@ def training_command(config: TrainConfig, out: str = "RUN") -> str:
         >>> training_command(TrainConfig(dataset=("rain100l_train",), steps=9, flip=False))
         'derain train --model rdmc --dataset rain100l_train --no-flip --steps 9 --seed 0 --out RUN'
     """
-    words = ["derain", "train"]
+    words, own, stated = _begin_command(config)
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        stated = item.name in ("model", "steps", "seed") or value != item.default
-        if stated and item.name not in FREE_ON_RESUME:
+        differs = item.name in stated or value != item.default
+        if differs and item.name not in FREE_ON_RESUME | own:
             words += _option(item.name, value, item.metadata.get("pair", False))
     return shlex.join([*words, "--out", out])
+
+
+def _begin_command(config: TrainConfig) -> tuple[list[str], frozenset[str], frozenset[str]]:
+    """(first words of a run's command, fields that they say, fields to state in any case)."""
+    if isinstance(config, FinetuneConfig):
+        method = config.recipe.replace("_", "-")
+        words = ["derain", "finetune-real", "--method", method, "--model"]
+        words += [config.weights] if config.weights else [config.model, "--from-scratch"]
+        # What a method publishes is a default of the command; a network comes with its options.
+        published = {*METHODS[config.recipe], "steps", "seed"} - {"epochs"}
+        network = {"model_option"} if config.weights else set()
+        said = frozenset({"model", "weights", "recipe", *network})
+        return words, said, frozenset(published)
+    if isinstance(config, SearchConfig):
+        return ["derain", "search"], frozenset({"model", "recipe"}), frozenset({"steps", "seed"})
+    return ["derain", "train"], frozenset(), frozenset({"model", "steps", "seed"})
 
 
 def _option(name: str, value: Any, pair: bool) -> list[str]:  # noqa: ANN401 (any field's value)

@@ -12,7 +12,6 @@ that this program saved: from the cache if it is there, `derain models pull` ref
 import json
 import os
 import re
-import secrets
 import threading
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -34,6 +33,7 @@ from derain_cli.errors import (
     did_you_mean,
 )
 from derain_cli.models import MODELS, build_model, model_config
+from derain_cli.whole_files import write_whole_file
 
 FORMAT = "1"
 DEFAULT_WEIGHTS = "rdmc-real"
@@ -402,20 +402,12 @@ def save_checkpoint(
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file through a temporary one in the same folder, so that it is whole or not there.
+    """Write a file so that it is whole or not there.
 
     Raises:
         ResourceError: No space or no permission; an old file stays as it was.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as file:  # unlike tempfile's, readable to others by the umask
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}") from error
-        raise
+        write_whole_file(path, content)
+    except OSError as error:
+        raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}") from error

@@ -12,15 +12,12 @@ up to float rounding. Less is enough in practice: what lies far away hardly coun
 """
 
 import copy
-import ctypes
 import math
-import re
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -32,6 +29,12 @@ from torch.overrides import TorchFunctionMode
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS, load_model
 from derain_cli.errors import ImageError, ResourceError, UsageError
+from derain_cli.memory import (
+    give_back_freed_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+    memory_budget,
+)
 from derain_cli.models import ModelEntry, find_model
 from derain_cli.padding import pad_to_multiple
 
@@ -44,21 +47,10 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 FEATHER = 16
 # Tiles that may be asked for, and those that a lack of memory may lead to.
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
-MEBIBYTE = 2**20
-# Bigger tiles save little overlap, and this keeps 100 megapixels under 2 GiB all told.
-CPU_BUDGET = 896 * MEBIBYTE
 # A picture of at most this many pixels runs whole without a look at the memory.
 SURELY_SMALL = 512 * 512
 # Kernels need scratch space that the count of live tensors does not see.
 SCRATCH = 1.5
-# glibc's numbers for mallopt, and how much freed memory it may keep.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT_BYTES = -1, -3, 1024 * MEBIBYTE
-# What CUDA, MPS, torch's CPU allocator and oneDNN say; oneDNN's "descriptor" means other faults.
-OUT_OF_MEMORY = re.compile(
-    "out of memory|not enough memory|can't allocate memory"
-    "|could not create a (memory|primitive)(?! desc)",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -526,105 +518,6 @@ def _present_devices() -> list[str]:
     if torch.backends.mps.is_available():
         present.append("mps")
     return present
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whatever device: torch has one exception type only for CUDA."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
-
-
-def memory_budget(device: torch.device) -> int:
-    """Bytes that the tensors of one tile may take: at most half of what is free."""
-    if device.type == "cuda":
-        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return (torch.cuda.mem_get_info(device)[0] + reusable) // 2
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() // 4
-    return min(available_memory() // 2, CPU_BUDGET)
-
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes this process may still take: what the machine has free, within this process's limits.
-
-    Args:
-        root: Where `proc` and `sys` lie. Where there is no `proc`, 4 GiB are assumed.
-    """
-    free = _number(root / "proc/meminfo", "MemAvailable:")
-    room = [4096 * MEBIBYTE if free is None else 1024 * free, *_cgroup_headroom(root)]
-    limit = _address_space_limit(root)
-    if limit is not None:
-        room.append(limit - 1024 * (_number(root / "proc/self/status", "VmSize:") or 0))
-    return max(0, min(room))
-
-
-def _address_space_limit(root: Path = Path("/")) -> int | None:
-    """Bytes that `ulimit -v` allows; None when unlimited."""
-    return _number(root / "proc/self/limits", "Max address space")
-
-
-def _cgroup_headroom(root: Path) -> Iterator[int]:
-    """Bytes left under each memory limit that holds for this process, cgroups version 2 and 1."""
-    for hierarchy, limit, usage, cache in (
-        ("", "memory.max", "memory.current", "inactive_file"),
-        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        for folder in _own_cgroups(root, root / "sys/fs/cgroup" / hierarchy):
-            most, used = _number(folder / limit), _number(folder / usage)
-            if most is not None and used is not None:
-                # Cached files count as used, but make room when memory is wanted.
-                yield most - used + (_number(folder / "memory.stat", cache) or 0)
-
-
-def _own_cgroups(root: Path, hierarchy: Path) -> list[Path]:
-    """This process's control group and those around it; in a container often the outermost only."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [PurePosixPath(line.split(":", 2)[-1].lstrip("/")) for line in lines]
-    nested = {hierarchy / part for name in names for part in (name, *name.parents)}
-    return sorted(nested | {hierarchy})
-
-
-def _number(path: Path, label: str = "") -> int | None:
-    """First number that starts a line, after `label`; None without such a file or line."""
-    try:
-        text = path.read_text()
-    except OSError:
-        return None
-    found = re.search(rf"^{label}\s*(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else None
-
-
-def keep_freed_memory() -> None:
-    """Large blocks stay with this process for reuse (glibc; nothing happens elsewhere).
-
-    By default glibc hands each layer's result back to the kernel, which zeroes the same memory anew
-    for the next layer: half of the time on tiles of a megapixel. Under `ulimit -v` it stays so,
-    because what is kept counts there.
-    """
-    if _address_space_limit() is not None:
-        return
-    for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-        _call_glibc("mallopt", option, KEPT_BYTES)
-
-
-def give_back_freed_memory(device: torch.device) -> None:
-    """What was freed, but kept for reuse, goes back to the card or to the system."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
-    else:
-        _call_glibc("malloc_trim", 0)
-
-
-def _call_glibc(name: str, *arguments: int) -> None:
-    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
-    if function is not None:
-        function(*arguments)
 
 
 def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 import tomllib
+from collections.abc import Callable
 
 import pytest
 import typer
@@ -17,11 +18,15 @@ from derain_cli.cards import (
     training_facts,
 )
 from derain_cli.checkpoints import read_metadata, save_checkpoint
+from derain_cli.cli.finetune_real import finetune_real
+from derain_cli.cli.search import search
 from derain_cli.cli.train import train
 from derain_cli.errors import CheckpointError, UsageError
 from derain_cli.hub import HubFile
 from derain_cli.models import MODELS, build_model
 from derain_cli.training.config import TrainConfig
+from derain_cli.training.finetune_config import FinetuneConfig, method_values
+from derain_cli.training.search_config import SearchConfig
 
 SCORE = {"v": 1, "event": "score", "dataset": "rain100l_test", "group": "", "protocol": "y"}
 
@@ -57,22 +62,72 @@ def test_the_command_line_gives_the_config_back():
     assert config_of_options(words[2:-2]) == config
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        FinetuneConfig(
+            **method_values("self_training", {"steps": 9})
+            | {"model": "menet", "recipe": "self_training", "steps": 9, "real": "my photos"}
+            | {"dataset": ("rain100l_train",), "without": ("tv",), "lr": 3e-4, "ema": 0.99}
+        ),
+        FinetuneConfig(real="photos", steps=7, lr=1e-5, crop=64, recipe="online_update"),
+    ],
+)
+def test_the_command_line_of_an_adaptation_gives_the_config_back(config):
+    words = shlex.split(training_command(dataclasses.replace(config, model="menet")))
+    method = config.recipe.replace("_", "-")
+    start = ["derain", "finetune-real", "--method", method, "--model", "menet", "--from-scratch"]
+    assert words[: len(start)] == start
+    given = options_of(finetune_real, words[len(start) : -2])
+    fields = method_values(config.recipe, given) | {"recipe": config.recipe, "model": config.model}
+    assert FinetuneConfig(**(fields | given)) == config
+    adapted = dataclasses.replace(config, weights="moss-rain100l", model_option=("blocks=2",))
+    assert "--model moss-rain100l --" in training_command(adapted)
+    assert "--model-option" not in training_command(adapted)
+
+
+def test_the_command_line_of_a_search_gives_the_config_back():
+    config = SearchConfig(dataset=("mine",), keep=1, budget=2.5, second_order=True, steps=8)
+    words = shlex.split(training_command(config))
+    assert words[:2] == ["derain", "search"]
+    assert SearchConfig(**options_of(search, words[2:-2])) == config
+
+
+def test_facts_of_an_adaptation(tmp_path):
+    model = build_model("rdmc", {"widths": [2, 2, 2, 2, 2], "stages": 1})
+    config = FinetuneConfig(real="my photos", steps=40, model="rdmc", weights="rdmc-real")
+    about = {"config": config.to_json(), "step": "20", "epoch": "1", "recipe": "online_update"}
+    save_checkpoint(tmp_path / "best.safetensors", model, "rdmc", about)
+    facts = training_facts(tmp_path / "best.safetensors")
+    assert facts["data"] == "photos of my photos without a truth"
+    assert facts["command"].startswith("derain finetune-real --method online-update --model rdmc")
+    assert (facts["steps"], facts["validation"], "seconds" in facts) == (20, {}, False)
+
+
 def config_of_options(words: list[str]) -> TrainConfig:
     """The config that the options of `derain train` make of words."""
+    return TrainConfig(**options_of(train, words))
+
+
+def options_of(command: Callable[..., None], words: list[str]) -> dict[str, object]:
+    """What a command is given for the fields of its config by words."""
     seen = []
     app = typer.Typer()
 
     @app.command()
     def catch(**options: object) -> None:
-        given = {name: value for name, value in options.items() if value not in (None, [])}
-        seen.append(TrainConfig(**given))
+        seen.append({key: value for key, value in options.items() if value not in (None, [])})
 
-    fields = {item.name for item in dataclasses.fields(TrainConfig)}
-    options = [p for p in train.__signature__.parameters.values() if p.name in fields]
-    catch.__signature__ = train.__signature__.replace(parameters=options)
+    kinds = (TrainConfig, FinetuneConfig, SearchConfig)
+    fields = {item.name for kind in kinds for item in dataclasses.fields(kind)}
+    parameters = command.__signature__.parameters.values()
+    options = [parameter for parameter in parameters if parameter.name in fields - {"model"}]
+    if command is train:
+        options.append(command.__signature__.parameters["model"])
+    catch.__signature__ = command.__signature__.replace(parameters=options)
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    return seen[0]
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in seen[0].items()}
 
 
 @pytest.fixture

@@ -43,7 +43,6 @@ from derain_cli.images import (
     probe_image,
     read_image,
     write_image,
-    write_whole_file,
     writing_notices,
 )
 
@@ -855,9 +854,9 @@ def test_trap_16_no_space_left_on_a_tiny_disk(tmp_path: Path) -> None:
     if not mounted:
         pytest.skip("this user may not mount a file system")
     try:
-        write_whole_file(tmp_path / "finished.png", bytes(4000))
-        with pytest.raises(ResourceError, match="no space for its 99,000 bytes"):
-            write_whole_file(tmp_path / "x.png", bytes(99_000))
+        write_image(Picture(noise(20, 20, 3)), tmp_path / "finished.png")
+        with pytest.raises(ResourceError, match=r"no space for its \d\d,\d\d\d bytes"):
+            write_image(Picture(noise(99, 99, 3)), tmp_path / "x.png")
         assert [path.name for path in tmp_path.iterdir()] == ["finished.png"]
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
@@ -884,10 +883,10 @@ def test_trap_16_read_only_target() -> None:
 
 def test_trap_16_no_such_folder_or_a_folder_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="its folder does not exist; create it first"):
-        write_whole_file(tmp_path / "none" / "x.png", b"")
+        write_image(Picture(noise(2, 2, 3)), tmp_path / "none" / "x.png")
     (tmp_path / "x.png").mkdir()
     with pytest.raises(ImageError, match="cannot be written"):
-        write_whole_file(tmp_path / "x.png", b"content")
+        write_image(Picture(noise(2, 2, 3)), tmp_path / "x.png")
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 
 

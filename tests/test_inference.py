@@ -22,10 +22,8 @@ from derain_cli.inference import (
     Derainer,
     RunFacts,
     _Run,
-    available_memory,
     choose_device,
     fold_batch_norm,
-    is_out_of_memory,
     measure_bytes_per_pixel,
     plan_axis,
 )
@@ -435,48 +433,6 @@ def test_out_of_memory_at_the_smallest_tile_is_a_resource_error() -> None:
 def test_other_errors_of_a_network_are_not_taken_for_memory() -> None:
     with pytest.raises(RuntimeError, match="size of tensor"):
         derainer(Formula(lambda rainy: rainy + torch.ones(7)))(noise(8, 8))
-
-
-def test_real_allocators_errors_are_recognised() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**50, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)
-    with pytest.raises(MemoryError) as numpy_caught:
-        np.empty(2**50, np.uint8)
-    assert is_out_of_memory(numpy_caught.value)
-    assert not is_out_of_memory(ValueError("out of memory"))
-
-
-def test_available_memory_obeys_every_cgroup_around_the_process(tmp_path: Path) -> None:
-    def write(path: str, text: object) -> None:
-        file = tmp_path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{text}\n")
-
-    assert available_memory(tmp_path) == 4 * 2**30
-    write("proc/meminfo", "MemTotal:  9000000 kB\nMemAvailable:    8000 kB")
-    assert available_memory(tmp_path) == 8000 * 1024
-    write("sys/fs/cgroup/memory.max", "max")
-    write("sys/fs/cgroup/memory.current", 5_000_000)
-    assert available_memory(tmp_path) == 8000 * 1024
-    write("proc/self/cgroup", "0::/outer/inner")
-    write("sys/fs/cgroup/outer/memory.max", 6_000_000)
-    write("sys/fs/cgroup/outer/memory.current", 5_000_000)
-    write("sys/fs/cgroup/outer/memory.stat", "anon 1\ninactive_file 2000000")
-    assert available_memory(tmp_path) == 3_000_000
-    write("sys/fs/cgroup/memory/memory.limit_in_bytes", 2_500_000)
-    write("sys/fs/cgroup/memory/memory.usage_in_bytes", 2_600_000)
-    assert available_memory(tmp_path) == 0
-
-
-def test_available_memory_obeys_an_address_space_limit(tmp_path: Path) -> None:
-    folder = tmp_path / "proc/self"
-    folder.mkdir(parents=True)
-    (folder / "status").write_text("Name: python\nVmSize:\t  1000 kB\n")
-    (folder / "limits").write_text("Max address space         unlimited    unlimited    bytes\n")
-    assert available_memory(tmp_path) == 4 * 2**30
-    (folder / "limits").write_text("Max address space         5000000      9000000      bytes\n")
-    assert available_memory(tmp_path) == 5_000_000 - 1_024_000
 
 
 # Devices and options

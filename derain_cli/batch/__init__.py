@@ -21,7 +21,7 @@ from derain_cli.batch.layers import rain_layer
 from derain_cli.batch.options import STDIN, BatchOptions
 from derain_cli.batch.pipeline import run_batch
 from derain_cli.batch.plan import plan_batch
-from derain_cli.batch.writing import write_whole
+from derain_cli.batch.writing import write_result
 
 __all__ = [
     "STDIN",
@@ -36,5 +36,5 @@ __all__ = [
     "rain_layer",
     "read_list",
     "run_batch",
-    "write_whole",
+    "write_result",
 ]

@@ -19,7 +19,7 @@ from derain_cli.batch.jobs import Job, Plan
 from derain_cli.batch.layers import rain_layer, side_by_side
 from derain_cli.batch.options import BatchOptions
 from derain_cli.batch.places import written_format
-from derain_cli.batch.writing import remove_stale_parts, write_whole
+from derain_cli.batch.writing import remove_stale_parts, write_result
 from derain_cli.errors import DerainError, ImageError, ResourceError, UnreadableImageError
 from derain_cli.images import (
     DEFAULT_MAX_PIXELS,
@@ -283,7 +283,7 @@ class _Pipeline:
         if self.options.skip_existing and os.path.lexists(target):
             return
         try:
-            write_whole(content, target, overwrite=self.options.overwrite)
+            write_result(content, target, overwrite=self.options.overwrite)
         except ResourceError:
             self.stopped = True  # the next picture would meet the same disk
             raise

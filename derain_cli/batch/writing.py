@@ -1,7 +1,5 @@
 """Whole files or none: temporary files tied to their targets, which a later run can recognise."""
 
-import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -10,10 +8,9 @@ from pathlib import Path
 
 from derain_cli.batch.jobs import Plan
 from derain_cli.batch.paths import is_folder
-from derain_cli.errors import DerainError, ImageError, ResourceError
+from derain_cli.images import write_failure
+from derain_cli.whole_files import write_whole_file
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 PART = re.compile(r"\.derain-([0-9a-f]{12})-[0-9a-f]{8}\.part")
 
 
@@ -31,50 +28,19 @@ def remove_stale_parts(plan: Plan) -> None:
                     path.unlink(missing_ok=True)
 
 
-def write_whole(content: bytes, target: Path, *, overwrite: bool) -> None:
+def write_result(content: bytes, target: Path, *, overwrite: bool) -> None:
     """Write a file so that it is whole or not there; its folder is made.
 
     Raises:
         ImageError: The name is too long, or the file appeared meanwhile and may not be replaced.
         ResourceError: No space or no permission; no temporary file is left.
     """
-    part = target.with_name(f".derain-{target_digest(target)}-{secrets.token_hex(4)}.part")
+    part = f".derain-{target_digest(target)}-{secrets.token_hex(4)}.part"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _move(part, target, overwrite=overwrite)
+        write_whole_file(target, content, replace=overwrite, part=part)
     except OSError as error:
-        raise _write_failure(target, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _write_failure(target: Path, error: OSError) -> DerainError:
-    text = f"cannot write {str(target)!r}: {error.strerror}"
-    if error.errno in NO_SPACE:
-        return ResourceError(f"{text}; free some space, or name another disk with -o")
-    if error.errno in NO_PERMISSION:
-        return ResourceError(f"{text}; name another folder with -o")
-    return ImageError(text)
-
-
-def _move(part: Path, target: Path, *, overwrite: bool) -> None:
-    """Rename; without `overwrite` a file that appeared since the plan was made stays."""
-    if not overwrite:
-        try:
-            os.link(part, target)
-        except FileExistsError:
-            raise
-        except OSError:  # a disk without hard links: the gap between look and move stays
-            if os.path.lexists(target):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        else:
-            return
-    part.replace(target)
+        raise write_failure(target, len(content), error) from error
 
 
 def target_digest(target: Path) -> str:

@@ -347,13 +347,15 @@ def resume_command(arguments: Iterable[str], *, overwrite: bool) -> str:
 
     Example:
         >>> resume_command(["my photos", "-o", "dry/"], overwrite=False)
-        "derain derain --skip-existing 'my photos' -o dry/"
+        "derain --skip-existing 'my photos' -o dry/"
     """
     words = list(arguments)
-    words = words[1:] if words[:1] == ["derain"] else words
     # Under --overwrite nothing tells a new result from an old one: all are done again.
-    resume = [] if overwrite or "--skip-existing" in words else ["--skip-existing"]
-    return shlex.join(["derain", "derain", *resume, *words])
+    if overwrite or "--skip-existing" in words:
+        return shlex.join(["derain", *words])
+    # An option in front says what the command's name says, even before a folder called "train".
+    words = words[1:] if words[:1] == ["derain"] else words
+    return shlex.join(["derain", "--skip-existing", *words])
 
 
 class _Report:

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -64,6 +65,11 @@ def train(
     if plot:
         _plot(runs or [], out)
         return
+    eaten = next((word for word in options["data"] or () if word.startswith("--")), None)
+    if eaten:
+        raise UsageError(
+            f"--data takes two folders, RAINY and CLEAN, and was followed by {eaten!r}"
+        )
     if runs:
         raise UsageError(f"{str(runs[0])!r}: what is trained on is said by --dataset or --data")
     given = given_options(options, connections)
@@ -181,8 +187,8 @@ def _plot(runs: list[Path], out: Path | None) -> None:
 
 def option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Parameter:
     """A command-line parameter from a config field; None when it was not given."""
-    default = getattr(config, field.name)
-    text = f"{field.metadata['help']} [default: {_shown(default)}]"
+    default = field.metadata.get("shown", _shown(getattr(config, field.name)))
+    text = _escaped(f"{field.metadata['help']} [default: {default}]")
     kind = _plain_type(field.type, pair=field.metadata.get("pair", False))
     declaration: Any = Annotated[kind | None, typer.Option(help=text, show_default=False)]
     return inspect.Parameter(
@@ -199,7 +205,21 @@ def _plain_type(annotation: Any, *, pair: bool) -> Any:  # noqa: ANN401 (a type)
     return members[0] if members else annotation
 
 
+def _escaped(text: str) -> str:
+    r"""A help text whose square brackets Rich prints, instead of reading them as its markup.
+
+    `rich.markup.escape` does the same, but importing Rich would slow down every command.
+
+    Example:
+        >>> print(_escaped("cuda[:N] [default: auto]"))
+        cuda[:N] \[default: auto]
+    """
+    return re.sub(r"\[(?=[a-z#/@])", r"\\[", text)
+
+
 def _shown(default: Any) -> str:  # noqa: ANN401 (any field's default)
+    if isinstance(default, bool):
+        return "yes" if default else "no"
     if isinstance(default, tuple):
         return " ".join(str(item) for item in default) or "none"
     return "none" if default in (None, "") else str(default)

@@ -26,7 +26,7 @@ The rooms, imports pointing down: `reading` and `writing`; `tiff`; `pillow`; one
 `failures`, `formats`, `tiff_tags`; `picture`. Other modules import from here alone.
 """
 
-from derain_cli.images.files import write_whole_file
+from derain_cli.images.files import write_failure
 from derain_cli.images.formats import (
     FORMAT_OF_SUFFIX,
     KEPT_METADATA,
@@ -49,7 +49,7 @@ __all__ = [
     "format_of_path",
     "probe_image",
     "read_image",
+    "write_failure",
     "write_image",
-    "write_whole_file",
     "writing_notices",
 ]

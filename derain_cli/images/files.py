@@ -1,38 +1,19 @@
-"""Files that are written whole or not at all."""
+"""How writing a picture's file fails."""
 
-import contextlib
 import errno
-import os
-import secrets
 from pathlib import Path
 
 from derain_cli.errors import DerainError, ImageError, ResourceError
 from derain_cli.images.failures import one_line
 
 
-def write_whole_file(path: Path, content: bytes) -> None:
-    """Write a file so that its name never shows a part of it, not even after a power cut.
+def write_failure(path: Path, size: int, error: OSError) -> DerainError:
+    """The error to raise when a picture's file of `size` bytes could not be written.
 
-    Raises:
-        ImageError: The folder does not exist, or the name is a folder's.
-        ResourceError: Disk full, or the target is read-only.
+    Returns:
+        A `ResourceError` where the disk is full or read-only, which the next file would meet too;
+        an `ImageError` where this path is at fault.
     """
-    temporary = path.parent / f".derain-{secrets.token_hex(8)}.tmp"
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise _write_failure(path, len(content), error) from error
-
-
-def _write_failure(path: Path, size: int, error: OSError) -> DerainError:
     label = repr(str(path))
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(

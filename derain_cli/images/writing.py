@@ -8,7 +8,7 @@ import numpy as np
 from derain_cli.errors import ImageError, ResourceError, UsageError, did_you_mean
 from derain_cli.images.avif import encode_avif
 from derain_cli.images.failures import DECODER_ERRORS, one_line, quiet_decoders
-from derain_cli.images.files import write_whole_file
+from derain_cli.images.files import write_failure
 from derain_cli.images.formats import (
     ALPHA_FORMATS,
     DEEP_FORMATS,
@@ -23,6 +23,7 @@ from derain_cli.images.pixels import pillow_image, saved_with_pillow
 from derain_cli.images.png import encode_png
 from derain_cli.images.tiff import encode_tiff
 from derain_cli.images.webp import encode_webp
+from derain_cli.whole_files import write_whole_file
 
 
 def encode_image(
@@ -82,7 +83,11 @@ def write_image(
     """
     path = Path(path)
     chosen = format or format_of_path(path)
-    write_whole_file(path, encode_image(picture, chosen, quality, name=repr(str(path))))
+    content = encode_image(picture, chosen, quality, name=repr(str(path)))
+    try:
+        write_whole_file(path, content)
+    except OSError as error:
+        raise write_failure(path, len(content), error) from error
 
 
 def format_of_path(path: Path) -> str:

@@ -174,6 +174,7 @@ class AdaptingRecipe:
             write_whole(self._folder.path / REPORTS, "".join(lines).encode())
             if best_of(self.reports).epoch == epoch:
                 about = {"epoch": str(epoch), "step": str(epoch * self.steps_per_epoch)}
+                about |= {} if report.psnr is None else {"validation_psnr": f"{report.psnr:.3f}"}
                 self._folder.save_weights("best.safetensors", self.result, self.config, about)
         if not frozen:
             self.truth.epoch = epoch

@@ -18,7 +18,8 @@ def option(default: Any, text: str, **facts: Any) -> Any:  # noqa: ANN401 (a dat
     Args:
         default: Value when nothing is said.
         text: The help.
-        **facts: `pair=True` for a tuple of exactly two values, given as one option.
+        **facts: `pair=True` for a tuple of exactly two values, given as one option; `shown` is the
+            default in words.
     """
     return field(default=default, metadata={"help": text} | facts)
 
@@ -34,7 +35,11 @@ class TrainConfig:
     recipe: str = option("supervised", "What happens to one batch.")
     weights: str | None = option(None, "Checkpoint or name of weights to start from.")
 
-    data_root: str = option("", "Where named data sets lie [$DERAIN_DATA].")
+    data_root: str = option(
+        "",
+        "Where named data sets lie.",
+        shown="$DERAIN_DATA, else ~/.cache/derain/datasets",
+    )
     dataset: tuple[str, ...] = option((), "NAME_OR_FOLDER[:WEIGHT] of pairs; repeatable.")
     data: tuple[str, ...] = option(
         (), "RAINY_FOLDER CLEAN_FOLDER of pairs, matched by name.", pair=True

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from derain_cli.checkpoints import write_whole
 from derain_cli.errors import NothingToDoError
 from derain_cli.training.run_folder import read_metrics
 
-WIDTH, PANEL, LEFT, RIGHT, TOP, GAP = 860, 240, 64, 24, 34, 46
+WIDTH, PANEL, LEFT, RIGHT, TOP, GAP = 860, 240, 64, 24, 34, 60
 # Told apart by colour-blind readers too (Okabe and Ito); repeated with dashes after eight.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#8c6d31")
 DASHES = ("", "6 3", "2 3")
 TICKS = 6
-# Curves of more points than this are drawn smooth, the points themselves pale behind.
+# Curves of more points than this are drawn smooth, what they smooth pale behind; the points of
+# shorter ones are marked, because nothing is known of what is between them.
 NOISY = 60
 
 Points = list[tuple[float, float]]
@@ -71,6 +72,11 @@ def plot_runs(runs: Sequence[Path], target: Path) -> None:
         ResourceError: The file cannot be written.
     """
     curves = [read_curve(run) for run in runs]
+    named = [curve.run for curve in curves]
+    curves = [
+        curve if named.count(curve.run) == 1 else replace(curve, run=str(run))
+        for curve, run in zip(curves, runs, strict=True)
+    ]
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, draw(curves).encode())
 
@@ -106,16 +112,15 @@ def draw(curves: Sequence[Curve]) -> str:
     legend = TOP + 2 * (PANEL + GAP)
     height = legend + 18 * len(curves) + 12
     positive = all(value > 0 for curve in curves for _, value in curve.loss)
+    below = TOP + PANEL + GAP
     parts = [
         *_panel(curves, "validation PSNR, dB", lambda c: c.psnr, TOP, steps, logarithmic=False),
-        *_panel(curves, "loss", lambda c: c.loss, TOP + PANEL + GAP, steps, logarithmic=positive),
+        *_panel(curves, "training loss", lambda c: c.loss, below, steps, logarithmic=positive),
     ]
     for index, curve in enumerate(curves):
         y = legend + 18 * index + 6
-        best = max((value for _, value in curve.psnr), default=None)
-        text = curve.run + ("" if best is None else f" (best {best:.2f} dB)")
         parts.append(f'<path d="M{LEFT} {y - 4}h28" {_stroke(index)}/>')
-        parts.append(_text(LEFT + 36, y, text))
+        parts.append(_text(LEFT + 36, y, curve.run + _best_of(curve)))
     return "\n".join(
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
@@ -125,6 +130,14 @@ def draw(curves: Sequence[Curve]) -> str:
             "</svg>\n",
         )
     )
+
+
+def _best_of(curve: Curve) -> str:
+    """What the legend says of a run's highest score."""
+    if not curve.psnr:
+        return ""
+    step, psnr = max(curve.psnr, key=lambda point: point[1])
+    return f" (best {psnr:.2f} dB, step {step:,})"
 
 
 def _panel(
@@ -142,25 +155,40 @@ def _panel(
     if not values:
         return [*parts, _text(LEFT + 8, top + 20, "nothing yet")]
     across = Axis(0, steps, LEFT, WIDTH - RIGHT)
-    up = Axis(min(values), max(values), top + PANEL - 8, top + 8, logarithmic)
+    up = Axis(*_span(values, logarithmic), top + PANEL - 8, top + 8, logarithmic)
     parts += _ticks(across, up, top)
     for index, curve in enumerate(curves):
         points = points_of(curve)
-        if len(points) == 1:
-            x, y = across.at(points[0][0]), up.at(points[0][1])
-            colour = COLOURS[index % len(COLOURS)]
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-            continue
-        if len(points) > NOISY:
+        if len(points) <= NOISY:
+            parts += _dots(points, across, up, COLOURS[index % len(COLOURS)])
+        else:
             parts.append(_line(points, across, up, f'{_stroke(index)} opacity="0.25"'))
             points = smoothed(points, len(points) // 30)
         parts.append(_line(points, across, up, _stroke(index)))
     return parts
 
 
+def _span(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
+    """Least and largest, apart: a single value is in the middle.
+
+    Example:
+        >>> _span([20, 25], False), _span([20], False), _span([0.5], True)
+        ((20, 25), (19, 21), (0.25, 1.0))
+    """
+    low, high = min(values), max(values)
+    if low < high:
+        return low, high
+    return (low / 2, high * 2) if logarithmic else (low - 1, high + 1)
+
+
+def _dots(points: Points, across: Axis, up: Axis, colour: str) -> list[str]:
+    places = ((across.at(x), up.at(y)) for x, y in points)
+    return [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
+
+
 def _line(points: Points, across: Axis, up: Axis, stroke: str) -> str:
     places = (f"{across.at(x):.1f} {up.at(y):.1f}" for x, y in points)
-    return f'<path d="M{"L".join(places)}" {stroke}/>' if points else ""
+    return f'<path d="M{"L".join(places)}" {stroke}/>' if len(points) > 1 else ""
 
 
 def smoothed(points: Points, reach: int) -> Points:
@@ -168,12 +196,11 @@ def smoothed(points: Points, reach: int) -> Points:
 
     Example:
         >>> smoothed([(0, 0.0), (1, 3.0), (2, 0.0), (3, 3.0)], 1)
-        [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
+        [(0, 1.5), (1, 1.0), (2, 2.0), (3, 1.5)]
     """
     result = []
     for index, (step, _) in enumerate(points):
-        near = min(reach, index, len(points) - 1 - index)
-        values = [value for _, value in points[index - near : index + near + 1]]
+        values = [value for _, value in points[max(0, index - reach) : index + reach + 1]]
         result.append((step, sum(values) / len(values)))
     return result
 
@@ -185,9 +212,11 @@ def _ticks(across: Axis, up: Axis, top: int) -> list[str]:
         'fill="none" stroke="#999999"/>'
     ]
     for step in round_numbers(across.low, across.high):
-        x = across.at(step)
-        parts.append(f'<path d="M{x:.1f} {bottom}v4" stroke="#999999"/>')
-        parts.append(_text(x, bottom + 17, f"{step:g}", anchor="middle"))
+        if step == int(step):
+            x = across.at(step)
+            parts.append(f'<path d="M{x:.1f} {bottom}v4" stroke="#999999"/>')
+            parts.append(_text(x, bottom + 17, f"{int(step):,}", anchor="middle"))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, bottom + 33, "steps", anchor="middle"))
     for value in powers(up.low, up.high) if up.logarithmic else round_numbers(up.low, up.high):
         y = up.at(value)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#e5e5e5"/>')
@@ -206,7 +235,7 @@ def round_numbers(low: float, high: float) -> list[float]:
         return [low]
     rough = (high - low) / TICKS
     size = 10 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
+    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough)
     first = math.ceil(low / step - 1e-9)
     return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 

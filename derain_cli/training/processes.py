@@ -7,10 +7,12 @@ compute what one would, up to the rounding of sums. Process 0 alone validates an
 Without `torchrun` all of this is one process, and every function here does next to nothing.
 """
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -91,13 +93,18 @@ def wrap(model: nn.Module, config: TrainConfig, *, unused: bool = False) -> nn.M
     forward = model
     if world_size() > 1:
         # Buffers need no broadcast: batch norm and MOSS's memory take sums over all processes.
-        forward = DistributedDataParallel(
-            model, broadcast_buffers=False, find_unused_parameters=unused
-        )
+        options: dict[str, Any] = {"find_unused_parameters": unused, _buffer_option(): False}
+        forward = DistributedDataParallel(model, **options)
     if config.compile:
         compiled: nn.Module = torch.compile(forward)  # type: ignore[assignment]
         return compiled
     return forward
+
+
+def _buffer_option() -> str:
+    """What torch calls the broadcast of buffers before each forward pass; renamed in 2.13."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
 
 
 def mean_of(values: Tensor) -> Tensor:

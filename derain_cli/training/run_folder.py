@@ -13,6 +13,8 @@ pictures/              validation pictures: rainy, derained, clean and removed r
 import io
 import json
 import os
+import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -42,6 +44,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Now, because a long run's checkout may move on.
+        self._commit = source_commit()
 
     def open(self, config: TrainConfig, *, resume: bool) -> None:
         """Make the folder and note the config in it.
@@ -61,7 +65,9 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ResourceError(f"cannot make {str(self.path)!r}: {error.strerror}") from error
+            raise ResourceError(
+                f"cannot make {str(self.path)!r}: {error.strerror}; name another --out"
+            ) from error
         if resume:
             _check_same_run(type(config).read(path), config)
         write_whole(path, config.to_json().encode())
@@ -85,12 +91,14 @@ class RunFolder:
     def save_weights(
         self, file: str, model: nn.Module, config: TrainConfig, about: Mapping[str, str]
     ) -> None:
-        """A checkpoint that describes itself.
+        """A checkpoint that describes itself: how it was made, from which code, on what.
 
         Raises:
             ResourceError: No space or no permission; an old file stays.
         """
         described = {"recipe": config.recipe, "config": config.to_json()} | dict(about)
+        device = next(model.parameters()).device
+        described |= {"commit": self._commit, "machine": machine(device)}
         save_checkpoint(self.path / file, model, config.model, described)
 
     def save_picture(self, name: str, pixels: Any) -> None:  # noqa: ANN401 (an array)
@@ -123,6 +131,65 @@ class RunFolder:
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_whole(self.path / "metrics.jsonl", text.encode())
+
+
+def source_commit(root: Path = Path(__file__).parents[2]) -> str:
+    """Commit of the git checkout that this package runs from, else `derain-cli VERSION`.
+
+    Read from git's files: a program may be missing, slow or of another user. What is changed but
+    not committed does not show.
+
+    Args:
+        root: Folder of the package.
+    """
+    try:
+        commit = _checked_out(root / ".git")
+    except (OSError, ValueError):
+        commit = ""
+    return commit if re.fullmatch(r"[0-9a-f]{40,64}", commit) else f"derain-cli {__version__}"
+
+
+def _checked_out(git: Path) -> str:
+    """What HEAD points to; "" when that is not told. In a worktree, `.git` is a file."""
+    if git.is_file():
+        git = git.parent / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+    head = (git / "HEAD").read_text(encoding="utf-8").strip()
+    if not head.startswith("ref:"):
+        return head
+    name, shared = head.removeprefix("ref:").strip(), git / "commondir"
+    folders = [git, git / shared.read_text(encoding="utf-8").strip()] if shared.exists() else [git]
+    for folder in folders:
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8").strip()
+        packed = folder / "packed-refs"
+        for line in packed.read_text(encoding="utf-8").splitlines() if packed.exists() else ():
+            if line.endswith(f" {name}"):
+                return line.split()[0]
+    return ""
+
+
+def machine(device: torch.device) -> str:
+    """What a run's seconds depend on: processor or GPU, threads, version of torch; no host's name.
+
+    Example:
+        >>> machine(torch.device("cpu")).endswith(f"torch {torch.__version__}")
+        True
+    """
+    on_gpu = device.type == "cuda"
+    processor = torch.cuda.get_device_name(device) if on_gpu else _cpu_model()
+    threads = torch.get_num_threads()
+    unit = "thread" if threads == 1 else "threads"
+    on_device = f" ({device.type})" if device.type not in ("cpu", "cuda") else ""
+    return f"{processor}{on_device}, {threads} {unit}, torch {torch.__version__}"
+
+
+def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    named = re.search(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE)
+    return named[1].strip() if named else platform.machine() or "unknown processor"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

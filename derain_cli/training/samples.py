@@ -23,6 +23,8 @@ from derain_cli.training.rain_layers import LayerSource
 Pixels = NDArray[np.uint8]
 Window = tuple[slice, slice]
 Item = TypeVar("Item")
+# A clean picture: a whole file, or the clean half of a pair that lies side by side in one.
+Clean = Path | Pair
 
 # The fifth paper's backgrounds are patches of this size (section 2.1, E.2).
 BACKGROUND_SIDE = 128
@@ -107,10 +109,8 @@ class PairSource:
             DatasetError: The first that cannot be read, is too small or differs from its partner.
         """
         for pair in (*self.training, *self.held_out):
-            width, height = _size_of(pair.rainy)
-            if pair.rainy_half:
-                width //= 2
-            elif (width, height) != (other := _size_of(pair.clean)):
+            width, height = _size_of(pair if pair.rainy_half else pair.rainy)
+            if not pair.rainy_half and (width, height) != (other := _size_of(pair.clean)):
                 raise DatasetError(
                     f"pair {pair.name!r}: {str(pair.rainy)!r} is {width}x{height}, "
                     f"{str(pair.clean)!r} is {other[0]}x{other[1]}; a pair must have one size"
@@ -122,7 +122,7 @@ class PairSource:
 class Background:
     """A patch of `BACKGROUND_SIDE` pixels of a clean picture."""
 
-    path: Path
+    path: Clean
     top: int
     left: int
 
@@ -137,8 +137,8 @@ class PaintedSource:
 
     name: str
     weight: float
-    training: Sequence[Path]
-    held_out: Sequence[Path]
+    training: Sequence[Clean]
+    held_out: Sequence[Clean]
     layer: LayerSource
     backgrounds: Sequence[Background] = ()
     cache: PictureCache = field(default_factory=PictureCache, compare=False)
@@ -151,15 +151,18 @@ class PaintedSource:
 
     def _background(self, rng: np.random.Generator) -> Pixels:
         if not self.backgrounds:
-            return self.cache.pixels(self.training[int(rng.integers(len(self.training)))])
+            return self._pixels(self.training[int(rng.integers(len(self.training)))])
         patch = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
         rows = slice(patch.top, patch.top + BACKGROUND_SIDE)
-        return self.cache.pixels(patch.path)[rows, patch.left : patch.left + BACKGROUND_SIDE]
+        return self._pixels(patch.path)[rows, patch.left : patch.left + BACKGROUND_SIDE]
+
+    def _pixels(self, clean: Clean) -> Pixels:
+        return self.cache.pair(clean)[1] if isinstance(clean, Pair) else self.cache.pixels(clean)
 
     def validation(self) -> list[tuple[Pixels, Pixels]]:
         """The held-out pictures, each under rain that never changes."""
         rng = np.random.default_rng(0)
-        pictures = [self.cache.pixels(path) for path in self.held_out]
+        pictures = [self._pixels(clean) for clean in self.held_out]
         return [
             (paint(clean, self.layer(clean.shape[0], clean.shape[1], rng)), clean)
             for clean in pictures
@@ -167,7 +170,7 @@ class PaintedSource:
 
     def whole(self, rng: np.random.Generator) -> Pixels:
         """A random clean picture under fresh rain."""
-        clean = self.cache.pixels(self.training[int(rng.integers(len(self.training)))])
+        clean = self._pixels(self.training[int(rng.integers(len(self.training)))])
         return paint(clean, self.layer(clean.shape[0], clean.shape[1], rng))
 
     def check(self, crop: int) -> None:
@@ -181,12 +184,13 @@ class PaintedSource:
                 f"--backgrounds are {BACKGROUND_SIDE}x{BACKGROUND_SIDE} patches, smaller than the "
                 f"{crop}x{crop} crop; choose a smaller --crop"
             )
-        for path in (*self.training, *self.held_out):
-            width, height = _size_of(path)
+        for clean in (*self.training, *self.held_out):
+            width, height = _size_of(clean)
+            path = clean.clean if isinstance(clean, Pair) else clean
             _require_room(str(path), height, width, crop)
 
 
-def choose_backgrounds(paths: Sequence[Path], count: int, seed: int) -> list[Background]:
+def choose_backgrounds(paths: Sequence[Clean], count: int, seed: int) -> list[Background]:
     """The first `count` of an endless row of clean patches that the seed decides.
 
     Pictures take turns, so that few patches are of many pictures; 8 patches are among the 16.
@@ -197,7 +201,10 @@ def choose_backgrounds(paths: Sequence[Path], count: int, seed: int) -> list[Bac
     sizes = {path: _size_of(path) for path in paths}
     large = [path for path in paths if min(sizes[path]) >= BACKGROUND_SIDE]
     if not large:
-        raise DatasetError(f"no clean picture has room for a patch of {BACKGROUND_SIDE} pixels")
+        raise DatasetError(
+            f"no clean picture has room for a patch of {BACKGROUND_SIDE}x{BACKGROUND_SIDE} pixels; "
+            "give larger ones, or leave --backgrounds out"
+        )
     order = np.random.default_rng([seed, BACKGROUNDS]).permutation(len(large))
     chosen = []
     for index in range(count):
@@ -209,11 +216,20 @@ def choose_backgrounds(paths: Sequence[Path], count: int, seed: int) -> list[Bac
     return chosen
 
 
-def _size_of(path: Path) -> tuple[int, int]:
+def _size_of(picture: Clean) -> tuple[int, int]:
+    """(width, height) from the header; of a half, where a pair lies side by side."""
+    path = picture.clean if isinstance(picture, Pair) else picture
     try:
-        return probe_image(path)
+        width, height = probe_image(path)
     except ImageError as error:
         raise DatasetError(f"cannot read {str(path)!r}: {error}") from error
+    if not isinstance(picture, Pair):
+        return width, height
+    if width % 2:
+        raise DatasetError(
+            f"{str(path)!r} is {width} pixels wide: no two halves; take it out of its folder"
+        )
+    return width // 2, height
 
 
 def _require_room(picture: str, height: int, width: int, crop: int) -> None:

@@ -14,12 +14,13 @@ from derain_cli.datasets import (
     DATASETS,
     Pair,
     dataset_named,
+    find_pairs,
     list_pictures,
     match_pairs,
     read_pixels,
     training_pairs,
 )
-from derain_cli.errors import DatasetError
+from derain_cli.errors import ConfigError, DatasetError, ImageError, did_you_mean
 from derain_cli.rain import RAIN_KINDS, paint
 from derain_cli.training.picture_cache import PictureCache
 from derain_cli.training.rain_layers import (
@@ -32,6 +33,7 @@ from derain_cli.training.rain_layers import (
 from derain_cli.training.samples import (
     BACKGROUND_SIDE,
     Background,
+    Clean,
     PaintedSource,
     PairSource,
     Source,
@@ -86,7 +88,9 @@ def build_sources(
         cache: Of decoded pictures; a new one when left out.
 
     Raises:
-        DatasetError: A test set, an unknown name, a missing folder or nothing to train on.
+        ConfigError: Nothing to train on, clean pictures without rain or rain without them, an
+            unknown kind of rain, or an impossible weight.
+        DatasetError: A test set, an unknown name, a missing folder or one without pictures.
     """
     cache = cache or PictureCache()
     given = [_named_pairs(spec, data_root) for spec in dataset]
@@ -97,9 +101,9 @@ def build_sources(
     ]
     parts = [hold_out(_clean_pictures(name, data_root), held_out) for name in clean]
     if rain and not parts:
-        raise DatasetError(f"rain {rain[0]!r} needs clean pictures to fall on: give --clean FOLDER")
+        raise ConfigError(f"rain {rain[0]!r} needs clean pictures to fall on: give --clean FOLDER")
     if parts and not rain:
-        raise DatasetError(f"clean pictures {clean[0]!r} need rain: give --rain KIND")
+        raise ConfigError(f"clean pictures {clean[0]!r} need rain: give --rain KIND")
     training = [path for part, _ in parts for path in part]
     validation = [path for _, part in parts for path in part]
     shown = hold_out(validation, held_out)[1] or validation
@@ -109,7 +113,7 @@ def build_sources(
         layer = _layer_source(kind, data_root, held_out, seed, cache)
         sources.append(PaintedSource(kind, weight, training, shown, layer, patches, cache))
     if not sources:
-        raise DatasetError("nothing to train on: give --dataset NAME, or --clean FOLDER and --rain")
+        raise ConfigError("nothing to train on: give --dataset NAME, or --clean FOLDER and --rain")
     return sources
 
 
@@ -121,20 +125,31 @@ def split_weight(spec: str) -> tuple[str, float]:
         (('streaks:layers', 1.5), ('heavy', 1.0))
 
     Raises:
-        DatasetError: A weight that is not positive.
+        ConfigError: A weight that is not positive.
     """
     name, separator, tail = spec.rpartition(":")
     if not separator or not re.fullmatch(r"[-+]?[0-9.]+", tail):
         return spec, 1.0
-    weight = float(tail)
+    try:
+        weight = float(tail)
+    except ValueError:
+        weight = 0.0
     if weight <= 0:
-        raise DatasetError(f"weight of {spec!r} is {tail}; it must be above 0")
+        raise ConfigError(f"weight of {spec!r} is {tail}; it must be a number above 0")
     return name, weight
 
 
 def _named_pairs(spec: str, data_root: Path) -> tuple[str, float, list[Pair]]:
     name, weight = split_weight(spec)
-    return name, weight, training_pairs(name, data_root)
+    return name, weight, _pairs_of(name, data_root)
+
+
+def _pairs_of(name: str, data_root: Path) -> list[Pair]:
+    """Pairs that may be trained on; a path that leads nowhere is no unknown name."""
+    is_path = "/" in name and dataset_named(name) is None
+    if is_path and not Path(name).is_dir() and not (data_root / name).is_dir():
+        raise DatasetError(f"no folder of pairs {name!r}, neither here nor in --data-root")
+    return training_pairs(name, data_root)
 
 
 def _folder_pairs(rainy: str, clean: str) -> tuple[str, float, list[Pair]]:
@@ -142,31 +157,51 @@ def _folder_pairs(rainy: str, clean: str) -> tuple[str, float, list[Pair]]:
         if not Path(folder).is_dir():
             raise DatasetError(f"--data: no folder {folder!r}")
         _refuse_test_set(Path(folder))
+        if not list_pictures(Path(folder)):
+            raise DatasetError(f"--data: no pictures in {folder!r}")
     return rainy, 1.0, match_pairs(Path(rainy), Path(clean))
 
 
-def _clean_pictures(name: str, data_root: Path) -> list[Path]:
+def _clean_pictures(name: str, data_root: Path) -> list[Clean]:
     """A folder of clean pictures, or the clean side of a training set."""
     folder = Path(name) if Path(name).is_dir() else data_root / name
     if folder.parent == data_root and folder.name in DATASETS:
-        return sorted({pair.clean for pair in training_pairs(folder.name, data_root)})
+        return _clean_sides(training_pairs(folder.name, data_root))
     if not folder.is_dir():
         raise DatasetError(f"no folder of clean pictures {name!r}, neither here nor in --data-root")
     _refuse_test_set(folder)
     pictures = list_pictures(folder)
     if not pictures:
-        raise DatasetError(f"no pictures in {str(folder)!r}")
-    return pictures
+        inside = ", ".join(repr(str(path)) for path in sorted(folder.iterdir()) if path.is_dir())
+        hint = f"itself; name one of {inside}" if inside else "to paint rain on"
+        raise DatasetError(f"--clean: no pictures in {str(folder)!r} {hint}")
+    return _clean_sides(_side_by_side(folder, pictures)) or [*pictures]
+
+
+def _clean_sides(pairs: Sequence[Pair]) -> list[Clean]:
+    """The clean pictures of pairs, each once and in the order of their files."""
+    halves: list[Clean] = [pair for pair in pairs if pair.rainy_half]
+    files = {pair.clean for pair in pairs if not pair.rainy_half}
+    return [*halves, *sorted(files)]
+
+
+def _side_by_side(folder: Path, pictures: Sequence[Path]) -> list[Pair]:
+    """The pairs in the halves of a folder's pictures; none where these are plain pictures."""
+    try:
+        pairs = find_pairs(folder)
+    except (DatasetError, ImageError):  # no layout of pairs; what is damaged is said later
+        return []
+    return [pair for pair in pairs if pair.rainy_half and pair.rainy in set(pictures)]
 
 
 def _refuse_test_set(folder: Path) -> None:
-    """A test set, or one side of it, by its name."""
-    for named in (folder.resolve(), folder.resolve().parent):
-        key = dataset_named(named)
-        if key is not None and DATASETS[key].split == "test":
-            raise DatasetError(
-                f"{str(folder)!r} is of the test set {key!r}: it is scored on, never trained on"
-            )
+    """A test set, or one side of it, by its name: the nearest known one, as in Rain800/train."""
+    names = (dataset_named(path) for path in (folder.resolve(), folder.resolve().parent))
+    key = next((name for name in names if name), None)
+    if key is not None and DATASETS[key].split == "test":
+        raise DatasetError(
+            f"{str(folder)!r} is of the test set {key!r}: it is scored on, never trained on"
+        )
 
 
 def _layer_source(
@@ -177,9 +212,16 @@ def _layer_source(
         return no_rain
     if what == "streaks":
         folder = Path(where) if Path(where).is_dir() else data_root / where
+        if not folder.is_dir():
+            raise DatasetError(
+                f"no folder of rain layers {where!r}, neither here nor in --data-root"
+            )
         return streak_layers(folder, cache)
     if what == "pairs":
-        return pair_layers(hold_out(training_pairs(where, data_root), held_out)[0], cache)
+        return pair_layers(hold_out(_pairs_of(where, data_root), held_out)[0], cache)
+    if kind not in RAIN_KINDS:
+        known = (*RAIN_KINDS, "dry", "streaks:FOLDER", "pairs:DATASET")
+        raise ConfigError(f"unknown kind of rain {kind!r}. {did_you_mean(kind, known)}")
     return made_layers(kind, seed)
 
 
@@ -193,7 +235,8 @@ def synthesize(clean_folder: Path, out: Path, rain: str, seed: int) -> int:
         seed: The same seed paints the same rain.
 
     Raises:
-        DatasetError: Nothing to paint on, an unknown kind, or pairs that are already there.
+        ConfigError: An unknown kind of rain.
+        DatasetError: Nothing to paint on, or pairs that are already there.
     """
     pictures = list_pictures(clean_folder)
     if not pictures:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from derain_cli.batch import BatchOptions, Result, Summary, plan_batch, run_batch, write_whole
+from derain_cli.batch import BatchOptions, Result, Summary, plan_batch, run_batch, write_result
 from derain_cli.batch.writing import target_digest
 from derain_cli.errors import ImageError, ResourceError
 from derain_cli.inference import Derainer
@@ -59,22 +59,22 @@ def test_a_file_that_appears_after_the_plan_is_not_replaced(
 def test_an_overwritten_link_leaves_the_file_it_pointed_to(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"old")
     (tmp_path / "link.png").symlink_to("precious")
-    write_whole(b"new", tmp_path / "link.png", overwrite=True)
+    write_result(b"new", tmp_path / "link.png", overwrite=True)
     assert (tmp_path / "precious").read_bytes() == b"old"
     assert (tmp_path / "link.png").read_bytes() == b"new"
 
 
 def test_results_are_as_readable_as_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
-    write_whole(b"x", tmp_path / "new", overwrite=False)
+    write_result(b"x", tmp_path / "new", overwrite=False)
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_name_that_is_too_long_fails_alone(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=os.strerror(errno.ENAMETOOLONG)):
-        write_whole(b"x", tmp_path / ("n" * 300), overwrite=False)
+        write_result(b"x", tmp_path / ("n" * 300), overwrite=False)
     longest = tmp_path / ("n" * 255)
-    write_whole(b"x", longest, overwrite=False)
+    write_result(b"x", longest, overwrite=False)
     assert longest.read_bytes() == b"x"
 
 

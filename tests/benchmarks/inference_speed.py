@@ -4,19 +4,27 @@ The plain network is the eager NCHW float32 module with its batch norms, given a
 engine is `Derainer`, given an 8-bit picture and giving one back. Each variant lives in a process of
 its own, because the engine also tunes how the process keeps its memory, and all take turns, so that
 a busy machine slows all alike. What counts is the ratio within one run, not the milliseconds.
+
+ONNX Runtime and OpenVINO run the exported network, batch norms folded, from picture to picture too.
+The package does not need them: `pip install onnx onnxscript onnxruntime openvino` for their lines.
 """
 
 import argparse
+import importlib.util
 import multiprocessing
 import statistics
+import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from derain_cli.inference import Derainer
+from derain_cli.inference import Derainer, fold_batch_norm
 from derain_cli.models import build_model, find_model
 
 VARIANTS: dict[str, tuple[dict[str, object], float]] = {
@@ -25,15 +33,21 @@ VARIANTS: dict[str, tuple[dict[str, object], float]] = {
     "compile": ({"compile": True}, 0.52),
     "bf16 compile": ({"precision": "bf16", "compile": True}, 0.35),
 }
+# Other programs' names and the packages that they need here.
+RUNTIMES = {
+    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
+    "openvino": ("openvino",),
+    "openvino bf16": ("openvino",),
+}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main() -> None:
     """Print the median time of each variant and its ratio to the plain network's."""
     arguments = parse_arguments()
-    chosen = {name: value for name, value in VARIANTS.items() if name in arguments.variants}
-    workers = {"plain": start(None, arguments)}
-    workers |= {name: start(options, arguments) for name, (options, _) in chosen.items()}
+    absent = [name for name in arguments.variants if not is_installed(name)]
+    chosen = ["plain", *(name for name in arguments.variants if name not in absent)]
+    workers = {name: start(name, arguments) for name in chosen}
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(arguments.rounds):
         for name, worker in workers.items():
@@ -41,7 +55,16 @@ def main() -> None:
             seconds[name].append(worker.recv())
     for worker in workers.values():
         worker.send(False)
+    for process in multiprocessing.active_children():
+        process.join()
     report(seconds, arguments)
+    for name in absent:
+        print(f"{name:13s} not installed")
+
+
+def is_installed(name: str) -> bool:
+    """Whether the packages that a variant needs are here."""
+    return all(importlib.util.find_spec(package) for package in RUNTIMES.get(name, ()))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,25 +75,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    names = [*VARIANTS, *RUNTIMES]
+    parser.add_argument("--variants", nargs="+", choices=names, default=names)
     return parser.parse_args()
 
 
-def start(options: dict[str, object] | None, arguments: argparse.Namespace) -> Connection:
+def start(name: str, arguments: argparse.Namespace) -> Connection:
     """A process that runs one variant once for each True it is sent, and tells the seconds."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    context.Process(target=work, args=(there, options, arguments), daemon=True).start()
+    context.Process(target=work, args=(there, name, arguments), daemon=True).start()
     here.recv()  # warm: kernels chosen, network compiled
     return here
 
 
-def work(
-    orders: Connection, options: dict[str, object] | None, arguments: argparse.Namespace
-) -> None:
+def work(orders: Connection, name: str, arguments: argparse.Namespace) -> None:
     """Runs in the process that `start` makes."""
     torch.set_num_threads(arguments.threads)
-    run, clock = variant(options, arguments), CLOCKS[arguments.clock]
+    run, clock = variant(name, arguments), CLOCKS[arguments.clock]
     for _ in range(3):
         run()
     orders.send(None)
@@ -80,24 +102,78 @@ def work(
         orders.send(clock() - began)
 
 
-def variant(
-    options: dict[str, object] | None, arguments: argparse.Namespace
-) -> Callable[[], object]:
-    """One picture through the plain network (no options) or through the engine."""
+def variant(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
+    """One picture through the plain network, through the engine, or through another program."""
     torch.manual_seed(0)
     model = build_model(arguments.model).eval()
     width, height = map(int, arguments.size.split("x"))
     rainy = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    if options is not None:
+    if name in VARIANTS:
+        options = VARIANTS[name][0]
         derainer = Derainer(model, find_model(arguments.model), name=arguments.model, **options)
         return lambda: derainer(rainy)
     tensor = (torch.from_numpy(rainy).float() / 255).permute(2, 0, 1)[None].contiguous()
+    if name in RUNTIMES:
+        return exported(name, fold_batch_norm(model), tensor, rainy, arguments.threads)
 
     def plain() -> None:
         with torch.inference_mode():
             model(tensor)
 
     return plain
+
+
+def exported(
+    name: str, network: nn.Module, example: Tensor, rainy: np.ndarray, threads: int
+) -> Callable[[], object]:
+    """One picture through another program; what it gives is checked against the network's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporters' own insides
+        make = with_onnx_runtime if name == "onnxruntime" else with_openvino
+        infer = make(network, example, threads, lower=name.endswith("bf16"))
+
+    def run() -> np.ndarray:
+        levels = np.ascontiguousarray(rainy.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+        derained = np.clip(infer(levels), 0, 1) * np.float32(255)
+        return np.rint(derained).astype(np.uint8)[0].transpose(1, 2, 0)
+
+    with torch.inference_mode():
+        wanted = network(example).clamp(0, 1).mul(255).round()[0].permute(1, 2, 0).numpy()
+    assert np.abs(run() - wanted).mean() < 1, f"{name} derains otherwise"
+    return run
+
+
+def with_onnx_runtime(
+    network: nn.Module, example: Tensor, threads: int, *, lower: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    """ONNX Runtime's CPU provider, float32."""
+    import onnxruntime
+
+    assert not lower, "its CPU provider has no bf16 convolutions"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        torch.onnx.export(network, (example,), path, dynamo=True, verbose=False)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = session.get_inputs()[0].name
+    return lambda levels: session.run(None, {feed: levels})[0]
+
+
+def with_openvino(
+    network: nn.Module, example: Tensor, threads: int, *, lower: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    """OpenVINO on the CPU; it takes bf16 by itself where it can, so float32 is asked for."""
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if lower else "f32",
+    }
+    program = torch.export.export(network, (example,))
+    compiled = openvino.compile_model(openvino.convert_model(program), "CPU", settings)
+    return lambda levels: compiled(levels)[0]
 
 
 def report(seconds: dict[str, list[float]], arguments: argparse.Namespace) -> None:

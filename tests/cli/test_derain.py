@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from derain_cli.cli.app import app
 from derain_cli.cli.derain import resume_command
+from derain_cli.images import Picture, write_image
 
 Run = Callable[..., Result]
 DOCUMENTED = (
@@ -264,6 +265,25 @@ def test_the_same_notice_is_told_once_and_counted(run: Run, tmp_path: Path) -> N
     assert told.count(notice) == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("deep.png", "16 bits per channel are reduced to 8: JPEG holds no more"),
+        ("opaque.png", "the alpha channel, opaque everywhere, is dropped: JPEG has none"),
+    ],
+)
+def test_what_the_format_loses_is_told(run: Run, tmp_path: Path, name: str, lost: str) -> None:
+    deep = np.random.default_rng(0).integers(0, 2**16, (8, 9, 3)).astype(np.uint16)
+    write_image(Picture(deep), tmp_path / "deep.png")
+    Image.new("RGBA", (9, 8), (1, 2, 3, 255)).save(tmp_path / "opaque.png")
+    picture = tmp_path / name
+    result = run(picture, "-o", tmp_path / "x.jpg", "--json")
+    assert f"{picture}: {lost}\n" in result.stderr
+    assert json.loads(result.stdout.splitlines()[0])["warnings"] == [lost]
+    assert lost in run(picture, "-o", "-", "-f", "jpg").stderr
+    assert run(picture, "-o", tmp_path / "x.png").stderr.count(lost) == 0
+
+
 def test_pictures_of_one_size_together_are_as_alone(
     run: Run, tmp_path: Path, make_picture: Callable[..., Path]
 ) -> None:
@@ -386,15 +406,33 @@ def test_ctrl_c_keeps_whole_files_and_says_how_to_go_on(
         pixels(path)
     told = stderr.decode()
     assert f"interrupted: {len(written)} of 100 done" in told
-    assert shlex.split(told.splitlines()[-1])[:3] == ["derain", "derain", "--skip-existing"]
     assert "Traceback" not in told
+    # What is told can be typed as it is: it does the rest.
+    command = shlex.split(told.splitlines()[-1])
+    assert command[:3] == ["derain", "--skip-existing", str(folder)]
+    child = derain_process(*command[1:])
+    stdout, stderr = child.communicate(timeout=120)
+    assert child.returncode == 0, stderr
+    assert len(list(dry.iterdir())) == 100
+    assert len(stdout.splitlines()) == 100 - len(written)
 
 
-def test_the_resume_command_does_not_repeat_itself() -> None:
-    once = resume_command(["a b.jpg", "-r"], overwrite=False)
-    assert once == "derain derain --skip-existing 'a b.jpg' -r"
-    assert resume_command(shlex.split(once)[1:], overwrite=False) == once
-    assert resume_command(["--", "-a.jpg"], overwrite=True) == "derain derain -- -a.jpg"
+@pytest.mark.parametrize(
+    ("typed", "overwrite", "told"),
+    [
+        (["a b.jpg", "-r"], False, "derain --skip-existing 'a b.jpg' -r"),
+        (["derain", "a.jpg"], False, "derain --skip-existing a.jpg"),
+        (["derain", "train"], False, "derain --skip-existing train"),
+        (["--skip-existing", "in"], False, "derain --skip-existing in"),
+        (["derain", "train", "--skip-existing"], False, "derain derain train --skip-existing"),
+        (["--overwrite", "--", "-a.jpg"], True, "derain --overwrite -- -a.jpg"),
+    ],
+)
+def test_the_resume_command_is_what_one_would_type(
+    typed: list[str], *, overwrite: bool, told: str
+) -> None:
+    assert resume_command(typed, overwrite=overwrite) == told
+    assert resume_command(shlex.split(told)[1:], overwrite=overwrite) == told
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`derain train` as it is typed: presets, dry runs, data, signals, curves, one line per error."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,9 +13,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from derain_cli.cli import finetune_real, search
 from derain_cli.cli.app import app
 from derain_cli.cli.train_view import RunView, duration
 from derain_cli.training.config import TrainConfig
+from derain_cli.training.finetune_config import FinetuneConfig
+from derain_cli.training.search_config import SearchConfig
 from derain_cli.training.trainer import Progress
 
 TINY = ["--model", "resnet", "--model-option", "channels=4", "--model-option", "blocks=1"]
@@ -98,7 +102,11 @@ def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
     ("words", "code", "message"),
     [
         (["--steps", "3"], 2, "no --out: name the folder of the run"),
-        (["--out", "x"], 4, "nothing to train on"),
+        (["--out", "x"], 2, "nothing to train on"),
+        (["--data", "a", "--out", "x"], 2, "--data takes two folders, RAINY and CLEAN"),
+        (["--out", "x", "--dataset", "a/b"], 4, "no folder of pairs 'a/b'"),
+        (["--out", "x", "--dataset", "a:1.2.3"], 2, "weight of 'a:1.2.3' is 1.2.3"),
+        (["--out", "x", "--rain", "heavy"], 2, "rain 'heavy' needs clean pictures"),
         (["--out", "x", "--dataset", "rain100l"], 4, "is a test set"),
         (["--out", "x", "--dataset", "rain10h"], 4, "unknown data set 'rain10h'. Did you mean"),
         (["--out", "x", "--data", "a", "b"], 4, "--data: no folder 'a'"),
@@ -139,6 +147,33 @@ def test_contrastive_prior_without_its_network_stops_with_the_way_out(folders, t
     assert done.exit_code == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "config", "hidden"),
+    [
+        ("train", TrainConfig(), set()),
+        ("search", SearchConfig(), search.HIDDEN),
+        ("finetune-real", FinetuneConfig(), finetune_real.HIDDEN),
+    ],
+)
+def test_help_shows_every_option_with_its_default(command, config, hidden):
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "400", "TERM": "dumb"})
+    lines = [line for line in result.stdout.splitlines() if line[:1] == "│" and " --" in line]
+    shown = {line.split("--")[1].split()[0].rstrip(","): line for line in lines}
+    for field in (field for field in dataclasses.fields(config) if field.name not in hidden):
+        assert "[default: " in shown[flag_of(field)], field.name
+        assert "\\[" not in shown[flag_of(field)]
+    root = "[default: $DERAIN_DATA, else ~/.cache/derain/datasets]"
+    assert root in shown["data-root"]
+    assert "cuda[:N]" in shown["device"]
+    assert "[:WEIGHT]" in shown["dataset"]
+    assert "[default: 0.9 0.999]" in shown["betas"]
+    assert f"[default: {'no' if command == 'finetune-real' else 'yes'}]" in shown["flip"]
+
+
+def flag_of(field) -> str:
+    return field.name.replace("_", "-")
+
+
 def test_curves_of_runs_are_drawn(folders, tmp_path):
     runs = [tmp_path / name for name in ("first", "second")]
     for run in runs:
@@ -176,6 +211,7 @@ def test_a_signal_saves_and_says_how_to_go_on(folders, tmp_path, derain_process,
     assert child.returncode == 130
     assert stdout == b""
     assert f"go on with: --out {out} --resume" in stderr.decode()
+    assert "% for data" in stderr.decode()
     assert "Traceback" not in stderr.decode()
 
 
@@ -185,6 +221,7 @@ def test_resume_needs_only_the_folder(folders, tmp_path):
     stopped = train(*words, "--out", out)
     assert stopped.exit_code == 0
     assert "time is up at step" in stopped.stderr
+    assert "% for data" in stopped.stderr
     step = int(stopped.stderr.split("at step ")[1].split(";")[0])
     again = train("--out", out, "--resume", "--max-time", "0.002")
     assert int(again.stderr.split("at step ")[1].split(";")[0]) > step
@@ -207,6 +244,7 @@ def test_torchrun_trains_one_model_in_two_processes(folders, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(out)]
     assert (out / "best.safetensors").exists()
+    assert "Warning" not in done.stderr
 
 
 def progress(step, **changes):

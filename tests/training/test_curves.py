@@ -27,10 +27,30 @@ def test_runs_share_one_picture_that_needs_nothing_else(tmp_path):
     text = (tmp_path / "deep" / "curves.svg").read_text()
     root = ET.fromstring(text)
     words = [node.text for node in root.iter(f"{SVG}text")]
-    assert "a<b (best 31.50 dB)" in words
-    assert "lone (best 25.00 dB)" in words
+    assert "a<b (best 31.50 dB, step 199)" in words
+    assert "lone (best 25.00 dB, step 50)" in words
+    assert words.count("steps") == 2
     assert "href" not in text
-    assert len(list(root.iter(f"{SVG}circle"))) == 1
+    assert len(list(root.iter(f"{SVG}circle"))) == 3
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    runs = [tmp_path / parent / "run" for parent in ("first", "second")]
+    for run in runs:
+        run.parent.mkdir()
+        run_of(run, [{"step": 1, "loss": 0.5}])
+    plot_runs(runs, tmp_path / "curves.svg")
+    words = [node.text for node in ET.parse(tmp_path / "curves.svg").iter(f"{SVG}text")]
+    assert {str(run) for run in runs} < set(words)
+
+
+def test_steps_are_whole_numbers_and_nothing_leaves_the_picture():
+    root = ET.fromstring(draw([Curve("run", [(1, 20.0), (2, 20.0)], [(1, 0.5)])]))
+    words = [node.text for node in root.iter(f"{SVG}text")]
+    assert [word for word in words if word in ("0", "1", "2", "0.5", "1.5")][:3] == ["0", "1", "2"]
+    height = float(root.get("height"))
+    assert all(0 < float(node.get("y")) < height for node in root.iter(f"{SVG}text"))
+    assert all(0 < float(node.get("cy")) < height for node in root.iter(f"{SVG}circle"))
 
 
 def test_a_higher_psnr_is_drawn_higher():

@@ -16,14 +16,14 @@ DATA = Path(
     os.environ.get("DERAIN_DATA", str(Path(__file__).parents[3] / "shared" / "data"))
 ).resolve()
 STEPS = {
-    "hcn": 16,
+    "hcn": 40,
     "moss": 240,
     "rdmc": 200,
     "menet": 200,
     "menet-deep": 200,
     "resnet": 60,
     "unet": 80,
-    "swinir": 16,
+    "swinir": 40,
 }
 
 
@@ -33,7 +33,7 @@ STEPS = {
 def test_quick_preset_improves_whole_pictures(model, tmp_path):
     data = {"dataset": ("rain200h_sample",), "data_root": str(DATA), "held_out": 3}
     steps = STEPS[model]
-    cut = {"steps": steps, "validate_every": steps // 4, "warmup": 4, "device": "cpu"}
+    cut = {"steps": steps, "validate_every": steps // 2, "warmup": 4, "device": "cpu"}
     values = preset_values(model, "quick", data)
     config = TrainConfig(**({"model": model} | values | data | cut))
     rainy_psnr = np.mean(
@@ -41,6 +41,6 @@ def test_quick_preset_improves_whole_pictures(model, tmp_path):
     )
     scores = []
     train(config, tmp_path / "run", report=lambda p: scores.append(p.psnr) if p.psnr else None)
-    assert len(scores) == 4
+    assert len(scores) == 2
     assert scores[-1] > rainy_psnr + 2
-    assert max(scores[1:]) > scores[0]
+    assert scores[1] > scores[0]

@@ -40,7 +40,9 @@ def run_two(folder: Path, configs: dict) -> None:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
         settings = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": 1, **place}
         environment = os.environ | {name: str(value) for name, value in settings.items()}
-        command = [sys.executable, "-c", CHILD, *paths]
+        # What torch deprecates would otherwise be a warning in every user's log.
+        strict = ["-W", "error::FutureWarning", "-W", "error::DeprecationWarning:derain_cli"]
+        command = [sys.executable, *strict, "-c", CHILD, *paths]
         children.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
     for child in children:
         _, errors = child.communicate(timeout=300)

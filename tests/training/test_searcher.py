@@ -245,6 +245,12 @@ def run_two(paths: list[Path]) -> None:
             child.kill()
 
 
+def mean_gradient(run: Path) -> torch.Tensor:
+    """Adam's moving average of the alphas' gradient after the last step."""
+    state = torch.load(run / "state.pt", weights_only=True)["recipe"]["alpha_optimizer"]["state"]
+    return state[0]["exp_avg"]
+
+
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(pairs, tmp_path):
     short = {"steps": 4, "save_every": 0, "loss": ("mse:1",), "threads": 1}
@@ -260,11 +266,10 @@ def test_two_processes_find_what_one_finds(pairs, tmp_path):
     run_two(paths)
     for name, config in configs.items():
         alone = search(config, tmp_path / f"{name}-alone", candidates=1)
-        together = torch.load(tmp_path / name / "state.pt", weights_only=True)["recipe"]["model"]
-        # Four steps of Adam move an alpha by 0.08; sums in another order, by 1e-3 of that.
-        torch.testing.assert_close(
-            together["alphas"], torch.tensor(alone.found.alphas), rtol=1e-2, atol=2e-4
-        )
+        # The alphas' mean gradient, not the alphas: Adam divides small gradients by themselves,
+        # and has done so with the weights' for three steps: 1 % here. A lost share would be half.
+        mine, theirs = (mean_gradient(tmp_path / run) for run in (f"{name}-alone", name))
+        assert (theirs - mine).abs().max() < 0.03 * mine.abs().max()
         assert read_connections(tmp_path / name / "connections.toml") == alone.found.edges
         found = json.loads((tmp_path / name / "candidates.json").read_text())["candidates"]
         scores = [candidate.psnr for candidate in alone.candidates]

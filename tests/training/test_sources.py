@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from derain_cli.datasets import Pair, find_pairs, read_pair, read_pixels
-from derain_cli.errors import DatasetError
+from derain_cli.errors import ConfigError, DatasetError
 from derain_cli.training.sources import (
     BACKGROUND_SIDE,
     PairSource,
@@ -99,18 +99,39 @@ def test_training_on_a_test_set_is_refused(tmp_path):
             sources_of(tmp_path, **changes)
 
 
+def test_training_half_of_a_set_with_both_halves_is_not_refused(tmp_path):
+    """`Rain800` alone is the test set; a `train` folder in it is not."""
+    for index in range(4):
+        for side in ("rain", "norain"):
+            picture(tmp_path / "Rain800/train" / side / f"{index}.png", seed=index)
+            picture(tmp_path / "Rain800/test" / side / f"{index}.png", seed=index)
+    for part in ("train", "test"):
+        sides = tuple(str(tmp_path / "Rain800" / part / side) for side in ("rain", "norain"))
+        changes = {"dataset": [], "clean": [sides[1]], "rain": ["dry"], "data": sides}
+        if part == "train":
+            assert len(sources_of(tmp_path, **changes)) == 2
+            continue
+        with pytest.raises(DatasetError, match="never trained on"):
+            sources_of(tmp_path, **changes)
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "error", "message"),
     [
-        ({"dataset": [], "clean": [], "rain": []}, "nothing to train on"),
-        ({"rain": []}, "clean pictures 'dry' need rain"),
-        ({"clean": []}, "needs clean pictures"),
-        ({"rain": ["hevy"]}, "Did you mean 'heavy'"),
-        ({"rain": ["heavy:-1"]}, "above 0"),
+        ({"dataset": [], "clean": [], "rain": []}, ConfigError, "nothing to train on"),
+        ({"rain": []}, ConfigError, "clean pictures 'dry' need rain"),
+        ({"clean": []}, ConfigError, "needs clean pictures"),
+        ({"rain": ["hevy"]}, ConfigError, "Did you mean 'heavy'.*dry.*pairs:DATASET"),
+        ({"rain": ["heavy:-1"]}, ConfigError, "of 'heavy:-1' is -1; it must be a number above 0"),
+        ({"rain": ["heavy:1.2.3"]}, ConfigError, r"is 1\.2\.3; it must be a number above 0"),
+        ({"rain": ["streaks:none"]}, DatasetError, "no folder of rain layers 'none'"),
+        ({"rain": ["pairs:none"]}, DatasetError, "no folder of pairs .*none', neither here nor"),
+        ({"dataset": ["none"]}, DatasetError, "no folder of pairs .*none', neither here nor"),
+        ({"clean": ["train"]}, DatasetError, "no pictures in .*train' itself; .*train/clean'"),
     ],
 )
-def test_wrong_sources_are_named(tmp_path, changes, message):
-    with pytest.raises(DatasetError, match=message):
+def test_wrong_sources_are_named(tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
         sources_of(tmp_path, **changes)
 
 
@@ -142,6 +163,9 @@ def test_two_folders_are_pairs_by_name(tmp_path):
     picture(tmp_path / "a" / "9.png")
     with pytest.raises(DatasetError, match=r"9\.png"):
         sources_of(tmp_path, dataset=[], clean=[], rain=[], data=folders)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"--data: no pictures in .*empty'"):
+        sources_of(tmp_path, data=(folders[0], str(tmp_path / "empty")))
     with pytest.raises(DatasetError, match="--data: no folder"):
         sources_of(tmp_path, data=(folders[0], str(tmp_path / "c")))
 
@@ -220,3 +244,63 @@ def test_pictures_are_looked_at_before_training(tmp_path):
     (tmp_path / "train/rainy/3.png").write_bytes(b"no picture")
     with pytest.raises(DatasetError, match=r"cannot read .*3\.png"):
         pairs.check(16)
+
+
+def side_by_side(folder: Path, count: int = 6, side: int = 140) -> dict[str, np.ndarray]:
+    """Pictures whose left half is rainy; their clean halves by name."""
+    folder.mkdir(parents=True)
+    clean = {}
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        coarse = Image.fromarray(rng.integers(20, 150, (5, 6, 3), np.uint8))
+        half = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
+        rainy = half + rng.integers(20, 60, (side, side, 1), np.uint8)
+        clean[f"{index}.png"] = half
+        Image.fromarray(np.hstack([rainy, half])).save(folder / f"{index}.png")
+    return clean
+
+
+@pytest.mark.parametrize("backgrounds", [0, 5])
+@pytest.mark.parametrize("name", ["rain800_train", "Rain800/train", "mine"])
+def test_rain_falls_on_the_clean_halves_of_pairs_side_by_side(tmp_path, name, backgrounds):
+    halves = side_by_side(tmp_path / name)
+    options = {"dataset": [], "rain": ["dry"], "data_root": tmp_path, "held_out": 2, "seed": 3}
+    for clean in (name, str(tmp_path / name)):
+        (source,) = build_sources(clean=[clean], backgrounds=backgrounds, **options)
+        source.check(64)
+        held = [picture for _, picture in source.validation()]
+        assert len(held) == 1  # half of the two that are kept out, as of any clean pictures
+        for whole in (*held, source.whole(np.random.default_rng(0))):
+            assert any(np.array_equal(whole, half) for half in halves.values())
+        for seed in range(5):
+            crop = source.sample(64, np.random.default_rng(seed))[1]
+            assert any(is_inside(crop, half) for half in halves.values())
+        with pytest.raises(DatasetError, match=r"is 140x140, smaller than|are 128x128 patches"):
+            source.check(141)
+
+
+def is_inside(crop: np.ndarray, picture: np.ndarray) -> bool:
+    height, width = crop.shape[:2]
+    corners = (picture[: 1 - height or None, : 1 - width or None] == crop[0, 0]).all(axis=2)
+    return any(
+        np.array_equal(picture[y : y + height, x : x + width], crop)
+        for y, x in np.argwhere(corners)
+    )
+
+
+def test_an_odd_picture_has_no_halves_and_is_named_before_training(tmp_path):
+    side_by_side(tmp_path / "mine", count=9)
+    picture(tmp_path / "mine" / "5.png", (281, 140))
+    options = {"dataset": [], "rain": ["dry"], "data_root": tmp_path, "held_out": 2, "seed": 3}
+    (source,) = build_sources(clean=["mine"], **options)
+    with pytest.raises(DatasetError, match=r"5\.png' is 281 pixels wide: no two halves"):
+        source.check(64)
+
+
+def test_plain_pictures_stay_whole(tmp_path):
+    for index in range(6):
+        picture(tmp_path / "photos" / f"{index}.png", (80, 40), index)
+    options = {"dataset": [], "rain": ["dry"], "data_root": tmp_path, "held_out": 2, "seed": 3}
+    (source,) = build_sources(clean=["photos"], **options)
+    assert all(isinstance(path, Path) for path in (*source.training, *source.held_out))
+    assert source.validation()[0][1].shape == (40, 80, 3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import operator
 import signal
 import subprocess
 import sys
@@ -11,14 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from derain_cli.checkpoints import load_model
+from derain_cli.checkpoints import load_model, save_checkpoint
 from derain_cli.errors import ConfigError, DatasetError, TrainingError
-from derain_cli.models import MODELS
+from derain_cli.models import MODELS, build_model
 from derain_cli.training import recipes
 from derain_cli.training.config import TrainConfig
+from derain_cli.training.finetune_config import FinetuneConfig
+from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.supervised import Supervised
+from derain_cli.training.search_config import SearchConfig
 from derain_cli.training.trainer import train
 
+SMALL = {
+    "resnet": ("channels=4", "blocks=1"),
+    "moss": ("widths=[4,4,4]", "blocks=1", "downsamplings=1", "memory_items=4"),
+    "rdmc-supernet": ("widths=[2,2,2,2,2]", "dilations=[1]", "stages=1"),
+}
 VARIANTS = {
     "plain": ("resnet", {"loss": ("l1:1",), "freeze_norm_from": 1.0}),
     "frozen": ("rdmc", {"freeze_norm_from": 0.5, "final_crop": 48, "final_from": 0.7}),
@@ -30,11 +39,66 @@ if "hcn" in MODELS:
     VARIANTS["collaborative"] = ("hcn", {"recipe": "collaborative", "crop": 48})
 
 
-@pytest.fixture(params=list(VARIANTS))
-def variant(request, tiny_config):
+# Recipes with configs of their own; four steps an epoch, so that 6 and 8 are in and between epochs.
+OTHERS = {
+    "online_update": (
+        FinetuneConfig,
+        "resnet",
+        {"epoch_steps": 4, "kl_weight": 8.0, "flip": False},
+    ),
+    "self_training": (FinetuneConfig, "moss", {"epoch_steps": 4, "warmup_epochs": 1, "ema": 0.9}),
+    "connection_search": (SearchConfig, "rdmc-supernet", {"alpha_lr": 0.02, "second_order": True}),
+}
+
+
+@pytest.fixture(params=[*VARIANTS, *OTHERS])
+def variant(request, tiny_config, pairs, tmp_path):
     """A config of each recipe, and of what must survive a resume."""
-    model, changes = VARIANTS[request.param]
-    return tiny_config(model, **changes)
+    if request.param in VARIANTS:
+        model, changes = VARIANTS[request.param]
+        return tiny_config(model, **changes)
+    kind, model, changes = OTHERS[request.param]
+    shared = dataclasses.asdict(tiny_config("resnet", recipe=request.param))
+    changes = shared | {"model": model, "model_option": SMALL[model]} | changes
+    if kind is FinetuneConfig:
+        changes["real"] = str(pairs / "rainy")
+    if request.param == "online_update":
+        changes["weights"] = str(tmp_path / "before.safetensors")
+        before = build_model(model, kind(**changes).model_options())
+        save_checkpoint(Path(changes["weights"]), before, model, {})
+    return kind(**changes)
+
+
+def test_every_recipe_has_a_variant():
+    with_own_config = {kind for kind in RECIPES if kind in OTHERS}
+    plain = {changes.get("recipe", "supervised") for _, changes in VARIANTS.values()}
+    assert with_own_config | plain == set(RECIPES)
+
+
+@pytest.fixture
+def assert_same_state(assert_same_run):
+    """Compares two runs to the bit: also optimizers, averages, alphas, epochs."""
+
+    def compare(first, second):
+        assert_same_run(first, second)
+        states = [torch.load(path / "state.pt", weights_only=True) for path in (first, second)]
+        one, other = (dict(leaves(state["recipe"])) for state in states)
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+            assert same(value, other[name]), name
+
+    return compare
+
+
+def leaves(value, name=""):
+    """Everything in nested dictionaries and lists, with where it is."""
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from leaves(item, f"{name}/{key}")
+    else:
+        yield name, value
 
 
 def test_it_learns_and_leaves_a_whole_run_folder(tiny_config, tmp_path, lines_of):
@@ -60,34 +124,35 @@ def test_it_learns_and_leaves_a_whole_run_folder(tiny_config, tmp_path, lines_of
     assert float(metadata["validation_psnr"]) == pytest.approx(result.best_psnr, abs=0.001)
 
 
-def test_six_steps_resume_three_equal_nine_to_the_bit(variant, tmp_path, assert_same_run):
+def test_six_steps_resume_three_equal_nine_to_the_bit(variant, tmp_path, assert_same_state):
     train(variant, tmp_path / "nine")
     stop_after = iter([False] * 5 + [True])
     stopped = train(variant, tmp_path / "two", should_stop=lambda: next(stop_after))
     assert (stopped.step, stopped.finished) == (6, False)
     assert train(variant, tmp_path / "two", resume=True).finished
-    assert_same_run(tmp_path / "nine", tmp_path / "two")
+    assert_same_state(tmp_path / "nine", tmp_path / "two")
 
 
 RUN_CHILD = """
 import sys, time
+from importlib import import_module
 from pathlib import Path
-from derain_cli.training.config import TrainConfig
 from derain_cli.training.trainer import train
-for config, out in zip(sys.argv[1::2], sys.argv[2::2]):
-    def stall(progress):
-        if progress.step == 8:  # two steps past the last save
-            print("stalled", flush=True)
-            time.sleep(60)
-    train(TrainConfig.read(Path(config)), Path(out), report=stall)
+module, name, config, out = sys.argv[1:]
+def stall(progress):
+    if progress.step == 8:  # two steps past the last save
+        print("stalled", flush=True)
+        time.sleep(60)
+train(getattr(import_module(module), name).read(Path(config)), Path(out), report=stall)
 """
 
 
 def killed_between_saves(config: TrainConfig, folder: Path) -> Path:
     """A run that was killed at step 8, its last save being of step 6."""
     (folder / "given.json").write_text(config.to_json())
-    out = folder / "killed"
-    command = [sys.executable, "-c", RUN_CHILD, str(folder / "given.json"), str(out)]
+    out, kind = folder / "killed", type(config)
+    words = [kind.__module__, kind.__name__, str(folder / "given.json"), str(out)]
+    command = [sys.executable, "-c", RUN_CHILD, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         assert child.stdout
         assert child.stdout.readline() == b"stalled\n"
@@ -105,11 +170,12 @@ def test_killed_run_resumes_to_the_same_bits(tiny_config, tmp_path, assert_same_
 
 
 @pytest.mark.slow
-def test_every_recipe_survives_a_kill(variant, tmp_path, assert_same_run):
+def test_every_recipe_survives_a_kill(variant, tmp_path, assert_same_state):
     train(variant, tmp_path / "whole")
     out = killed_between_saves(variant, tmp_path)
+    assert torch.load(out / "state.pt", weights_only=True)["run"]["step"] == 6
     train(variant, out, resume=True)
-    assert_same_run(tmp_path / "whole", out)
+    assert_same_state(tmp_path / "whole", out)
 
 
 def test_metrics_of_steps_that_were_lost_are_written_once(tiny_config, tmp_path, lines_of):

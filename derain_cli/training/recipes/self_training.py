@@ -224,4 +224,4 @@ def _part_of(source: Source, share: float, seed: int) -> Source:
     count = max(1, round(share * len(source.training)))
     order = np.random.default_rng([seed, len(source.training)]).permutation(len(source.training))
     kept = [source.training[index] for index in sorted(order[:count])]
-    return replace(source, training=kept)  # type: ignore[arg-type]
+    return replace(source, training=kept)
