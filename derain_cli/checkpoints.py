@@ -230,6 +230,8 @@ def _unknown(name: str) -> str:
         return f"network {name!r} has no weights here: train some, then name the run's folder"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return f"no run folder {name!r}; a repository of the Hub is named 'hf:{name}'"
+    if len(path.parts) > 1:
+        return f"no checkpoint or run folder {name!r}"
     names = {entry.name for entry in list_weights()}
     defaults = {entry.model for entry in list_weights() if entry.default}
     return f"unknown model {name!r}. {did_you_mean(name, names | defaults)}"

@@ -140,7 +140,7 @@ def path_of(name: Name) -> None:
 @app.command("pull")
 def pull(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Weights, networks, or hf:org/repo[@revision].")
+        list[str] | None, typer.Argument(help=r"Weights, networks, or hf:org/repo\[@revision].")
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All weights that can be named.")

@@ -155,10 +155,19 @@ def build_model(name: str, config: Mapping[str, Any] | None = None) -> nn.Module
         >>> sum(p.numel() for p in build_model("rdmc").parameters())
         247587
     """
-    entry = find_model(name)
+    entry, given = find_model(name), config or {}
+    known = [field.name for field in dataclasses.fields(entry.config)]
+    for option in given:
+        if option not in known:
+            hint = did_you_mean(option, known)
+            raise ConfigError(f"model {name!r} has no option {option!r}. {hint}")
     try:
-        return entry.build(entry.config(**(config or {})))
-    except (TypeError, ValueError) as error:
+        return entry.build(entry.config(**given))
+    except TypeError as error:
+        told = ", ".join(f"{option}={value!r}" for option, value in given.items())
+        reason = f"a value of {told} is of the wrong kind ({error})"
+        raise ConfigError(f"config of model {name!r}: {reason}") from error
+    except ValueError as error:
         raise ConfigError(f"config of model {name!r}: {error}") from error
 
 
