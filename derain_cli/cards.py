@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from derain_cli.checkpoints import read_metadata
+from derain_cli.checkpoints import read_metadata, resolve_weights
 from derain_cli.comparison import COLUMNS, INPUT
 from derain_cli.errors import CheckpointError, UsageError
 from derain_cli.hub import HubFile
@@ -88,7 +88,7 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
     config = _config_of(checkpoint, metadata)
     facts: dict[str, Any] = {
         "data": describe_data(config),
-        "command": training_command(config),
+        "command": " && ".join(_commands(config, "RUN")),
         "steps": int(metadata["step"]),
         "seed": config.seed,
         "validation": _validation(checkpoint.parent, metadata),
@@ -129,7 +129,7 @@ def describe_data(config: TrainConfig) -> str:
         names.append(" and ".join(config.data))
     told = [f"pairs of {', '.join(names)}"] if names else []
     if isinstance(config, FinetuneConfig):
-        told.append(f"photos of {config.real} without a truth")
+        told.append(f"photos of {without_path(config.real)} without a truth")
     if config.clean:
         rain = ", ".join(re.sub(r":[\d.]+$", "", kind) for kind in config.rain)
         told.append(f"clean pictures of {', '.join(config.clean)} under {rain} rain")
@@ -139,7 +139,8 @@ def describe_data(config: TrainConfig) -> str:
 def training_command(config: TrainConfig, out: str = "RUN") -> str:
     """The command line that trains these weights again.
 
-    What has its default is left out, and so is what changes no number: folders, threads, pauses.
+    What has its default is left out, and so is what changes no number: threads, pauses, the folder
+    of the data sets. Of a folder somewhere else only the name is said.
 
     Example:
         >>> training_command(TrainConfig(dataset=("rain100l_train",), steps=9, flip=False))
@@ -154,12 +155,26 @@ def training_command(config: TrainConfig, out: str = "RUN") -> str:
     return shlex.join([*words, "--out", out])
 
 
+def _commands(config: TrainConfig, out: str, depth: int = 0) -> list[str]:
+    """The command lines that train these weights, those of the run they began with first."""
+    if not config.weights or not Path(config.weights).exists():
+        return [training_command(config, out)]  # from nothing, or from weights that have a name
+    base = f"BASE{depth or ''}"
+    checkpoint = resolve_weights(config.weights)
+    metadata = read_metadata(checkpoint)
+    known = "config" in metadata
+    first = _commands(_config_of(checkpoint, metadata), base, depth + 1) if known else []
+    return [*first, training_command(dataclasses.replace(config, weights=base), out)]
+
+
 def _begin_command(config: TrainConfig) -> tuple[list[str], frozenset[str], frozenset[str]]:
     """(first words of a run's command, fields that they say, fields to state in any case)."""
     if isinstance(config, FinetuneConfig):
         method = config.recipe.replace("_", "-")
         words = ["derain", "finetune-real", "--method", method, "--model"]
-        words += [config.weights] if config.weights else [config.model, "--from-scratch"]
+        words += (
+            [without_path(config.weights)] if config.weights else [config.model, "--from-scratch"]
+        )
         # What a method publishes is a default of the command; a network comes with its options.
         published = {*METHODS[config.recipe], "steps", "seed"} - {"epochs"}
         network = {"model_option"} if config.weights else set()
@@ -174,9 +189,19 @@ def _option(name: str, value: Any, pair: bool) -> list[str]:  # noqa: ANN401 (an
     if isinstance(value, bool):
         return [flag(name) if value else flag(f"no_{name}")]
     if pair:
-        return [flag(name), *map(str, value)]
+        return [flag(name), *(without_path(str(item)) for item in value)]
     values = value if isinstance(value, tuple) else (value,)
-    return [word for item in values for word in (flag(name), str(item))]
+    return [word for item in values for word in (flag(name), without_path(str(item)))]
+
+
+def without_path(value: str) -> str:
+    """A path's last part; anything else as it is. Weights travel, their machine's folders do not.
+
+    Example:
+        >>> without_path("/home/me/photos"), without_path("streaks:streaks:1.2")
+        ('photos', 'streaks:streaks:1.2')
+    """
+    return Path(value).name if Path(value).is_absolute() else value
 
 
 def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:

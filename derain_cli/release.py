@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from derain_cli import hub
-from derain_cli.cards import model_card, training_facts
+from derain_cli.cards import model_card, training_facts, without_path
 from derain_cli.checkpoints import (
     WeightsEntry,
     list_weights,
@@ -160,8 +160,17 @@ def released_bytes(source: Path, *, half: bool = False) -> bytes:
         metadata = dict(file.metadata())
         tensors = {key: _released(key, file.get_tensor(key), half) for key in file.keys()}  # noqa: SIM118
     if "config" in metadata:
-        metadata["config"] = json.dumps(json.loads(metadata["config"]) | {"data_root": ""})
+        metadata["config"] = json.dumps(_without_paths(json.loads(metadata["config"])))
     return _in_order(save(tensors, metadata))
+
+
+def _without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    def plain(value: Any) -> Any:  # noqa: ANN401 (any field's value)
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return without_path(value) if isinstance(value, str) else value
+
+    return {name: plain(value) for name, value in config.items()} | {"data_root": ""}
 
 
 def _in_order(content: bytes) -> bytes:

@@ -159,6 +159,18 @@ def test_facts_of_a_run(run_folder):
     assert (facts["data"], facts["commit"]) == ("pairs of rain100l_train", "abc")
 
 
+def test_the_command_begins_with_that_of_the_run_it_started_from(run_folder, tmp_path):
+    base = run_folder / "best.safetensors"
+    config = TrainConfig(weights=str(base), clean=("/somewhere/mine",), rain=("dry",), steps=3)
+    model = build_model("rdmc", {"widths": [2, 2, 2, 2, 2], "stages": 1})
+    about = {"config": config.to_json(), "step": "3", "seconds": "1"}
+    save_checkpoint(tmp_path / "later.safetensors", model, "rdmc", about)
+    first, then = training_facts(tmp_path / "later.safetensors")["command"].split(" && ")
+    assert first.endswith("--steps 40 --seed 2 --out BASE")
+    assert "--weights BASE --clean mine --rain dry" in then
+    assert str(tmp_path) not in first + then
+
+
 def test_a_checkpoint_that_was_not_trained_here_has_no_facts(tiny_checkpoint):
     assert training_facts(tiny_checkpoint) == {}
 

@@ -95,7 +95,7 @@ def test_entries_say_what_tiling_needs(network):
 def test_unknown_names_and_fields_are_named():
     with pytest.raises(UsageError, match="unknown model 'hcm'"):
         build_model("hcm")
-    with pytest.raises(ConfigError, match="no option 'stagez'. Did you mean 'stages'"):
+    with pytest.raises(ConfigError, match=r"no option 'stagez'\. Did you mean 'stages'"):
         build_model("rdmc", {"stagez": 3})
     with pytest.raises(ConfigError, match="a value of stages='no' is of the wrong kind"):
         build_model("rdmc", {"stages": "no"})
