@@ -236,12 +236,17 @@ class AdaptingRecipe:
             if min(pixels.shape[:2]) >= PATCH:
                 scores.append(niqe(pixels))
             if keep:
-                self.truth.write(photo, epoch, derained)
+                self.truth.write(photo, epoch, self._derained_again(derainer, derained))
             self._save_image(photo, epoch, pixels)
         scores = [score for score in scores if math.isfinite(score)]
         mean_score = float(np.mean(scores)) if scores else None
         energy, change = float(np.mean(energies)), float(np.mean(changes))
         return EpochReport(epoch, change, energy, mean_score, self._psnr(derainer))
+
+    def _derained_again(self, derainer: Derainer, derained: Planes) -> Planes:
+        for _ in range(self.config.pseudo_passes - 1):
+            derained = derain_whole(derainer, derained)
+        return derained
 
     def _derainer(self) -> Derainer:
         device = str(next(self.model.parameters()).device)

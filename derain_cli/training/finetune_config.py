@@ -53,6 +53,9 @@ class FinetuneConfig(TrainConfig):
     pseudo_truth: str = option(
         "online", "online (renewed after each epoch) or frozen (the first network's)."
     )
+    pseudo_passes: int = option(
+        1, "Times the network goes over a photo for its pseudo-truth or -label (papers: 1)."
+    )
     # Measured: softmaxed residuals are so even that at 1e-4 the term's gradient is 1e-5 of the
     # content term's; the released code's form has the strength that 8 gives here.
     kl_weight: float = option(
@@ -63,6 +66,9 @@ class FinetuneConfig(TrainConfig):
     warmup_epochs: int = option(10, "Epochs of self-training on labelled pairs alone.")
     labelled_weight: float = option(10.0, "lambda_1 of eq. 12: labelled pairs.")
     noisy_weight: float = option(1.0, "lambda_2 of eq. 12: noisy pictures with pseudo-labels.")
+    alpha: tuple[float, ...] = option(
+        (0.5, 1.1), "Range of alpha of eq. 9: how strong the rain added is.", pair=True
+    )
     tv_weight: float = option(0.001, "lambda_3 of eq. 12: total variation.")
     without: tuple[str, ...] = option(
         (), "memory, self-training, tv or skip-connection: ablations of Table 4; repeatable."
@@ -80,6 +86,9 @@ class FinetuneConfig(TrainConfig):
             *("labelled_weight", "noisy_weight", "tv_weight"),
         ):
             self._require(name, getattr(self, name) >= 0, "0 or above")
+        self._require("pseudo_passes", self.pseudo_passes >= 1, "1 or above")
+        rising = len(self.alpha) == 2 and 0 <= self.alpha[0] <= self.alpha[1]
+        self._require("alpha", rising, "two numbers from 0 up, the smaller one first")
         self._require("labelled", 0 < self.labelled <= 1, "above 0, to 1")
         self._require_one_of("recipe", tuple(METHODS))
         self._require_one_of("pseudo_truth", ("online", "frozen"))

@@ -69,6 +69,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--lr", type=float, default=1e-5)
     parser.add_argument("--kl-weight", type=float, default=8.0)
+    parser.add_argument("--pseudo-passes", type=int, default=1)
+    parser.add_argument("--pseudo-truth", default="online")
     parser.add_argument("--crop", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -83,6 +85,7 @@ def _config(arguments: argparse.Namespace) -> FinetuneConfig:
         if not (folder / path.name).exists():
             (folder / path.name).symlink_to(path.resolve())
     same = ("epochs", "lr", "kl_weight", "crop", "batch_size", "seed")
+    same += ("pseudo_passes", "pseudo_truth")
     given = {name: getattr(arguments, name) for name in same} | {"device": "cpu", "held_out": 10}
     given |= {"dataset": ("rain100l_train",), "data_root": str(arguments.data_root)}
     given |= {"real": str(folder), "pictures": 0}

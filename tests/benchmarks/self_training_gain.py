@@ -52,10 +52,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--base-lr", type=float, default=1e-3, help="of (b)'s base")
     parser.add_argument("--ema", type=float, default=0.995)
-    parser.add_argument(
-        "--temperature", type=float, default=1.0, help="of the memory of (b)'s base"
-    )
+    parser.add_argument("--noisy-weight", type=float, default=1.0)
+    parser.add_argument("--pseudo-passes", type=int, default=1)
+    parser.add_argument("--alpha", type=float, nargs=2, default=(0.5, 1.1))
+    parser.add_argument("--model-option", nargs="+", default=[], help="of (b)'s base")
     parser.add_argument("--precision", default="bf16")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -112,7 +114,8 @@ def _arms(
 def _config(seed: int, arguments: argparse.Namespace, **fields: object) -> FinetuneConfig:
     """Two looks at the photos, before and after; no warm-up: the networks come trained."""
     steps = fields.pop("steps", arguments.steps)
-    own = {name: getattr(arguments, name) for name in ("batch_size", "crop", "ema", "precision")}
+    names = ("batch_size", "crop", "ema", "precision", "noisy_weight", "pseudo_passes")
+    own = {name: getattr(arguments, name) for name in names} | {"alpha": tuple(arguments.alpha)}
     common = {"lr": arguments.lr, "lr_schedule": "constant", "warmup_epochs": 0, "held_out": 10}
     named = {"model": arguments.model, "recipe": "self_training", "dataset": ("rain100l_train",)}
     paths = {"data_root": arguments.data_root, "seed": seed, "device": "cpu", "pictures": 0}

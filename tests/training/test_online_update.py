@@ -124,6 +124,18 @@ def test_pseudo_truth_is_the_networks_own_result_in_floats(config, tmp_path):
     assert np.allclose(kept, derain_whole(derainer, rainy), atol=1e-6)
 
 
+def test_two_passes_make_the_result_of_the_result_the_pseudo_truth(config, tmp_path):
+    chosen = config(steps=2, epoch_steps=2, pseudo_passes=2)
+    train(chosen, tmp_path / "run")
+    last = load_model(tmp_path / "run/last.safetensors").model
+    derainer = Derainer(last, find_model("resnet"), name="resnet", device="cpu")
+    rainy = np.asarray(Image.open(Path(chosen.real) / "0.png"), np.float32) / 255
+    once = derain_whole(derainer, rainy)
+    kept = np.load(tmp_path / "run/pseudo-truth/epoch-0001/0.npy")
+    assert np.allclose(kept, derain_whole(derainer, once), atol=1e-6)
+    assert not np.allclose(kept, once, atol=1e-3)
+
+
 def test_online_renews_and_frozen_keeps_the_pseudo_truth(config, tmp_path):
     contents = {}
     for mode in ("online", "frozen"):
@@ -246,6 +258,8 @@ def test_lost_pseudo_truth_is_said(config, tmp_path):
     [
         ({"kl_weight": -1.0}, "--kl-weight is -1.0"),
         ({"pseudo_truth": "later"}, "--pseudo-truth is 'later'"),
+        ({"pseudo_passes": 0}, "--pseudo-passes is 0"),
+        ({"alpha": (1.1, 0.5)}, "--alpha is"),
         ({"labelled": 0.0}, "--labelled is 0.0"),
         ({"without": ("rain",)}, "--without is"),
     ],

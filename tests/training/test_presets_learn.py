@@ -23,7 +23,7 @@ STEPS = {
     "menet-deep": 200,
     "resnet": 60,
     "unet": 80,
-    "swinir": 40,
+    "swinir": 90,
 }
 
 

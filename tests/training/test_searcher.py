@@ -179,7 +179,7 @@ def test_impossible_searches_write_nothing(pairs, tmp_path):
     out = tmp_path / "run"
     for changes, candidates, message in (
         ({"budget": 1e-6}, 0, "--budget is 1e-06 GMAC"),
-        ({"model": "rdmc", "model_option": ()}, 0, "config of model 'rdmc'"),
+        ({"model": "rdmc", "model_option": ()}, 0, "model 'rdmc' has no option 'keep'"),
         ({"keep": 10}, 2, "random 2: it must be from 1 to 1"),
         ({"held_out": 0}, 1, "compared on held-out pictures"),
         ({"recipe": "supervised", "model": "unet", "model_option": ()}, 0, "'unet'"),

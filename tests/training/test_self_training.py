@@ -109,6 +109,19 @@ def test_loss_by_hand(config, tmp_path):
     assert logged["loss"] == pytest.approx(total.item(), rel=1e-4)
 
 
+def test_pseudo_labels_of_two_passes_and_a_range_of_strengths(config, tmp_path):
+    recipe = recipe_of(config(warmup_epochs=0, pseudo_passes=2, alpha=(2.0, 3.0)), tmp_path)
+    batch = tensors(recipe.draw(1, range(8)))
+    with torch.no_grad():
+        once = recipe.result(batch["real"]).clamp(0, 1)
+        twice = recipe.result(once).clamp(0, 1)
+    pseudo, _ = recipe._pseudo_labels(batch)
+    assert torch.allclose(pseudo, twice, atol=1e-6)
+    assert not torch.allclose(pseudo, once, atol=1e-3)
+    alphas = batch["mix"][:, 2]
+    assert 2 <= alphas.min() < alphas.max() <= 3
+
+
 def test_target_is_the_moving_average_with_memory(config, tmp_path):
     chosen = replace(config(ema=0.9), weights="starts from trained weights")
     recipe = recipe_of(chosen, tmp_path)

@@ -239,7 +239,7 @@ def test_starting_from_weights_keeps_them(tiny_config, tmp_path, saved_by):
         ({"crop": 50}, DatasetError, "64x48, smaller than the 50x50 crop"),
         ({"final_crop": 64}, DatasetError, "64x48, smaller than the 64x64 crop"),
         ({"model_option": ("widths",)}, ConfigError, "--model-option is 'widths'"),
-        ({"model_option": ("width=3",)}, ConfigError, "config of model 'rdmc'"),
+        ({"model_option": ("width=3",)}, ConfigError, "Did you mean 'widths'"),
         ({"loss": ("l2:1",)}, ConfigError, "unknown loss 'l2'"),
     ],
 )

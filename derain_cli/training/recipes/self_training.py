@@ -38,8 +38,6 @@ from derain_cli.training.paired import sources_of
 from derain_cli.training.real_photos import RealPhotos
 from derain_cli.training.sources import PaintedSource, PairSource, Source, draw_batch
 
-ALPHAS = (0.5, 1.1)  # section 3.2: a and b of U(a, b)
-
 
 def noisy_pictures(
     batch: Mapping[str, Tensor], pseudo: Tensor, other_pseudo: Tensor
@@ -136,7 +134,7 @@ class SelfTraining(AdaptingRecipe):
         mix = []
         for index in part:
             rng = np.random.default_rng([self.config.seed, step, index, 3])
-            mix.append((rng.integers(4), rng.integers(2), rng.uniform(*ALPHAS)))
+            mix.append((rng.integers(4), rng.integers(2), rng.uniform(*self.config.alpha)))
         return np.array(mix, np.float32)[..., None, None]
 
     def learn(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
@@ -162,7 +160,9 @@ class SelfTraining(AdaptingRecipe):
     def _pseudo_labels(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The target network's results for both photos of each sample."""
         photos = torch.cat((batch["real"], batch["other_real"]))
-        pseudo, other_pseudo = self._target.network(photos).float().clamp(0, 1).chunk(2)
+        for _ in range(self.config.pseudo_passes):
+            photos = self._target.network(photos).float().clamp(0, 1)
+        pseudo, other_pseudo = photos.chunk(2)
         return pseudo, other_pseudo
 
     def _weights(self) -> dict[str, float]:
