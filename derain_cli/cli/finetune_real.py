@@ -172,8 +172,8 @@ def _say_how_it_ended(result: "TrainResult") -> None:
             f"stopped at step {result.step}; go on with: --out {result.folder} --resume", err=True
         )
         return
-    best = best_of(reports)
-    first = next(report for report in (*reports, best) if report == best or not report.warming)
+    best = best_of(reports) or reports[0]
+    first = next((report for report in reports if not report.warming), best)
     if best.epoch == first.epoch and len(reports) > best.epoch + 1:
         why = next((report.worse for report in reversed(reports) if report.worse), "")
         verdict = f"adaptation made things worse ({why})" if why else "adaptation gained nothing"

@@ -4,7 +4,8 @@ Without a truth a network can follow itself anywhere. Two ends are known: it sto
 anything (its rain goes to 0), or it removes ever more (its rain grows, pictures wash out). So
 before the first and after every epoch all photos are derained whole and reported in
 `epochs.jsonl`; the best network that shows neither is `best.safetensors`. Where adaptation only
-made things worse, that is the network as it came.
+made things worse, that is the network as it came. What is best is the recipe's to say: labelled
+pairs are the goal of one that learns from them, and a limit for one that does not.
 """
 
 import json
@@ -40,8 +41,10 @@ REPORTS = "epochs.jsonl"
 ENERGY_LIMIT = 4.0
 # A quarter of an 8-bit level, squared: less rain than that is none.
 NO_ENERGY = (0.25 / 255) ** 2
-# NIQE of the same photos hardly moves by itself; 5 % is a change of their look.
-NIQE_LIMIT = 1.05
+# NIQE of the same photos hardly moves by itself; 2 % is a change of their look.
+NIQE_LIMIT = 1.02
+# What real rain may cost in dB of the labelled rain that the network came with.
+PSNR_LIMIT = 0.3
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class EpochReport:
         psnr: Of the held-out labelled pictures (luma, dB); None without any.
         warming: Before self-training proper: not compared.
         worse: Why it counts as worse than the first one compared; "" if it does not.
+        kept: Whether its network became `best.safetensors`.
     """
 
     epoch: int
@@ -64,6 +68,7 @@ class EpochReport:
     psnr: float | None = None
     warming: bool = False
     worse: str = ""
+    kept: bool = False
 
 
 def what_is_worse(report: EpochReport, reference: EpochReport) -> str:
@@ -78,31 +83,28 @@ def what_is_worse(report: EpochReport, reference: EpochReport) -> str:
         return f"rain energy rose from {before:.3g} to {now:.3g}: it removes more than rain"
     if reference.rain_energy > NO_ENERGY and now < before / ENERGY_LIMIT:
         return f"rain energy fell from {before:.3g} to {now:.3g}: it stops removing rain"
-    if reference.psnr is not None and report.psnr is not None:
-        fell = report.psnr < reference.psnr
-        return f"PSNR fell from {reference.psnr:.2f} to {report.psnr:.2f} dB" if fell else ""
-    if reference.niqe is not None and report.niqe is not None:
-        rose = report.niqe > NIQE_LIMIT * reference.niqe
-        return f"NIQE rose from {reference.niqe:.2f} to {report.niqe:.2f}" if rose else ""
+    # Of what was not measured in both nothing is said.
+    psnrs = (reference.psnr or 0.0, report.psnr or math.inf)
+    if psnrs[1] < psnrs[0] - PSNR_LIMIT:
+        return f"PSNR fell from {psnrs[0]:.2f} to {psnrs[1]:.2f} dB"
+    niqes = (reference.niqe or math.inf, report.niqe or 0.0)
+    if niqes[1] > NIQE_LIMIT * niqes[0]:
+        return f"NIQE rose from {niqes[0]:.2f} to {niqes[1]:.2f}"
     return ""
 
 
-def best_of(reports: Sequence[EpochReport]) -> EpochReport:
-    """The epoch to keep: highest PSNR, else lowest NIQE, else the last that is not worse.
+def best_of(reports: Sequence[EpochReport]) -> EpochReport | None:
+    """The epoch whose network is `best.safetensors`; None before there is one.
 
     Example:
-        >>> best_of([EpochReport(0, 0, 1), EpochReport(1, 0, 1), EpochReport(2, 0, 9, worse="x")])
-        EpochReport(epoch=1, change=0, rain_energy=1, niqe=None, psnr=None, warming=False, worse='')
+        >>> best_of([EpochReport(0, 0, 1, kept=True), EpochReport(1, 0, 2)]).epoch
+        0
     """
-    compared = [report for report in reports if not report.warming] or list(reports[-1:])
-    best = compared[0]
-    for report in compared[1:]:
-        if not report.worse and _is_better(report, best):
-            best = report
-    return best
+    return next((report for report in reversed(reports) if report.kept), None)
 
 
-def _is_better(report: EpochReport, best: EpochReport) -> bool:
+def scores_better(report: EpochReport, best: EpochReport) -> bool:
+    """By PSNR of labelled pairs, else by NIQE, else for being later."""
     if report.psnr is not None and best.psnr is not None:
         return report.psnr > best.psnr
     if report.niqe is not None and best.niqe is not None:
@@ -172,7 +174,7 @@ class AdaptingRecipe:
             self.reports = [*self.reports[:epoch], self._judged(report)]
             lines = [json.dumps(asdict(report)) + "\n" for report in self.reports]
             write_whole(self._folder.path / REPORTS, "".join(lines).encode())
-            if best_of(self.reports).epoch == epoch:
+            if self.reports[-1].kept:
                 about = {"epoch": str(epoch), "step": str(epoch * self.steps_per_epoch)}
                 about |= {} if report.psnr is None else {"validation_psnr": f"{report.psnr:.3f}"}
                 self._folder.save_weights("best.safetensors", self.result, self.config, about)
@@ -214,12 +216,20 @@ class AdaptingRecipe:
         self.truth.epoch = self._saved_epoch = state["epoch"]
         self.reports = [EpochReport(**report) for report in state["reports"]]
 
+    def is_better(self, report: EpochReport, best: EpochReport) -> bool:
+        """Whether an epoch that is not worse than the first is to be kept instead of another."""
+        return scores_better(report, best)
+
     def _judged(self, report: EpochReport) -> EpochReport:
         if report.epoch < self.warmup_epochs:
-            return replace(report, warming=True)
-        references = [earlier for earlier in self.reports[: report.epoch] if not earlier.warming]
-        worse = what_is_worse(report, references[0]) if references else ""
-        return replace(report, worse=worse)
+            return replace(report, warming=True, kept=True)  # what there is, until it is compared
+        earlier = self.reports[: report.epoch]
+        reference = next((seen for seen in earlier if not seen.warming), None)
+        if reference is None:
+            return replace(report, kept=True)
+        worse, best = what_is_worse(report, reference), best_of(earlier)
+        kept = not worse and (best is None or self.is_better(report, best))
+        return replace(report, worse=worse, kept=kept)
 
     @torch.no_grad()
     def _look(self, epoch: int, *, keep: bool) -> EpochReport:

@@ -17,6 +17,7 @@ from derain_cli.training.adaptation import (
     best_of,
     derain_whole,
     read_reports,
+    scores_better,
     what_is_worse,
 )
 from derain_cli.training.finetune_config import FinetuneConfig
@@ -186,15 +187,36 @@ def test_guard_keeps_the_first_network_when_adaptation_collapses(config, tmp_pat
 
 def test_guard_by_hand():
     healthy = EpochReport(0, 0.0, 1e-3, niqe=4.0)
-    assert what_is_worse(EpochReport(1, 0.0, 5e-4, niqe=4.1), healthy) == ""
+    assert what_is_worse(EpochReport(1, 0.0, 5e-4, niqe=4.05), healthy) == ""
     assert "stops removing" in what_is_worse(EpochReport(1, 0.0, 2e-4, niqe=3.0), healthy)
     assert "more than rain" in what_is_worse(EpochReport(1, 0.0, 5e-3, niqe=3.0), healthy)
     assert "more than rain" in what_is_worse(EpochReport(1, 0.0, float("nan")), healthy)
     assert "NIQE rose" in what_is_worse(EpochReport(1, 0.0, 1e-3, niqe=4.3), healthy)
-    reports = [healthy, EpochReport(1, 0, 1e-3, 3.9), EpochReport(2, 0, 1e-3, 3.8, worse="x")]
-    assert best_of(reports).epoch == 1
-    scored = [EpochReport(0, 0, 1, 4.0, 20.0), EpochReport(1, 0, 1, 4.1, 21.0)]
-    assert best_of([*scored, EpochReport(2, 0, 1, 3.0, 20.5)]).epoch == 1
+    scored = EpochReport(0, 0.0, 1e-3, niqe=4.0, psnr=30.0)
+    assert what_is_worse(EpochReport(1, 0.0, 1e-3, niqe=4.0, psnr=29.8), scored) == ""
+    assert "PSNR fell" in what_is_worse(EpochReport(1, 0.0, 1e-3, niqe=3.0, psnr=29.6), scored)
+    assert "NIQE rose" in what_is_worse(EpochReport(1, 0.0, 1e-3, niqe=4.1, psnr=31.0), scored)
+
+
+def test_what_is_kept(config, tmp_path):
+    def report(epoch, energy, niqe, psnr):
+        return EpochReport(epoch, 0.0, energy, niqe, psnr)
+
+    looks = [
+        report(0, 1.0e-3, 4.00, 30.0),
+        report(1, 0.9e-3, 3.90, 30.1),
+        report(2, 1.1e-3, 4.01, 29.9),  # more rain removed, within the limits
+        report(3, 1.2e-3, 4.00, 29.6),  # even more, beyond them
+    ]
+    online = OnlineUpdate(build_model("resnet", config().model_options()), config(), tmp_path)
+    for look in looks:
+        online.reports = [*online.reports, online._judged(look)]
+    assert [report.kept for report in online.reports] == [True, False, True, False]
+    assert best_of(online.reports).epoch == 2
+    assert best_of([]) is None
+    assert scores_better(looks[1], looks[0])  # self-training: by the labels it learns
+    assert not scores_better(looks[2], looks[0])
+    assert scores_better(report(1, 1e-3, 3.9, None), looks[0])
 
 
 def test_reports_are_lines_of_json(config, tmp_path):

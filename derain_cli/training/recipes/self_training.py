@@ -14,6 +14,12 @@ L_s, L_u, L_TV        `labelled`, `noisy`, `variation`: eq. 6, 10, 11; eq. 12 is
 Table 4               `--without memory`, `self-training`, `tv`, `skip-connection`
 ====================  ===============================================================
 
+Measured by `tests/benchmarks/self_training_gain.py --parts real` with `menet-rain100l`, dB over the
+labels alone on DDN-SIRR, dense and sparse: as published 0.04 and 0.03, for a network that knows
+light streaks finds little rain in the photos and learns from no more than that. Labels of two
+passes and stronger rain (`--pseudo-passes 2 --alpha 0.5 3 --noisy-weight 5`; 1200 steps, rate 3e-4)
+gain 0.38 and 0.32 (two seeds, spread 0.03 and 0.06).
+
 The memory is updated in the forward pass of a step, by labelled and noisy pictures at once.
 """
 
@@ -134,7 +140,8 @@ class SelfTraining(AdaptingRecipe):
         mix = []
         for index in part:
             rng = np.random.default_rng([self.config.seed, step, index, 3])
-            mix.append((rng.integers(4), rng.integers(2), rng.uniform(*self.config.alpha)))
+            low, high = self.config.alpha
+            mix.append((rng.integers(4), rng.integers(2), rng.uniform(low, high)))
         return np.array(mix, np.float32)[..., None, None]
 
     def learn(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
