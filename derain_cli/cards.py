@@ -111,7 +111,7 @@ def _validation(run: Path, metadata: Mapping[str, str]) -> dict[str, float]:
     log = run / "metrics.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
     for line in reversed([json.loads(line) for line in lines]):
-        if "validation" in line and str(line["step"]) == metadata["step"]:
+        if line.get("validation") and str(line["step"]) == metadata["step"]:
             return {name: round(psnr, 2) for name, psnr in line["validation"].items()}
     mean = metadata.get("validation_psnr")
     return {"mean": round(float(mean), 2)} if mean else {}

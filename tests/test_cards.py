@@ -93,6 +93,9 @@ def test_the_command_line_of_a_search_gives_the_config_back():
     assert SearchConfig(**options_of(search, words[2:-2])) == config
 
 
+SCORED = {"validation_psnr": "30.123"}
+
+
 def test_facts_of_an_adaptation(tmp_path):
     model = build_model("rdmc", {"widths": [2, 2, 2, 2, 2], "stages": 1})
     config = FinetuneConfig(real="my photos", steps=40, model="rdmc", weights="rdmc-real")
@@ -102,6 +105,10 @@ def test_facts_of_an_adaptation(tmp_path):
     assert facts["data"] == "photos of my photos without a truth"
     assert facts["command"].startswith("derain finetune-real --method online-update --model rdmc")
     assert (facts["steps"], facts["validation"], "seconds" in facts) == (20, {}, False)
+    # The trainer itself scores none of an adaptation: the guard's score is in the checkpoint.
+    (tmp_path / "metrics.jsonl").write_text('{"step": 20, "validation": {}}\n')
+    save_checkpoint(tmp_path / "best.safetensors", model, "rdmc", {**about, **SCORED})
+    assert training_facts(tmp_path / "best.safetensors")["validation"] == {"mean": 30.12}
 
 
 def config_of_options(words: list[str]) -> TrainConfig:
