@@ -6,6 +6,12 @@ half of the training pictures (DARTS eq. 3), then the weights on the other half 
 
 Paper: the learning rate of the alphas is not told apart from the weights'. We give both 1e-3. They
 have no weight decay: DARTS' 1e-3 times alpha would outweigh the gradients of this loss.
+
+Measured by `tests/benchmarks/search_comparison.py` with 3 seeds, 400 steps of search and 800 of
+training, held-out PSNR, dB: found 30.68 (spread 0.42), the paper's four 30.58 (0.14), random 30.33
+(0.55). Found minus paper by seed: -0.10, -0.02, +0.43; found minus random: +0.50, -0.27, +0.82. At
+this length the alphas are still near even (entropy 2.28 to 2.30 of at most 2.303), and the found
+edges cost 18 % more multiply-adds: an honest figure, not a proof.
 """
 
 import math
