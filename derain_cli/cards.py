@@ -93,8 +93,9 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
         "seed": config.seed,
         "validation": _validation(checkpoint.parent, metadata),
     }
-    if "seconds" in metadata:
-        facts["seconds"] = int(metadata["seconds"])
+    seconds = metadata.get("seconds") or _at_step(checkpoint.parent, metadata, "seconds")
+    if seconds:
+        facts["seconds"] = int(seconds)
     return facts | {key: metadata[key] for key in ("machine", "commit") if key in metadata}
 
 
@@ -108,13 +109,19 @@ def _config_of(checkpoint: Path, metadata: Mapping[str, str]) -> TrainConfig:
 
 def _validation(run: Path, metadata: Mapping[str, str]) -> dict[str, float]:
     """Mean PSNR (dB) by source of pictures, at the checkpoint's step."""
-    log = run / "metrics.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    for line in reversed([json.loads(line) for line in lines]):
-        if line.get("validation") and str(line["step"]) == metadata["step"]:
-            return {name: round(psnr, 2) for name, psnr in line["validation"].items()}
+    scores = _at_step(run, metadata, "validation")
+    if scores:
+        return {name: round(psnr, 2) for name, psnr in scores.items()}
     mean = metadata.get("validation_psnr")
     return {"mean": round(float(mean), 2)} if mean else {}
+
+
+def _at_step(run: Path, metadata: Mapping[str, str], field: str) -> Any:  # noqa: ANN401 (a log's)
+    """What the run's log last said of a field at the checkpoint's step; None if nothing."""
+    log = run / "metrics.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    seen = [line for line in map(json.loads, lines) if str(line["step"]) == metadata["step"]]
+    return next((line[field] for line in reversed(seen) if line.get(field)), None)
 
 
 def describe_data(config: TrainConfig) -> str:

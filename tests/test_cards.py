@@ -106,9 +106,11 @@ def test_facts_of_an_adaptation(tmp_path):
     assert facts["command"].startswith("derain finetune-real --method online-update --model rdmc")
     assert (facts["steps"], facts["validation"], "seconds" in facts) == (20, {}, False)
     # The trainer itself scores none of an adaptation: the guard's score is in the checkpoint.
-    (tmp_path / "metrics.jsonl").write_text('{"step": 20, "validation": {}}\n')
+    log = [{"step": 20, "seconds": 6.5}, {"step": 20, "validation": {}}, {"step": 40, "seconds": 9}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     save_checkpoint(tmp_path / "best.safetensors", model, "rdmc", {**about, **SCORED})
-    assert training_facts(tmp_path / "best.safetensors")["validation"] == {"mean": 30.12}
+    facts = training_facts(tmp_path / "best.safetensors")
+    assert (facts["validation"], facts["seconds"]) == ({"mean": 30.12}, 6)
 
 
 def config_of_options(words: list[str]) -> TrainConfig:
