@@ -354,8 +354,9 @@ def many(folder: Path, make_picture: Callable[..., Path], count: int) -> Path:
 
 
 def wait_for_first_file(folder: Path, child: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    """Until a whole file is there: its temporary, seen first now and then, is not one."""
     end = time.monotonic() + seconds
-    while not (folder.exists() and any(folder.iterdir())):
+    while all(path.suffix == ".tmp" for path in folder.glob("*")):
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.002)
