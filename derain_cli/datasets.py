@@ -288,7 +288,7 @@ def _decode(path: Path) -> Pixels:
     try:
         pixels = read_image(path).rgb
     except ImageError as error:
-        raise DatasetError(f"cannot read {str(path)!r}: {error}") from error
+        raise DatasetError(str(error)) from error
     if pixels.dtype == np.uint16:
         pixels = np.rint(pixels / 257)
     eight_bit: Pixels = pixels.astype(np.uint8, copy=False)

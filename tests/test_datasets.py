@@ -156,7 +156,7 @@ def test_an_unreadable_picture_is_an_error_that_names_the_pair(tmp_path, keep):
     picture(tmp_path / "clean/1.png")
     (tmp_path / "rainy").mkdir()
     (tmp_path / "rainy/1.png").write_text("<html>")
-    with pytest.raises(DatasetError, match=r"pair '1': cannot read .*1\.png"):
+    with pytest.raises(DatasetError, match=r"pair '1': '.*1\.png' is"):
         read_pair(find_pairs(tmp_path)[0], keep=keep)
 
 

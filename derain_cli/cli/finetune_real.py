@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.train import INTERRUPTED, _stop_on_signal, default_data_root, option_of
+from derain_cli.cli.train import (
+    INTERRUPTED,
+    default_data_root,
+    option_of,
+    say_speed,
+    stop_on_signal,
+)
 from derain_cli.errors import UsageError, did_you_mean
 from derain_cli.training.finetune_config import METHODS, FinetuneConfig, method_values
 
@@ -69,12 +75,14 @@ def finetune_real(
         chosen = build_config(method, model, given, from_scratch=from_scratch)
     keep_freed_memory()
     talking = os.environ.get("RANK", "0") == "0"
-    with _stop_on_signal() as stopping:
+    with stop_on_signal() as stopping:
         report = _epoch_lines(out) if talking and not quiet else None
         result = trainer.train(
             chosen, out, resume=resume, report=report, should_stop=lambda: bool(stopping)
         )
     if talking:
+        if not quiet:
+            say_speed(result)
         _say_how_it_ended(result)
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)

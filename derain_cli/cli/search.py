@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.train import INTERRUPTED, _stop_on_signal, default_data_root, option_of
+from derain_cli.cli.train import INTERRUPTED, default_data_root, option_of, stop_on_signal
 from derain_cli.errors import UsageError
 from derain_cli.training.search_config import SearchConfig
 
@@ -61,7 +61,7 @@ def search(
     chosen = build_config(out, config, resume, options)
     keep_freed_memory()
     talking = os.environ.get("RANK", "0") == "0"
-    with _stop_on_signal() as stopping, _progress(chosen, quiet or not talking) as report:
+    with stop_on_signal() as stopping, _progress(chosen, quiet or not talking) as report:
         result = searcher.search(
             chosen,
             out,

@@ -91,7 +91,7 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, tensorboard: bool, q
     keep_freed_memory()
     talking = os.environ.get("RANK", "0") == "0"
     with ExitStack() as stack:
-        stopping = stack.enter_context(_stop_on_signal())
+        stopping = stack.enter_context(stop_on_signal())
         reports = [stack.enter_context(show_progress(config, quiet=quiet or not talking))]
         if tensorboard and talking:
             from derain_cli.training.tensorboard import writing
@@ -236,7 +236,7 @@ train.__signature__ = _with_config_options()  # type: ignore[attr-defined]
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[list[int]]:
+def stop_on_signal() -> Iterator[list[int]]:
     """A list that the first Ctrl-C fills (finish the step, save); a second one interrupts.
 
     A cluster's SIGTERM counts as well.
@@ -256,10 +256,16 @@ def _stop_on_signal() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) -> None:
-    if not quiet and result.images_per_second:
+def say_speed(result: "TrainResult") -> None:
+    """How fast the steps were, and how long the network waited for its batches; on stderr."""
+    if result.images_per_second:
         speed = f"{result.images_per_second:.1f} images/s"
         typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
+
+
+def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) -> None:
+    if not quiet:
+        say_speed(result)
     if result.finished:
         typer.echo(str(result.folder))
         return

@@ -83,7 +83,7 @@ def _size(path: Path, crop: int) -> tuple[int, int]:
     try:
         width, height = probe_image(path)
     except ImageError as error:
-        raise DatasetError(f"cannot read {str(path)!r}: {error}; take it out of --real") from error
+        raise DatasetError(f"{error}; or take it out of --real") from error
     if min(width, height) < crop:
         raise DatasetError(
             f"{str(path)!r} is {width}x{height}, smaller than --crop {crop}; "

@@ -222,7 +222,7 @@ def _size_of(picture: Clean) -> tuple[int, int]:
     try:
         width, height = probe_image(path)
     except ImageError as error:
-        raise DatasetError(f"cannot read {str(path)!r}: {error}") from error
+        raise DatasetError(str(error)) from error
     if not isinstance(picture, Pair):
         return width, height
     if width % 2:

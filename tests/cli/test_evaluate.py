@@ -180,7 +180,7 @@ def test_a_missing_pair_is_one_line_that_names_it(data_root):
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [(b"<html>", "cannot read"), (None, "a pair must have one size")],
+    [(b"<html>", "not a picture this program reads"), (None, "a pair must have one size")],
 )
 def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
     path = data_root / "rain12/clean/2.png"
