@@ -1,22 +1,17 @@
 """Derainer: any picture through a network, whole or in tiles, fast and within the memory there is.
 
 A large picture runs as rows of tiles (columns, if it is wide), and only one row of results is held
-as floats: what is finished is written in the picture's own dtype at once. All tiles of a picture
-have one shape and start at multiples of what the network's down-sampling needs, so that nothing is
-planned twice and the grids of tile and picture agree. Neighbouring tiles overlap; of the overlap
-only the middle is blended, because the rim of a tile saw the tile's border instead of the picture.
-A whole picture is the same thing with one tile.
+as floats: what is finished is written in the picture's own dtype at once. `tiles` says where they
+lie. A whole picture is the same thing with one tile.
 
-With an overlap of at least twice the receptive radius plus `FEATHER`, tiles equal the whole picture
-up to float rounding. Less is enough in practice: what lies far away hardly counts.
+With an overlap of at least twice the receptive radius plus `tiles.FEATHER`, tiles equal the whole
+picture up to float rounding. Less is enough in practice: what lies far away hardly counts.
 """
 
 import copy
 import math
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -25,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.overrides import TorchFunctionMode
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS, load_model
 from derain_cli.errors import ImageError, ResourceError, UsageError
@@ -33,10 +27,12 @@ from derain_cli.memory import (
     give_back_freed_memory,
     is_out_of_memory,
     keep_freed_memory,
+    measure_bytes_per_pixel,
     memory_budget,
 )
 from derain_cli.models import ModelEntry, find_model
 from derain_cli.padding import pad_to_multiple
+from derain_cli.tiles import plan_axis, round_down, round_up
 
 Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
 Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
@@ -44,7 +40,6 @@ Result = TypeVar("Result")
 Turnable = TypeVar("Turnable", Pixels, Tensor)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-FEATHER = 16
 # Tiles that may be asked for, and those that a lack of memory may lead to.
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
 # A picture of at most this many pixels runs whole without a look at the memory.
@@ -254,7 +249,7 @@ class Derainer:
             give_back_freed_memory(self.device)
 
     def _first_tile(self, batch: int, height: int, width: int) -> int:
-        height, width = (_round_up(side, self.entry.padding_multiple) for side in (height, width))
+        height, width = (round_up(side, self.entry.padding_multiple) for side in (height, width))
         tile = self.tile
         if tile is None:
             tile = self._automatic_tile(batch, height, width)
@@ -270,13 +265,13 @@ class Derainer:
         pixels = memory_budget(self.device) / (SCRATCH * batch * self._bytes_per_pixel)
         if height * width <= pixels:
             return 0
-        side = _round_down(math.isqrt(int(pixels)), self.entry.padding_multiple)
+        side = round_down(math.isqrt(int(pixels)), self.entry.padding_multiple)
         return max(side, self._at_least(SHORTEST_HALVED_TILE))
 
     def _smaller_tile(self, tile: int, height: int, width: int) -> int:
-        longest = _round_up(max(height, width), self.entry.padding_multiple)
+        longest = round_up(max(height, width), self.entry.padding_multiple)
         tile = min(tile or longest, longest)
-        smaller = _round_down(tile // 2, self.entry.padding_multiple)
+        smaller = round_down(tile // 2, self.entry.padding_multiple)
         if smaller < self._at_least(SHORTEST_HALVED_TILE):
             raise ResourceError(
                 f"out of memory: {self.name} cannot derain {width}x{height} pixels even in tiles "
@@ -287,29 +282,29 @@ class Derainer:
 
     def overlap_of(self, tile: int) -> int:
         """Pixels by which tiles of this side overlap: at most half of them."""
-        return min(self.tile_overlap, _round_down(tile // 2, self.entry.padding_multiple))
+        return min(self.tile_overlap, round_down(tile // 2, self.entry.padding_multiple))
 
     def _at_least(self, side: int) -> int:
         """Shortest tile not below `side` that fits the network's grid and still has an overlap."""
         multiple = self.entry.padding_multiple
-        return _round_up(max(side, 2 * multiple), multiple)
+        return round_up(max(side, 2 * multiple), multiple)
 
     def _checked_tile(self, tile: int | None) -> int | None:
         shortest = self._at_least(SHORTEST_TILE)
         if tile and tile < shortest:
             raise UsageError(f"tile must be 0 or at least {shortest}, not {tile}")
-        return tile and _round_up(tile, self.entry.padding_multiple)
+        return tile and round_up(tile, self.entry.padding_multiple)
 
     def _checked_overlap(self, overlap: int | None) -> int:
         multiple = self.entry.padding_multiple
         if overlap is None:
-            return _round_up(self.entry.tile_overlap, multiple)
+            return round_up(self.entry.tile_overlap, multiple)
         if overlap < 0:
             raise UsageError(f"tile overlap must not be negative, not {overlap}")
-        half = _round_down(self.tile // 2, multiple) if self.tile else None
-        if half is not None and _round_up(overlap, multiple) > half:
+        half = round_down(self.tile // 2, multiple) if self.tile else None
+        if half is not None and round_up(overlap, multiple) > half:
             raise UsageError(f"tile overlap must be at most half of tile {self.tile}: {half}")
-        return _round_up(overlap, multiple)
+        return round_up(overlap, multiple)
 
 
 class _Run:
@@ -401,79 +396,6 @@ class _Run:
             )
 
 
-@dataclass(frozen=True)
-class Axis:
-    """Where tiles lie along one side of a picture, and how much each of their pixels counts.
-
-    Attributes:
-        tile: Length of every tile.
-        starts: First pixel of each tile, multiples of the network's padding multiple.
-        weights: `(tiles, tile)` in 0..1; at every pixel of the side they add up to 1.
-    """
-
-    tile: int
-    starts: tuple[int, ...]
-    weights: Tensor
-
-    @property
-    def count(self) -> int:
-        """Number of tiles."""
-        return len(self.starts)
-
-    @property
-    def padded(self) -> int:
-        """Length of the side once it is grown to the padding multiple."""
-        return self.starts[-1] + self.tile
-
-
-def plan_axis(length: int, tile: int, overlap: int, multiple: int) -> Axis:
-    """As few tiles as cover a side, of equal length and evenly spread.
-
-    Args:
-        length: Pixels of the side.
-        tile: Longest tile, a multiple of `multiple`; 0 for one tile.
-        overlap: Least overlap of neighbours, a multiple of `multiple`, at most half of `tile`.
-        multiple: Starts and lengths are multiples of this.
-
-    Example:
-        >>> axis = plan_axis(1000, tile=512, overlap=96, multiple=16)
-        >>> axis.tile, axis.starts
-        (400, (0, 304, 608))
-    """
-    padded = _round_up(length, multiple)
-    if not tile or padded <= tile:
-        return Axis(padded, (0,), torch.ones(1, padded))
-    count = math.ceil((padded - overlap) / (tile - overlap))
-    tile = _round_up(math.ceil((padded + (count - 1) * overlap) / count), multiple)
-    steps = (index * (padded - tile) / (count - 1) for index in range(count))
-    starts = tuple(_round_down(int(step), multiple) for step in steps)
-    return Axis(tile, starts, feather(starts, tile, min(FEATHER, overlap // 2)))
-
-
-def feather(starts: Sequence[int], tile: int, width: int) -> Tensor:
-    """Weights `(tiles, tile)` that pass from each tile to the next in the middle of their overlap.
-
-    Args:
-        starts: First pixel of each tile.
-        tile: Length of a tile.
-        width: Pixels over which the weight falls from 1 to 0.
-
-    Example:
-        >>> feather((0, 4), tile=8, width=2)
-        tensor([[1.0000, 1.0000, 1.0000, 1.0000, 1.0000, 0.7500, 0.2500, 0.0000],
-                [0.0000, 0.2500, 0.7500, 1.0000, 1.0000, 1.0000, 1.0000, 1.0000]])
-    """
-    weights = torch.ones(len(starts), tile)
-    pixels = torch.arange(tile) + 0.5
-    for index, (left, right) in enumerate(pairwise(starts)):
-        middle = (right + left + tile) / 2
-        rise = ((right + pixels - middle) / max(width, 1) + 0.5).clamp(0, 1)
-        weights[index + 1] *= rise
-        fall = ((left + pixels - middle) / max(width, 1) + 0.5).clamp(0, 1)
-        weights[index] *= 1 - fall
-    return weights
-
-
 def _compile(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
     # Freezing lets the CPU's kernels keep the weights in their own layout.
     return torch.compile(network, options={"freezing": True} if device.type == "cpu" else None)
@@ -520,45 +442,6 @@ def _present_devices() -> list[str]:
     return present
 
 
-def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
-    """Bytes of float32 results that a network holds at once, per pixel of the picture."""
-    side = 64
-    rainy = torch.zeros(1, 3, side, side, device=device)
-    with torch.inference_mode(), LiveBytes() as live:
-        network(rainy)
-    return float(max(live.peak / side**2, 3 * 4))
-
-
-class LiveBytes(TorchFunctionMode):
-    """Within it, `peak` becomes the largest number of bytes that new tensors held at one time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = 0
-        self._live: dict[int, int] = {}
-
-    def __torch_function__(
-        self,
-        function: Callable[..., object],
-        types: Sequence[type],
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        """Run one operation and count the memory of what it returns."""
-        result = function(*args, **(kwargs or {}))
-        for value in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(value, Tensor):
-                self._count(value.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = id(storage)
-        if key not in self._live:
-            self._live[key] = storage.nbytes()
-            weakref.finalize(storage, self._live.pop, key, None)
-            self.peak = max(self.peak, sum(self._live.values()))
-
-
 def _check_picture(rainy: Pixels) -> None:
     if rainy.dtype not in (np.uint8, np.uint16) or rainy.ndim != 3 or rainy.shape[2] != 3:
         shape = "x".join(str(side) for side in rainy.shape)
@@ -593,11 +476,3 @@ def _write_pixels(derained: Tensor, pixels: Pixels) -> None:
 def _is_finite(values: Tensor) -> bool:
     # One pass: NaN and infinity survive a sum.
     return math.isfinite(values.sum().item())
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
-def _round_down(value: int, multiple: int) -> int:
-    return value // multiple * multiple

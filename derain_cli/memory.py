@@ -3,10 +3,13 @@
 import ctypes
 import re
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 MEBIBYTE = 2**20
 # Bigger tiles save little overlap, and this keeps 100 megapixels under 2 GiB all told.
@@ -123,3 +126,42 @@ def _call_glibc(name: str, *arguments: int) -> int:
     """What the function returns; 0, which is "not done", where the C library has none such."""
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     return int(function(*arguments)) if function is not None else 0
+
+
+def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
+    """Bytes of float32 results that a network holds at once, per pixel of the picture."""
+    side = 64
+    rainy = torch.zeros(1, 3, side, side, device=device)
+    with torch.inference_mode(), LiveBytes() as live:
+        network(rainy)
+    return float(max(live.peak / side**2, 3 * 4))
+
+
+class LiveBytes(TorchFunctionMode):
+    """Within it, `peak` becomes the largest number of bytes that new tensors held at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live: dict[int, int] = {}
+
+    def __torch_function__(
+        self,
+        function: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Run one operation and count the memory of what it returns."""
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(value, Tensor):
+                self._count(value.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key not in self._live:
+            self._live[key] = storage.nbytes()
+            weakref.finalize(storage, self._live.pop, key, None)
+            self.peak = max(self.peak, sum(self._live.values()))

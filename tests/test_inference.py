@@ -11,21 +11,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
 from derain_cli.errors import ImageError, ResourceError, UnavailableError, UsageError
 from derain_cli.inference import (
-    FEATHER,
     Derainer,
     RunFacts,
     _Run,
     choose_device,
     fold_batch_norm,
-    measure_bytes_per_pixel,
-    plan_axis,
 )
 from derain_cli.models import MODELS, ModelEntry, build_model
 from derain_cli.models.rdmc import Rdmc, RdmcConfig
@@ -165,39 +160,6 @@ def test_the_given_network_stays_as_it_is() -> None:
 # Tiles
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    length=st.integers(1, 3000),
-    steps=st.integers(2, 60),
-    share=st.floats(0, 0.5),
-    multiple=st.sampled_from([1, 4, 16]),
-)
-def test_tiles_cover_a_side_and_their_weights_add_up_to_one(
-    length: int, steps: int, share: float, multiple: int
-) -> None:
-    tile = steps * multiple
-    overlap = int(share * steps) * multiple
-    axis = plan_axis(length, tile, overlap, multiple)
-    assert axis.tile <= tile
-    assert length <= axis.padded < length + multiple
-    assert all(position % multiple == 0 for position in (axis.tile, *axis.starts))
-    gaps = np.diff(axis.starts)
-    assert (gaps > 0).all()
-    assert (gaps <= axis.tile - overlap).all()
-    total = torch.zeros(axis.padded)
-    for start, weights in zip(axis.starts, axis.weights, strict=True):
-        assert (weights >= 0).all()
-        total[start : start + axis.tile] += weights
-    torch.testing.assert_close(total, torch.ones(axis.padded), rtol=0, atol=1e-5)
-
-
-def test_the_rim_of_a_tile_counts_for_nothing() -> None:
-    axis = plan_axis(1000, tile=256, overlap=96, multiple=16)
-    unseen = (96 - FEATHER) // 2
-    assert (axis.weights[1:, :unseen] == 0).all()
-    assert (axis.weights[:-1, -unseen:] == 0).all()
-
-
 @pytest.mark.parametrize("size", [(150, 203), (97, 400), (333, 64), (201, 198)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_tiles_equal_the_whole_picture_at_an_exact_overlap(
@@ -258,17 +220,6 @@ def test_automatic_tiles_fit_the_budget() -> None:
     assert 256 <= facts.tile < 600
     np.testing.assert_array_equal(derained, np.rint(rainy * 0.4).astype(np.uint8))
     assert derainer().run(rainy)[1].tile == 0
-
-
-def test_bytes_per_pixel_count_what_is_alive_together() -> None:
-    def work(rainy: Tensor) -> Tensor:
-        for _ in range(3):
-            wide = torch.cat([rainy] * 4, dim=1)
-            del wide
-        return torch.cat([rainy] * 4, dim=1)[:, :3] * 2
-
-    # 12 channels and the result's 3, of 4 bytes each.
-    assert measure_bytes_per_pixel(Formula(work), torch.device("cpu")) == 60
 
 
 # Any picture

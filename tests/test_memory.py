@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from derain_cli.memory import available_memory, is_out_of_memory
+from derain_cli.memory import available_memory, is_out_of_memory, measure_bytes_per_pixel
 
 
 def test_real_allocators_errors_are_recognised() -> None:
@@ -95,3 +96,18 @@ def test_memory_is_not_kept_where_the_address_space_is_limited() -> None:
     kept, again, _ = kept_and_pages(limit)
     assert not kept
     assert again > 1000
+
+
+class Working(nn.Module):
+    """Holds four copies of a picture at a time, whatever it held before."""
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        for _ in range(3):
+            wide = torch.cat([rainy] * 4, dim=1)
+            del wide
+        return torch.cat([rainy] * 4, dim=1)[:, :3] * 2
+
+
+def test_bytes_per_pixel_count_what_is_alive_together() -> None:
+    # 12 channels and the result's 3, of 4 bytes each.
+    assert measure_bytes_per_pixel(Working(), torch.device("cpu")) == 60

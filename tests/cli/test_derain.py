@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from derain_cli.cli.app import app
-from derain_cli.cli.derain import resume_command
+from derain_cli.cli.batch_report import resume_command
 from derain_cli.images import Picture, write_image
 
 Run = Callable[..., Result]

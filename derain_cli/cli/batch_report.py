@@ -1,0 +1,281 @@
+"""What the user sees of a batch of pictures: a bar, lines, JSON, the summary, the exit code.
+
+stdout carries the product alone: image bytes with `-o -`, JSON lines with `--json`, otherwise one
+output path per line when it is not a terminal. All else goes to stderr.
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from derain_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from derain_cli.batch import BatchOptions, Event, Plan, Result, Summary
+    from derain_cli.inference import Derainer
+
+SCHEMA = 1
+OUT_OF_RESOURCES = 5
+
+
+def resume_command(arguments: Iterable[str], *, overwrite: bool) -> str:
+    """The command line that goes on where an interrupted one stopped.
+
+    Example:
+        >>> resume_command(["my photos", "-o", "dry/"], overwrite=False)
+        "derain --skip-existing 'my photos' -o dry/"
+    """
+    words = list(arguments)
+    # Under --overwrite nothing tells a new result from an old one: all are done again.
+    if overwrite or "--skip-existing" in words:
+        return shlex.join(["derain", *words])
+    # An option in front says what the command's name says, even before a folder called "train".
+    words = words[1:] if words[:1] == ["derain"] else words
+    return shlex.join(["derain", "--skip-existing", *words])
+
+
+class BatchReport:
+    """What the user sees of a batch: the product on stdout, everything else on stderr."""
+
+    def __init__(self, plan: "Plan", *, as_json: bool, quiet: bool, verbose: bool) -> None:
+        from rich.console import Console
+
+        self.plan, self.as_json, self.quiet, self.verbose = plan, as_json, quiet, verbose
+        self.to_stdout = any(job.derained is None for job in plan.to_do)
+        if as_json and self.to_stdout:
+            raise UsageError("--json and a picture on stdout exclude each other: give -o a file")
+        # Names may hold what Rich takes for markup, and lines must stay whole for grep.
+        plain = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
+        self.console = Console(stderr=True, **plain)  # type: ignore[arg-type]
+        self.bar = _progress_bar(self.console, shown=self.console.is_terminal and not quiet)
+        self.task = self.bar.add_task("", start=False, total=len(plan.to_do), speed="")
+        self.derainer: Derainer | None = None
+        self.summary: Summary | None = None
+        self.megapixels, self.finished = 0.0, 0
+        self.notices: Counter[str] = Counter()
+        self._say_left_out()
+
+    def check_stdout(self) -> None:
+        """Refuse to send a picture to a terminal."""
+        if self.to_stdout and sys.stdout.isatty():
+            raise UsageError("the picture would go to the terminal: pipe it on, or give -o a file")
+
+    def watching(self, derainer: "Derainer | None") -> "Progress":
+        """The progress bar, to be entered while this network runs."""
+        self.derainer = derainer
+        return self.bar
+
+    def show(self, event: "Event") -> None:
+        """One event of the batch, as it comes."""
+        from derain_cli.batch import Result, Started
+
+        if isinstance(event, Started):
+            self.bar.start_task(self.task)  # the clock starts with the first
+            self.bar.update(self.task, description=_shortened(event.job.name))
+        elif isinstance(event, Result):
+            self._advance(event)
+            self._tell(event)
+            self._deliver(event)
+        else:
+            self.summary = event
+
+    def show_plan(self) -> None:
+        """What a run would do, and what is known to fail."""
+        from derain_cli.batch import Result, Summary
+        from derain_cli.errors import UnreadableImageError
+
+        failures = []
+        for job in self.plan.jobs:
+            error = UnreadableImageError(job.problem) if job.problem else None
+            result = Result(job, "skipped" if job.skip else "planned", error=error)
+            if error:
+                result = dataclasses.replace(result, status="failed")
+                failures.append(result)
+            self._tell(result)
+            self._deliver(result)
+        to_do, skipped = len(self.plan.to_do), sum(job.skip for job in self.plan.jobs)
+        self.summary = Summary(0, skipped, tuple(failures), to_do, 0.0, 0.0, 0.0)
+
+    def say_interrupted(self, options: "BatchOptions") -> None:
+        """What is done and how to go on."""
+        command = resume_command(sys.argv[1:], overwrite=options.overwrite)
+        total = len(self.plan.jobs)
+        self.say(
+            f"interrupted: {self.finished} of {total} done. Go on with:\n  {command}", always=True
+        )
+
+    def finish(self) -> None:
+        """The summary; then the exit code that the failures ask for."""
+        assert self.summary is not None, "a batch that is not interrupted ends with a summary"
+        if self.as_json:
+            self._write_line(json.dumps(_summary_line(self.summary)))
+        for notice, count in self.notices.items():
+            if count > 1 and not self.verbose:
+                self.say(f"{notice}: {count} pictures (-v names them)")
+        failures = self.summary.failures
+        if len(self.plan.jobs) == 1 and failures and failures[0].error is not None:
+            raise failures[0].error  # one line says it all
+        if self.verbose or not self.to_stdout:
+            self.say(_summary_text(self.summary, self.plan))
+        if not failures:
+            return
+        self.say(f"failed: {len(failures)} of {len(self.plan.jobs)}", always=True)
+        for result in failures:
+            self.say(f"  {result.job.name}", always=True)
+        codes = [result.error.exit_code for result in failures if result.error]
+        raise typer.Exit(OUT_OF_RESOURCES if OUT_OF_RESOURCES in codes else 1)
+
+    def say(self, line: str, *, always: bool = False) -> None:
+        """A line on stderr, unless `--quiet`; errors are told always."""
+        if always or not self.quiet:
+            self.console.print(line)
+
+    def _say_left_out(self) -> None:
+        for item in self.plan.passed_over if self.verbose else ():
+            self.say(f"left out: {item.path}: {item.reason}")
+        count = len(self.plan.passed_over)
+        if count and not self.verbose:
+            first = self.plan.passed_over[0]
+            more = f" (and {count - 1} more; -v names them)" if count > 1 else ""
+            self.say(f"left out: {first.path}: {first.reason}{more}")
+
+    def _advance(self, result: "Result") -> None:
+        self.finished += result.status != "failed"
+        if result.job.skip or result.job.problem:
+            return
+        self.megapixels += (result.width or 0) * (result.height or 0) / 1e6
+        task = self.bar.tasks[self.task]
+        speed = _speed(task.completed + 1, self.megapixels, task.elapsed or 0.0)
+        self.bar.update(self.task, advance=1, speed=speed)
+
+    def _tell(self, result: "Result") -> None:
+        for notice in result.notices:
+            self.notices[notice] += 1
+            if self.verbose or self.notices[notice] == 1:
+                self.say(_with_name(result, notice))
+        if result.error is not None:
+            if len(self.plan.jobs) > 1:  # a single one ends the command with an error line
+                self.say(f"failed: {_with_name(result, str(result.error))}", always=True)
+        elif self.verbose or result.status == "planned":
+            self.say(_details(result))
+
+    def _deliver(self, result: "Result") -> None:
+        """The product, on stdout."""
+        if self.as_json:
+            self._write_line(json.dumps(_image_line(result, self.derainer)))
+        elif result.content is not None:
+            sys.stdout.buffer.write(result.content)
+            sys.stdout.buffer.flush()
+        elif (
+            result.status in ("done", "planned") and result.job.derained and not sys.stdout.isatty()
+        ):
+            self._write_line(str(result.job.derained))
+
+    def _write_line(self, line: str) -> None:
+        # As bytes: a name that is no valid text must come out as it went in.
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.buffer.write(line.encode(encoding, "surrogateescape") + os.linesep.encode())
+        sys.stdout.buffer.flush()
+
+
+def _progress_bar(console: "Console", *, shown: bool) -> "Progress":
+    from rich import progress
+
+    return progress.Progress(
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[speed]}", markup=False),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=not shown,
+    )
+
+
+def _shortened(name: str, longest: int = 40) -> str:
+    return name if len(name) <= longest else "…" + name[1 - longest :]
+
+
+def _speed(images: float, megapixels: float, seconds: float) -> str:
+    if not seconds:
+        return ""
+    return f"{images / seconds:.3g} images/s, {megapixels / seconds:.3g} megapixels/s"
+
+
+def _with_name(result: "Result", message: str) -> str:
+    name = result.job.name
+    return message if name in message else f"{name}: {message}"
+
+
+def _details(result: "Result") -> str:
+    job = result.job
+    target = "stdout" if job.derained is None else str(job.derained)
+    if result.status != "done":
+        what = "would write" if result.status == "planned" else "skipped, there is"
+        return f"{job.name}: {what} {target}"
+    facts = [f"{result.width}x{result.height}", f"{result.bit_depth} bit"]
+    facts += [f"tiles of {result.tile}" if result.tile else "whole", f"{result.seconds or 0:.2f} s"]
+    return f"{job.name}: {target} ({', '.join(facts)})"
+
+
+def _summary_text(summary: "Summary", plan: "Plan") -> str:
+    counts = {
+        "derained": summary.done,
+        "skipped (the results are there)": summary.skipped,
+        "failed": len(summary.failures),
+        "not started": summary.not_started,
+    }
+    text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    if not summary.done:
+        return text
+    if len(plan.jobs) == 1:
+        text = f"{plan.jobs[0].derained} written"
+    speed = _speed(summary.done, summary.megapixels, summary.seconds)
+    return f"{text} in {summary.seconds:.1f} s ({speed})"
+
+
+def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]:
+    return {
+        "v": SCHEMA,
+        "event": "image",
+        "input": result.job.name if result.job.source else "-",
+        "output": result.job.derained and str(result.job.derained),
+        "status": result.status,
+        "model": derainer and derainer.name,
+        "device": derainer and str(derainer.device),
+        "tile": result.tile,
+        "ms": None if result.seconds is None else round(1000 * result.seconds, 1),
+        "width": result.width,
+        "height": result.height,
+        "bit_depth": result.bit_depth,
+        "warnings": list(result.notices),
+        "error": result.error and str(result.error),
+    }
+
+
+def _summary_line(summary: "Summary") -> dict[str, Any]:
+    return {
+        "v": SCHEMA,
+        "event": "summary",
+        "done": summary.done,
+        "skipped": summary.skipped,
+        "failed": len(summary.failures),
+        "not_started": summary.not_started,
+        "seconds": round(summary.seconds, 3),
+        "network_seconds": round(summary.network_seconds, 3),
+        "megapixels": round(summary.megapixels, 3),
+    }
