@@ -231,6 +231,8 @@ def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:
         if line["model"] in wanted:
             key = _score_key(line)
             told = {"protocol": line["protocol"], "images": line["images"]} | _means(line)
+            if line.get("precision", "fp32") != "fp32":  # else unsaid, as in what eval takes
+                told = {"precision": line["precision"]} | told
             untouched = _means(inputs.get(key, {}))
             scores[key] = told | {f"input_{name}": value for name, value in untouched.items()}
     if not scores:

@@ -31,8 +31,8 @@ from derain_cli.memory import (
     memory_budget,
 )
 from derain_cli.models import ModelEntry, find_model
-from derain_cli.padding import pad_to_multiple
-from derain_cli.tiles import plan_axis, round_down, round_up
+from derain_cli.padding import pad_to_multiple, round_up
+from derain_cli.tiles import plan_axis, round_down
 
 Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
 Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1

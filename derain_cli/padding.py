@@ -20,9 +20,14 @@ def pad_to_multiple(image: Tensor, multiple: int, smallest: int = 1) -> Tensor:
         torch.Size([1, 3, 8, 12])
     """
     height, width = image.shape[-2:]
-    bottom = max(-(-height // multiple) * multiple, smallest) - height
-    right = max(-(-width // multiple) * multiple, smallest) - width
+    bottom = max(round_up(height, multiple), smallest) - height
+    right = max(round_up(width, multiple), smallest) - width
     return _grow(_grow(image, bottom, vertical=True), right, vertical=False)
+
+
+def round_up(value: int, multiple: int) -> int:
+    """Least multiple that is not below the value."""
+    return -(-value // multiple) * multiple
 
 
 def _grow(image: Tensor, amount: int, *, vertical: bool) -> Tensor:

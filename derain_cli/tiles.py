@@ -13,6 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from derain_cli.padding import round_up
+
 FEATHER = 16  # pixels over which one tile passes into the next
 
 
@@ -87,11 +89,6 @@ def feather(starts: Sequence[int], tile: int, width: int) -> Tensor:
         fall = ((left + pixels - middle) / max(width, 1) + 0.5).clamp(0, 1)
         weights[index] *= 1 - fall
     return weights
-
-
-def round_up(value: int, multiple: int) -> int:
-    """Least multiple that is not below the value."""
-    return -(-value // multiple) * multiple
 
 
 def round_down(value: int, multiple: int) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from derain_cli.errors import UsageError
+from derain_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from derain_cli.inference import Derainer
 
 SCHEMA = 1
-OUT_OF_RESOURCES = 5
 
 
 def resume_command(arguments: Iterable[str], *, overwrite: bool) -> str:
@@ -132,8 +131,8 @@ class BatchReport:
         self.say(f"failed: {len(failures)} of {len(self.plan.jobs)}", always=True)
         for result in failures:
             self.say(f"  {result.job.name}", always=True)
-        codes = [result.error.exit_code for result in failures if result.error]
-        raise typer.Exit(OUT_OF_RESOURCES if OUT_OF_RESOURCES in codes else 1)
+        exhausted = any(isinstance(result.error, ResourceError) for result in failures)
+        raise typer.Exit(ResourceError.exit_code if exhausted else 1)
 
     def say(self, line: str, *, always: bool = False) -> None:
         """A line on stderr, unless `--quiet`; errors are told always."""

@@ -86,7 +86,7 @@ def evaluate(
     models = [] if input_only else _load_models(model or [], device, precision)
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
     rows, seconds = _score(pairs, models, protocol, chosen, _observer(save_images, gallery), quiet)
-    results = summarise_rows(rows, seconds, quote=compare_paper, seed=seed)
+    results = summarise_rows(rows, seconds, precision, quote=compare_paper, seed=seed)
     if csv_file:
         write_csv(csv_file, rows)
     if html and gallery:

@@ -24,13 +24,19 @@ PIPE_WIDTH = 240
 
 @dataclass(frozen=True)
 class Results:
-    """What is printed and written; `seconds` is the whole time of scoring."""
+    """What is printed and written.
+
+    Attributes:
+        seconds: The whole time of scoring.
+        precision: What the networks ran in.
+    """
 
     rows: "Sequence[Row]"
     scores: "Sequence[Score]"
     differences: "Sequence[Difference]"
     quotes: "Sequence[Quoted]"
     seconds: float
+    precision: str
 
     @property
     def network_share(self) -> float:
@@ -46,7 +52,7 @@ class Results:
 
 
 def summarise_rows(
-    rows: "Sequence[Row]", seconds: float, *, quote: bool = False, seed: int = 0
+    rows: "Sequence[Row]", seconds: float, precision: str, *, quote: bool = False, seed: int = 0
 ) -> Results:
     """Means, differences and, if asked for, what papers print on the same data sets."""
     from derain_cli.comparison import differences, summarise
@@ -56,7 +62,7 @@ def summarise_rows(
     scores = summarise(rows)
     keys = {dataset_named(score.dataset) for score in scores}
     quotes = published(key for key in keys if key) if quote else []
-    return Results(rows, scores, differences(rows, seed), quotes, seconds)
+    return Results(rows, scores, differences(rows, seed), quotes, seconds, precision)
 
 
 def write_csv(path: Path, rows: "Sequence[Row]") -> None:
@@ -79,6 +85,8 @@ def write_csv(path: Path, rows: "Sequence[Row]") -> None:
 
 def show_json(results: Results) -> None:
     """Print everything but the rows as JSON lines."""
+    from derain_cli.comparison import INPUT
+
     for score in results.scores:
         means = {column: mean.value for column, mean in score.means.items()}
         errors = {f"{column}_error": mean.error for column, mean in score.means.items()}
@@ -88,6 +96,7 @@ def show_json(results: Results) -> None:
             "model": score.model,
         }
         about |= {"protocol": score.protocol, "images": score.images}
+        about |= {} if score.model == INPUT else {"precision": results.precision}
         _echo_json("score", about | means | errors | {"seconds": score.seconds})
     for difference in results.differences:
         _echo_json("difference", asdict(difference))
@@ -133,6 +142,8 @@ def _score_table(results: Results, protocol: str) -> "tuple[Table, list[str]]":
     titles = [COLUMNS[column].title for column in columns]
     table = Table("data set", "model", "images", *titles, "s/image")
     table.title = f"{protocol}: {PROTOCOLS[protocol].description}"
+    if results.precision != "fp32":
+        table.title += f"; networks in {results.precision}"
     table.title_justify = "left"
     sources: dict[str, int] = {}
     for part, members in itertools.groupby(scores, key=lambda score: score.part):

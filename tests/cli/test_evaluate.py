@@ -90,8 +90,17 @@ def test_json_holds_means_errors_and_the_share_of_the_network(data_root, tiny_ch
     assert measured["e_r_ceiling"] == derained["e_r_ceiling"] == pytest.approx(np.mean(ceilings))
     assert measured["e_r"] == 0
     assert derained["seconds"] > 0
+    assert ("precision" in measured, derained["precision"]) == (False, "fp32")
     (summary,) = events(text, "summary")
     assert 0 < summary["network_share"] <= 1
+
+
+def test_a_lower_precision_is_told_with_the_scores(data_root, tiny_checkpoint):
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint)
+    text = run(*arguments, "--precision", "bf16", "--json").stdout
+    assert events(text, "score")[1]["precision"] == "bf16"
+    assert "; networks in bf16" in run(*arguments, "--precision", "bf16").stdout
+    assert "networks in" not in run(*arguments).stdout
 
 
 def test_what_json_cannot_hold_is_null(data_root):

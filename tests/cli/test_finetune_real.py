@@ -61,6 +61,7 @@ def test_online_update_from_the_command_line(photos, weights, tmp_path):
     assert done.exit_code == 0
     assert done.stdout.strip() == str(out)
     assert "epoch 2, pseudo-truth changed by" in done.stderr
+    assert " images/s, waited " in done.stderr
     assert "best.safetensors is the network of epoch" in done.stderr
     assert load_model(out).architecture == "resnet"
     assert (kept / "epoch-0002/0.png").exists()
