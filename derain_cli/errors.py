@@ -7,6 +7,9 @@ Anything that is not a `DerainError` is a bug and shows its traceback.
 import difflib
 from collections.abc import Iterable
 
+# Exit code of Ctrl-C: 128 and the number of its signal, as shells count it.
+INTERRUPTED = 130
+
 
 class DerainError(Exception):
     """Base of every error that a user can fix."""

@@ -12,10 +12,9 @@ import typer.core
 
 from derain_cli import __version__
 from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, train
-from derain_cli.errors import DerainError, UsageError
+from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
 DEFAULT_COMMAND = "derain"
-INTERRUPTED = 130
 
 
 class DerainGroup(typer.core.TyperGroup):

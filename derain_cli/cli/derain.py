@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain_cli.cli.batch_report import BatchReport
-from derain_cli.errors import UsageError
+from derain_cli.errors import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Plan
     from derain_cli.inference import Derainer
-
-INTERRUPTED = 130
 
 
 class PictureFormat(StrEnum):

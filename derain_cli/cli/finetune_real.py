@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain_cli.cli.train import (
-    INTERRUPTED,
     default_data_root,
     option_of,
+    say_how_to_go_on,
     say_speed,
     stop_on_signal,
 )
-from derain_cli.errors import UsageError, did_you_mean
+from derain_cli.errors import INTERRUPTED, UsageError, did_you_mean
 from derain_cli.training.finetune_config import METHODS, FinetuneConfig, method_values
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def finetune_real(
     if talking:
         if not quiet:
             say_speed(result)
-        _say_how_it_ended(result)
+        if result.finished:
+            _say_what_was_kept(result)
+        else:
+            say_how_to_go_on(result, interrupted=bool(stopping))
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)
 
@@ -171,15 +174,10 @@ def epoch_line(report: "EpochReport") -> str:
     return ", ".join(parts)
 
 
-def _say_how_it_ended(result: "TrainResult") -> None:
+def _say_what_was_kept(result: "TrainResult") -> None:
     from derain_cli.training.adaptation import best_of, read_reports
 
     reports = read_reports(result.folder)
-    if not result.finished:
-        typer.echo(
-            f"stopped at step {result.step}; go on with: --out {result.folder} --resume", err=True
-        )
-        return
     best = best_of(reports) or reports[0]
     first = next((report for report in reports if not report.warming), best)
     if best.epoch == first.epoch and len(reports) > best.epoch + 1:

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.train import INTERRUPTED, default_data_root, option_of, stop_on_signal
-from derain_cli.errors import UsageError
+from derain_cli.cli.train import (
+    default_data_root,
+    option_of,
+    say_how_to_go_on,
+    say_speed,
+    stop_on_signal,
+)
+from derain_cli.errors import INTERRUPTED, UsageError
 from derain_cli.training.search_config import SearchConfig
 
 if TYPE_CHECKING:
@@ -137,13 +143,13 @@ def _progress(config: SearchConfig, quiet: bool) -> Iterator["Report"]:
 
 def _say_what_was_found(result: "SearchResult", *, quiet: bool, interrupted: bool) -> None:
     if not quiet:
+        say_speed(result.run)
         for line in (*_found_lines(result.found), *_candidate_lines(result)):
             typer.echo(line, err=True)
     if result.finished:
         typer.echo(str(result.folder / "connections.toml"))
-        return
-    why = "interrupted" if interrupted else "time is up"
-    typer.echo(f"{why} at step {result.step}; go on with: --out {result.folder} --resume", err=True)
+    else:
+        say_how_to_go_on(result.run, interrupted=interrupted)
 
 
 def _found_lines(found: "FoundConnections") -> list[str]:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from derain_cli.errors import UsageError
+from derain_cli.errors import INTERRUPTED, UsageError
 from derain_cli.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from derain_cli.training.trainer import Progress, TrainResult
 
 Report = Callable[["Progress"], None]
-INTERRUPTED = 130
 
 
 def train(
@@ -259,7 +258,7 @@ def stop_on_signal() -> Iterator[list[int]]:
 def say_speed(result: "TrainResult") -> None:
     """How fast the steps were, and how long the network waited for its batches; on stderr."""
     if result.images_per_second:
-        speed = f"{result.images_per_second:.1f} images/s"
+        speed = f"{result.images_per_second:.3g} images/s"
         typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
 
 
@@ -268,6 +267,11 @@ def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) 
         say_speed(result)
     if result.finished:
         typer.echo(str(result.folder))
-        return
+    else:
+        say_how_to_go_on(result, interrupted=interrupted)
+
+
+def say_how_to_go_on(result: "TrainResult", *, interrupted: bool) -> None:
+    """Why a run ended early, where, and the options that go on with it; on stderr."""
     why = "interrupted" if interrupted else "time is up"
     typer.echo(f"{why} at step {result.step}; go on with: --out {result.folder} --resume", err=True)

@@ -33,7 +33,7 @@ from derain_cli.training import processes
 from derain_cli.training.config import TrainConfig
 from derain_cli.training.run_folder import RunFolder
 from derain_cli.training.search_config import SearchConfig
-from derain_cli.training.trainer import Progress, train
+from derain_cli.training.trainer import Progress, TrainResult, train
 
 # What a candidate's training does not take over from the search.
 OWN_OPTIONS = frozenset({"model", "model_option", "recipe", "weights", "freeze_norm_from"})
@@ -61,13 +61,13 @@ class SearchResult:
     """How a search ended.
 
     Attributes:
-        step: Steps of the search that are done.
+        run: The search itself, without its candidates.
         finished: Whether all that was asked for is done, candidates included.
         candidates: Those whose training is done.
     """
 
     folder: Path
-    step: int
+    run: TrainResult
     finished: bool
     found: FoundConnections
     candidates: tuple[Candidate, ...] = ()
@@ -118,7 +118,7 @@ def search(
         if run.finished:
             trained = _train_candidates(here, space, choices, out, report, stop)
     finished = run.finished and len(trained) == len(choices)
-    return SearchResult(out, run.step, finished, found, tuple(trained))
+    return SearchResult(out, run, finished, found, tuple(trained))
 
 
 def search_space(config: SearchConfig) -> SearchSpace:

@@ -42,6 +42,7 @@ def test_search_then_train_the_found_network(pairs, tmp_path):
     result = run("--dataset", pairs, "--out", out, *QUICK, *TINY)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.strip() == str(out / "connections.toml")
+    assert " images/s, waited " in result.stderr
     assert "skip-up: " in result.stderr
     assert "GMAC at 256x256" in result.stderr
     found = read_connections(out / "connections.toml")
