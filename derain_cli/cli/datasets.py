@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.train import default_data_root
+from derain_cli.cli.data_root import DataRoot, default_data_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,13 +41,7 @@ def list_datasets(as_json: Json = False) -> None:
 @app.command("verify")
 def verify(
     name: Annotated[str, typer.Argument(help="Data set by name, or a folder.")],
-    data_root: Annotated[
-        str | None,
-        typer.Option(
-            help="Where named data sets lie (default: $DERAIN_DATA or ~/.cache/derain/datasets).",
-            show_default=False,
-        ),
-    ] = None,
+    data_root: DataRoot = None,
     against: Annotated[
         list[str] | None,
         typer.Option(help="Data set or folder that should share no photo with it; repeatable."),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain_cli.cli.data_root import DataRoot, default_data_root
 from derain_cli.cli.scores import Results, show_json, show_tables, summarise_rows, write_csv
-from derain_cli.cli.train import default_data_root
 from derain_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -27,13 +27,7 @@ def evaluate(
     ] = None,
     rainy: Annotated[Path | None, typer.Option(help="Folder of rainy pictures.")] = None,
     clean: Annotated[Path | None, typer.Option(help="Folder of their clean pictures.")] = None,
-    data_root: Annotated[
-        str | None,
-        typer.Option(
-            help="Where named data sets lie (default: $DERAIN_DATA or ~/.cache/derain/datasets).",
-            show_default=False,
-        ),
-    ] = None,
+    data_root: DataRoot = None,
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="Name or path; repeatable.")
     ] = None,

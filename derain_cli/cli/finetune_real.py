@@ -1,7 +1,6 @@
 """`derain finetune-real`: adapt a trained network to one's own rainy photos."""
 
 import dataclasses
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -10,13 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.train import (
-    default_data_root,
-    option_of,
-    say_how_to_go_on,
-    say_speed,
-    stop_on_signal,
-)
+from derain_cli.cli.data_root import default_data_root
+from derain_cli.cli.runs import given_of, options_from, say_how_to_go_on, say_speed, stop_on_signal
 from derain_cli.errors import INTERRUPTED, UsageError, did_you_mean
 from derain_cli.training.finetune_config import METHODS, FinetuneConfig, method_values
 
@@ -31,6 +25,7 @@ HIDDEN = frozenset(
 )
 
 
+@options_from(FinetuneConfig(**METHODS["online_update"]), HIDDEN)
 def finetune_real(
     *,
     out: Annotated[
@@ -68,7 +63,7 @@ def finetune_real(
     from derain_cli.memory import keep_freed_memory
     from derain_cli.training import trainer
 
-    given = {name: value for name, value in options.items() if value not in (None, [], ())}
+    given = given_of(options)
     if resume:
         chosen = dataclasses.replace(FinetuneConfig.read(out / "config.json"), **given)
     else:
@@ -188,18 +183,3 @@ def _say_what_was_kept(result: "TrainResult") -> None:
     else:
         typer.echo(f"best.safetensors is the network of epoch {best.epoch}", err=True)
     typer.echo(str(result.folder))
-
-
-def _with_config_options() -> inspect.Signature:
-    own = inspect.signature(finetune_real, eval_str=True)
-    named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    shown = FinetuneConfig(**METHODS["online_update"])
-    fields = [
-        option_of(field, shown)
-        for field in dataclasses.fields(FinetuneConfig)
-        if field.name not in HIDDEN
-    ]
-    return own.replace(parameters=[*named, *fields])
-
-
-finetune_real.__signature__ = _with_config_options()  # type: ignore[attr-defined]

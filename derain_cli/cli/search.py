@@ -1,7 +1,6 @@
 """`derain search`: find RDMC's connections for one's own data or budget."""
 
 import dataclasses
-import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,13 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.train import (
-    default_data_root,
-    option_of,
-    say_how_to_go_on,
-    say_speed,
-    stop_on_signal,
-)
+from derain_cli.cli.data_root import default_data_root
+from derain_cli.cli.runs import given_of, options_from, say_how_to_go_on, say_speed, stop_on_signal
 from derain_cli.errors import INTERRUPTED, UsageError
 from derain_cli.training.search_config import SearchConfig
 
@@ -29,6 +23,7 @@ if TYPE_CHECKING:
 HIDDEN = frozenset({"model", "recipe", "output_weights", "scale_weights"})
 
 
+@options_from(SearchConfig(), HIDDEN)
 def search(
     *,
     out: Annotated[
@@ -99,26 +94,12 @@ def build_config(
     Raises:
         ConfigError: An unknown field in the file, or an impossible value.
     """
-    given = {name: value for name, value in options.items() if value not in (None, [])}
+    given = given_of(options)
     if resume and config is None:
         config = out / "config.json"
     base = SearchConfig.read(config) if config else SearchConfig()
     fields = {"data_root": base.data_root or default_data_root()} | given
     return dataclasses.replace(base, **fields)
-
-
-def _with_config_options() -> inspect.Signature:
-    own = inspect.signature(search, eval_str=True)
-    named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    fields = [
-        option_of(field, SearchConfig())
-        for field in dataclasses.fields(SearchConfig)
-        if field.name not in HIDDEN
-    ]
-    return own.replace(parameters=[*named, *fields])
-
-
-search.__signature__ = _with_config_options()  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -1,17 +1,16 @@
 """`derain train`: its options are the fields of `TrainConfig`."""
 
 import dataclasses
-import inspect
 import os
-import re
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain_cli.cli.data_root import default_data_root
+from derain_cli.cli.runs import given_of, options_from, say_how_to_go_on, say_speed, stop_on_signal
 from derain_cli.errors import INTERRUPTED, UsageError
 from derain_cli.training.config import TrainConfig
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 Report = Callable[["Progress"], None]
 
 
+@options_from(TrainConfig())
 def train(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Folders of runs, for --plot.", show_default=False)
@@ -120,7 +120,7 @@ def given_options(options: Mapping[str, Any], connections: Path | None = None) -
     Raises:
         ConfigError: A file of connections that cannot be read.
     """
-    given = {name: value for name, value in options.items() if value not in (None, [])}
+    given = given_of(options)
     if connections:
         from derain_cli.connections import model_option, read_connections
 
@@ -154,11 +154,6 @@ def build_config(
     return dataclasses.replace(base, **(fields | dict(given)))
 
 
-def default_data_root() -> str:
-    """`$DERAIN_DATA`, else the cache folder's `derain/datasets`."""
-    return os.environ.get("DERAIN_DATA", str(Path.home() / ".cache" / "derain" / "datasets"))
-
-
 def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str) -> None:
     """Every setting with its source, and what the data come to; warn of none to train on."""
     from derain_cli.cli.train_view import show_settings
@@ -184,84 +179,6 @@ def _plot(runs: list[Path], out: Path | None) -> None:
     typer.echo(str(target))
 
 
-def option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Parameter:
-    """A command-line parameter from a config field; None when it was not given."""
-    default = field.metadata.get("shown", _shown(getattr(config, field.name)))
-    text = _escaped(f"{field.metadata['help']} [default: {default}]")
-    kind = _plain_type(field.type, pair=field.metadata.get("pair", False))
-    declaration: Any = Annotated[kind | None, typer.Option(help=text, show_default=False)]
-    return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=declaration
-    )
-
-
-def _plain_type(annotation: Any, *, pair: bool) -> Any:  # noqa: ANN401 (a type)
-    """`tuple[str, ...]` becomes `list[str]`, or `tuple[str, str]`; `str | None` becomes `str`."""
-    if get_origin(annotation) is tuple:
-        member = get_args(annotation)[0]
-        return tuple[member, member] if pair else list[member]  # type: ignore[valid-type]
-    members = [member for member in get_args(annotation) if member is not type(None)]
-    return members[0] if members else annotation
-
-
-def _escaped(text: str) -> str:
-    r"""A help text whose square brackets Rich prints, instead of reading them as its markup.
-
-    `rich.markup.escape` does the same, but importing Rich would slow down every command.
-
-    Example:
-        >>> print(_escaped("cuda[:N] [default: auto]"))
-        cuda[:N] \[default: auto]
-    """
-    return re.sub(r"\[(?=[a-z#/@])", r"\\[", text)
-
-
-def _shown(default: Any) -> str:  # noqa: ANN401 (any field's default)
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    if isinstance(default, tuple):
-        return " ".join(str(item) for item in default) or "none"
-    return "none" if default in (None, "") else str(default)
-
-
-def _with_config_options() -> inspect.Signature:
-    own = inspect.signature(train, eval_str=True)
-    named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    fields = [option_of(field, TrainConfig()) for field in dataclasses.fields(TrainConfig)]
-    return own.replace(parameters=[*named, *fields])
-
-
-train.__signature__ = _with_config_options()  # type: ignore[attr-defined]
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C fills (finish the step, save); a second one interrupts.
-
-    A cluster's SIGTERM counts as well.
-    """
-    stopping: list[int] = []
-
-    def note(number: int, frame: Any) -> None:  # noqa: ANN401 (a frame)
-        if stopping:
-            raise KeyboardInterrupt
-        stopping.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def say_speed(result: "TrainResult") -> None:
-    """How fast the steps were, and how long the network waited for its batches; on stderr."""
-    if result.images_per_second:
-        speed = f"{result.images_per_second:.3g} images/s"
-        typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
-
-
 def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) -> None:
     if not quiet:
         say_speed(result)
@@ -269,9 +186,3 @@ def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) 
         typer.echo(str(result.folder))
     else:
         say_how_to_go_on(result, interrupted=interrupted)
-
-
-def say_how_to_go_on(result: "TrainResult", *, interrupted: bool) -> None:
-    """Why a run ended early, where, and the options that go on with it; on stderr."""
-    why = "interrupted" if interrupted else "time is up"
-    typer.echo(f"{why} at step {result.step}; go on with: --out {result.folder} --resume", err=True)

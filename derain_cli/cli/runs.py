@@ -1,0 +1,117 @@
+"""What the commands that train share: options from a config's fields, Ctrl-C, how a run ended."""
+
+import dataclasses
+import inspect
+import re
+import signal
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
+
+import typer
+
+from derain_cli.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from derain_cli.training.trainer import TrainResult
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def options_from(config: TrainConfig, hidden: Collection[str] = ()) -> Callable[[Command], Command]:
+    """A decorator: the command gets an option per field of the config in place of its `**options`.
+
+    Args:
+        config: Gives the fields, their help and the defaults that the help shows. What was not
+            given on the command line is None, so that a preset or a file can say it.
+        hidden: Fields without an option.
+    """
+    fields = [field for field in dataclasses.fields(config) if field.name not in hidden]
+    options = [_option_of(field, config) for field in fields]
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        named = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        command.__signature__ = own.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given on the command line; a repeatable one that was not is empty."""
+    return {name: value for name, value in options.items() if value not in (None, [], ())}
+
+
+def _option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Parameter:
+    """A command-line parameter from a config field; None when it was not given."""
+    default = field.metadata.get("shown", _shown(getattr(config, field.name)))
+    text = _escaped(f"{field.metadata['help']} [default: {default}]")
+    kind = _plain_type(field.type, pair=field.metadata.get("pair", False))
+    declaration: Any = Annotated[kind | None, typer.Option(help=text, show_default=False)]
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=declaration
+    )
+
+
+def _plain_type(annotation: Any, *, pair: bool) -> Any:  # noqa: ANN401 (a type)
+    """`tuple[str, ...]` becomes `list[str]`, or `tuple[str, str]`; `str | None` becomes `str`."""
+    if get_origin(annotation) is tuple:
+        member = get_args(annotation)[0]
+        return tuple[member, member] if pair else list[member]  # type: ignore[valid-type]
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    return members[0] if members else annotation
+
+
+def _escaped(text: str) -> str:
+    r"""A help text whose square brackets Rich prints, instead of reading them as its markup.
+
+    `rich.markup.escape` does the same, but importing Rich would slow down every command.
+
+    Example:
+        >>> print(_escaped("cuda[:N] [default: auto]"))
+        cuda[:N] \[default: auto]
+    """
+    return re.sub(r"\[(?=[a-z#/@])", r"\\[", text)
+
+
+def _shown(default: Any) -> str:  # noqa: ANN401 (any field's default)
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, tuple):
+        return " ".join(str(item) for item in default) or "none"
+    return "none" if default in (None, "") else str(default)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """A list that the first Ctrl-C fills (finish the step, save); a second one interrupts.
+
+    A cluster's SIGTERM counts as well.
+    """
+    stopping: list[int] = []
+
+    def note(number: int, frame: Any) -> None:  # noqa: ANN401 (a frame)
+        if stopping:
+            raise KeyboardInterrupt
+        stopping.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say_speed(result: "TrainResult") -> None:
+    """How fast the steps were, and how long the network waited for its batches; on stderr."""
+    if result.images_per_second:
+        speed = f"{result.images_per_second:.3g} images/s"
+        typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
+
+
+def say_how_to_go_on(result: "TrainResult", *, interrupted: bool) -> None:
+    """Why a run ended early, where, and the options that go on with it; on stderr."""
+    why = "interrupted" if interrupted else "time is up"
+    typer.echo(f"{why} at step {result.step}; go on with: --out {result.folder} --resume", err=True)
