@@ -12,7 +12,7 @@ from derain_cli.batch.jobs import PassedOver
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
 from derain_cli.batch.paths import is_folder, mode_of, resolved, resolved_parent
 from derain_cli.errors import UsageError
-from derain_cli.images import READABLE_SUFFIXES
+from derain_cli.images import READABLE_SUFFIXES, format_of_bytes, unread_ending
 
 MAGIC = re.compile(r"[*?\[]")
 
@@ -68,10 +68,15 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
 def read_list(content: bytes) -> tuple[str, ...]:
     r"""Paths of a list: one per line, or ended by NUL as `find -print0` writes them.
 
+    Raises:
+        UsageError: It is a picture.
+
     Example:
         >>> read_list(b"a b.jpg\n\n-c.png\n")
         ('a b.jpg', '-c.png')
     """
+    if format_of_bytes(content[:4096]):
+        raise UsageError("--from-file got a picture; it takes a list of paths, one per line")
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     return tuple(os.fsdecode(line) for line in lines if line)
 
@@ -144,7 +149,14 @@ def _walk(folder: Path, relative: Path, options: BatchOptions) -> Iterator[Found
 
 def _sift(path: Path, relative: Path, options: BatchOptions) -> Iterator[Found]:
     """A file that was found and not named: only pictures by their ending, and no own results."""
-    if path.suffix.lower() not in READABLE_SUFFIXES or not stat.S_ISREG(mode_of(path)):
+    unread = unread_ending(path.suffix)
+    if unread:
+        yield PassedOver(str(path), unread)
+    if path.suffix.lower() not in READABLE_SUFFIXES:
+        return
+    if path.is_symlink() and not mode_of(path):
+        yield PassedOver(str(path), "a link that leads nowhere")
+    if not stat.S_ISREG(mode_of(path)):
         return
     if _is_own(path, {options.suffix, DEFAULT_SUFFIX}):
         yield PassedOver(str(path), "a result of this program")

@@ -8,7 +8,7 @@ from derain_cli.batch.inputs import Input
 from derain_cli.batch.options import ENDINGS, STDIN, BatchOptions
 from derain_cli.batch.paths import is_folder, resolved
 from derain_cli.errors import UsageError
-from derain_cli.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS
+from derain_cli.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS, format_of_bytes
 
 Place = Callable[[Input, str], Path | None]
 
@@ -49,7 +49,9 @@ def _means_folder(output: str, *, several: bool) -> bool:
 def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> None:
     output = str(options.output)
     if os.path.lexists(folder) and not is_folder(folder):
-        raise UsageError(f"-o {output!r} is a file, and several inputs need a folder")
+        raise UsageError(
+            f"-o {output!r} is a file; several inputs or a '/' at its end ask for a folder"
+        )
     looks_like_file = written_format(folder) is not None and not output.endswith(("/", os.sep))
     if looks_like_file and not is_folder(folder):
         raise UsageError(
@@ -86,18 +88,34 @@ def written_format(path: Path) -> str | None:
 
 def _beside(item: Input, layer: str, options: BatchOptions) -> Path:
     path = item.path or item.relative
-    return path.with_name(path.stem + options.suffix + layer + _ending(path, options))
+    return path.with_name(path.stem + options.suffix + layer + _ending(item, options))
 
 
 def _mirrored(item: Input, layer: str, folder: Path, options: BatchOptions) -> Path:
-    name = item.relative.stem + layer + _ending(item.relative, options)
+    name = item.relative.stem + layer + _ending(item, options)
     return folder / item.relative.parent / name
 
 
-def _ending(path: Path, options: BatchOptions) -> str:
-    """The input's own ending where it names the format to write; `.png` where none does."""
-    own = written_format(path)
-    if options.format is None:
-        return path.suffix if own else ".png"
-    wanted = ENDINGS[options.format]
-    return path.suffix if own == written_format(Path("x" + wanted)) else wanted
+def _ending(item: Input, options: BatchOptions) -> str:
+    """The input's own ending where it names the format to write, else one of its content's format.
+
+    `.png` where neither can be written.
+    """
+    suffix = item.relative.suffix
+    own = written_format(item.relative)
+    if options.format is not None:
+        wanted = ENDINGS[options.format]
+        return suffix if own == written_format(Path("x" + wanted)) else wanted
+    if own or suffix.lower() in FORMAT_OF_SUFFIX:
+        return suffix if own else ".png"
+    content = item.path and _format_of_content(item.path)
+    return next((end for end in ENDINGS.values() if FORMAT_OF_SUFFIX[end] == content), ".png")
+
+
+def _format_of_content(path: Path) -> str | None:
+    """What the first bytes say, for a name that says nothing; None where they cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return format_of_bytes(file.read(4096))
+    except OSError:
+        return None

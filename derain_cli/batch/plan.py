@@ -18,7 +18,9 @@ from derain_cli.errors import NothingToDoError, ResourceError, UsageError
 def plan_batch(
     words: Sequence[str], options: BatchOptions, listed: Sequence[str] | None = None
 ) -> Plan:
-    """Every job of a batch with all its output paths settled; nothing is read or written.
+    """Every job of a batch with all its output paths settled; nothing is written.
+
+    What is read are the first bytes of pictures whose names have no known ending.
 
     Args:
         words: Files, folders, globs, or `-`.

@@ -1,9 +1,12 @@
 """The command group: which word is a command, and the one place where errors become exit codes."""
 
 import difflib
+import errno
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +15,15 @@ import typer.core
 
 from derain_cli import __version__
 from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, train
-from derain_cli.errors import INTERRUPTED, DerainError, UsageError
+from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
 
 DEFAULT_COMMAND = "derain"
+
+# What the disk or a permission refuses, wherever it happens; any other OSError is a bug.
+REFUSED = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
+    | {errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE}
+)
 
 
 class DerainGroup(typer.core.TyperGroup):
@@ -42,7 +51,8 @@ class DerainGroup(typer.core.TyperGroup):
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:  # noqa: ANN401
         """Run, and turn every error a user can fix into one line on stderr and its exit code."""
         run = functools.partial(super().main, *args, **(extra | {"standalone_mode": False}))
-        code = _exit_code(run)
+        given = args[0] if args else extra.get("args")
+        code = _exit_code(run, sys.argv[1:] if given is None else given)
         if standalone_mode:
             sys.exit(code)
         return code
@@ -52,21 +62,58 @@ class DerainGroup(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
+            print("interrupted", file=sys.stderr)  # noqa: T201
             raise typer.Exit(INTERRUPTED) from interrupt
 
 
-def _exit_code(run: Callable[[], Any]) -> int:
+def _exit_code(run: Callable[[], Any], words: Sequence[str]) -> int:
     try:
         return run() or 0
     except DerainError as error:
         _say_error(str(error))
         return error.exit_code
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        _say_error(_said_by_the_system(error))
+        return ResourceError.exit_code
     except Exception as error:
         # Click's usage errors carry these two; their class is private to Typer.
         if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
             raise
-        _say_error(error.format_message().replace("\n", " "))
+        _say_error(_usage_line(error, words))
         return int(error.exit_code)
+
+
+def _said_by_the_system(error: OSError) -> str:
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)!r}: {error.strerror}"
+    # Standard output, most likely; what it still holds must not fail again at the exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+    return f"cannot write: {error.strerror}"
+
+
+def _usage_line(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401 (Typer's own type is private)
+    """Click's message, with the value it is about, and a way out for files named like options."""
+    message: str = error.format_message().replace("\n", " ")
+    names = getattr(getattr(error, "param", None), "opts", ())
+    value = next((value for value in _values_of(names, words)), None)
+    if value is not None and repr(value) not in message:
+        message = message.replace("Invalid value", f"Invalid value {value!r}", 1)
+    file = next((word for word in words if word.startswith("-") and Path(word).is_file()), None)
+    return f"{message}. Is {file!r} a file? Write './{file}'" if file else message
+
+
+def _values_of(names: Sequence[str], words: Sequence[str]) -> list[str]:
+    """What was given for an option, in the words of a command line.
+
+    Example:
+        >>> _values_of(["--limit"], ["eval", "--limit", "-1"])
+        ['-1']
+    """
+    apart = [after for word, after in pairwise(words) if word in names]
+    joined = [word.partition("=") for word in words]
+    return apart + [value for name, equals, value in joined if equals and name in names]
 
 
 def _say_error(message: str) -> None:

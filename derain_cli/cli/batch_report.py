@@ -65,7 +65,9 @@ class BatchReport:
         self._say_left_out()
 
     def check_stdout(self) -> None:
-        """Refuse to send a picture to a terminal."""
+        """Refuse to send a picture to a terminal, or anything to nowhere."""
+        if sys.stdout is None:
+            raise UsageError("standard output is closed: open it, or send it to /dev/null")
         if self.to_stdout and sys.stdout.isatty():
             raise UsageError("the picture would go to the terminal: pipe it on, or give -o a file")
 
@@ -105,13 +107,11 @@ class BatchReport:
         to_do, skipped = len(self.plan.to_do), sum(job.skip for job in self.plan.jobs)
         self.summary = Summary(0, skipped, tuple(failures), to_do, 0.0, 0.0, 0.0)
 
-    def say_interrupted(self, options: "BatchOptions") -> None:
+    def say_interrupted(self, options: "BatchOptions", why: str = "interrupted") -> None:
         """What is done and how to go on."""
         command = resume_command(sys.argv[1:], overwrite=options.overwrite)
         total = len(self.plan.jobs)
-        self.say(
-            f"interrupted: {self.finished} of {total} done. Go on with:\n  {command}", always=True
-        )
+        self.say(f"{why}: {self.finished} of {total} done. Go on with:\n  {command}", always=True)
 
     def finish(self) -> None:
         """The summary; then the exit code that the failures ask for."""

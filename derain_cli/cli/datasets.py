@@ -184,11 +184,17 @@ def synth(
         Path, typer.Option(help="Folder for rainy/ and clean/; must not hold pairs yet.")
     ],
     rain: Annotated[
-        str, typer.Option(help="small, medium, large, heavy, or streaks:FOLDER of rain layers.")
+        str,
+        typer.Option(
+            help="small, medium, large, heavy, streaks:FOLDER of rain layers, or pairs:DATASET."
+        ),
     ] = "large",
-    seed: Annotated[int, typer.Option(help="The same seed paints the same rain.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed paints the same rain.")] = 0,
+    data_root: DataRoot = None,
 ) -> None:
     """Paint rain onto clean pictures and write the pairs."""
-    from derain_cli.training.sources import synthesize
+    from derain_cli.training.synthesis import synthesize
 
-    typer.echo(f"{synthesize(clean_folder, out, rain, seed)} pairs in {out}", err=True)
+    root = Path(data_root or default_data_root())
+    count = synthesize(clean_folder, out, rain, seed, root)
+    typer.echo(f"{count} pairs in {out}", err=True)

@@ -301,6 +301,7 @@ def _run(
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`); what was written stays, the rest is dropped.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        report.say_interrupted(options, "nobody reads the output any more")
         raise typer.Exit(1) from None
 
 

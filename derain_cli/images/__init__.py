@@ -35,6 +35,7 @@ from derain_cli.images.formats import (
 )
 from derain_cli.images.picture import Metadata, Picture
 from derain_cli.images.reading import DEFAULT_MAX_PIXELS, probe_image, read_image
+from derain_cli.images.sniff import format_of_bytes, unread_ending
 from derain_cli.images.writing import encode_image, format_of_path, write_image, writing_notices
 
 __all__ = [
@@ -46,9 +47,11 @@ __all__ = [
     "Metadata",
     "Picture",
     "encode_image",
+    "format_of_bytes",
     "format_of_path",
     "probe_image",
     "read_image",
+    "unread_ending",
     "write_failure",
     "write_image",
     "writing_notices",

@@ -1,6 +1,7 @@
 """What a file is, by its content; for strangers, what to do about them."""
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from derain_cli.errors import UnreadableImageError
@@ -11,6 +12,15 @@ _RAW_SUFFIX = re.compile(
     r"\.(3fr|arw|cr2|cr3|crw|dcr|dng|erf|iiq|kdc|mef|mos|mrw|nef|nrw|orf|pef|raf|raw|rw2|rwl|sr2|srf"
     r"|srw|x3f)"
 )
+
+
+_UNREAD_ENDINGS: Mapping[str, str] = {
+    ".exr": "a float OpenEXR picture; export it as 16-bit TIFF",
+    ".hdr": "a float Radiance HDR picture; export it as 16-bit TIFF",
+    **dict.fromkeys((".j2k", ".jp2", ".jpx"), "a JPEG 2000 picture; export it as PNG"),
+    ".jxl": "a JPEG XL picture; export it as PNG",
+    **dict.fromkeys((".psb", ".psd"), "a Photoshop document; export it as PNG"),
+}
 
 
 class _Foreign(NamedTuple):
@@ -60,7 +70,7 @@ def recognise_format(file: SourceFile) -> str:
         UnreadableImageError: It is something else; the message says what.
     """
     head = file.head(4096)
-    format = _format_of(head)
+    format = format_of_bytes(head)
     if format == "tiff" and (_RAW_SUFFIX.fullmatch(file.suffix) or head[8:11] == b"CR\x02"):
         format = None
     if format:
@@ -73,11 +83,23 @@ def recognise_format(file: SourceFile) -> str:
     )
 
 
-def _format_of(head: bytes) -> str | None:
-    """The format whose mark the first bytes carry.
+def unread_ending(suffix: str) -> str:
+    """Why a picture whose name ends like this is not read; "" for those that are, and no pictures.
 
     Example:
-        >>> _format_of(b"GIF89a...")
+        >>> unread_ending(".CR2")
+        'a camera RAW file; develop it and export a 16-bit TIFF'
+    """
+    if _RAW_SUFFIX.fullmatch(suffix.lower()):
+        return f"{RAW_FILE}; {RAW_WAY_OUT}"
+    return _UNREAD_ENDINGS.get(suffix.lower(), "")
+
+
+def format_of_bytes(head: bytes) -> str | None:
+    """The format whose mark the first bytes of a file carry; 4096 are enough.
+
+    Example:
+        >>> format_of_bytes(b"GIF89a...")
         'gif'
     """
     if head.startswith(b"\xff\xd8\xff"):

@@ -7,9 +7,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from derain_cli.datasets import (
     DATASETS,
     Pair,
@@ -17,11 +14,10 @@ from derain_cli.datasets import (
     find_pairs,
     list_pictures,
     match_pairs,
-    read_pixels,
     training_pairs,
 )
 from derain_cli.errors import ConfigError, DatasetError, ImageError, did_you_mean
-from derain_cli.rain import RAIN_KINDS, paint
+from derain_cli.rain import RAIN_KINDS
 from derain_cli.training.picture_cache import PictureCache
 from derain_cli.training.rain_layers import (
     LayerSource,
@@ -55,7 +51,6 @@ __all__ = [
     "draw_whole",
     "hold_out",
     "split_weight",
-    "synthesize",
 ]
 
 
@@ -110,7 +105,7 @@ def build_sources(
     patches = choose_backgrounds(training, backgrounds, seed) if backgrounds and rain else []
     for spec in rain:
         kind, weight = split_weight(spec)
-        layer = _layer_source(kind, data_root, held_out, seed, cache)
+        layer = layer_source(kind, data_root, held_out, seed, cache)
         sources.append(PaintedSource(kind, weight, training, shown, layer, patches, cache))
     if not sources:
         raise ConfigError("nothing to train on: give --dataset NAME, or --clean FOLDER and --rain")
@@ -204,9 +199,15 @@ def _refuse_test_set(folder: Path) -> None:
         )
 
 
-def _layer_source(
+def layer_source(
     kind: str, data_root: Path, held_out: int, seed: int, cache: PictureCache
 ) -> LayerSource:
+    """Rain of a kind: painted from a store of layers, or pieces of given ones.
+
+    Raises:
+        ConfigError: An unknown kind.
+        DatasetError: No such folder or data set.
+    """
     what, _, where = kind.partition(":")
     if what == "dry":
         return no_rain
@@ -223,42 +224,3 @@ def _layer_source(
         known = (*RAIN_KINDS, "dry", "streaks:FOLDER", "pairs:DATASET")
         raise ConfigError(f"unknown kind of rain {kind!r}. {did_you_mean(kind, known)}")
     return made_layers(kind, seed)
-
-
-def synthesize(clean_folder: Path, out: Path, rain: str, seed: int) -> int:
-    """Write `rainy/NAME.png` and `clean/NAME.png` for every picture; how many pairs.
-
-    Args:
-        clean_folder: Clean pictures.
-        out: Folder of the pairs; made when missing.
-        rain: Kind of rain, as in `build_sources`.
-        seed: The same seed paints the same rain.
-
-    Raises:
-        ConfigError: An unknown kind of rain.
-        DatasetError: Nothing to paint on, or pairs that are already there.
-    """
-    pictures = list_pictures(clean_folder)
-    if not pictures:
-        raise DatasetError(f"no pictures in {str(clean_folder)!r}")
-    layer = _fresh_layers(rain)
-    folders = {side: out / side for side in ("rainy", "clean")}
-    for folder in folders.values():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise DatasetError(f"{str(folder)!r} is not empty; name another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-    for index, path in enumerate(pictures):
-        clean = read_pixels(path)
-        rainy = paint(
-            clean, layer(clean.shape[0], clean.shape[1], np.random.default_rng([seed, index]))
-        )
-        for side, pixels in (("rainy", rainy), ("clean", clean)):
-            Image.fromarray(pixels).save(folders[side] / f"{path.stem}.png")
-    return len(pictures)
-
-
-def _fresh_layers(rain: str) -> LayerSource:
-    """Whole layers painted anew for each picture, or pieces of a folder's layers."""
-    if rain in RAIN_KINDS:
-        return RAIN_KINDS[rain]
-    return _layer_source(rain, Path(), 0, 0, PictureCache())

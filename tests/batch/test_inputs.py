@@ -55,6 +55,18 @@ def test_dot_files_links_to_folders_sockets_and_texts_are_not_found(
     assert plan_in(photos.parent, "photos", recursive=True) == before
 
 
+def test_pictures_that_are_not_read_and_dead_links_are_left_out_by_name(photos: Path) -> None:
+    (photos / "IMG_1.CR2").write_bytes(b"II*\0")
+    (photos / "layers.psd").write_bytes(b"8BPS")
+    (photos / "dead.jpg").symlink_to("nowhere.jpg")
+    plan = plan_batch([str(photos)], BatchOptions())
+    assert [(Path(item.path).name, item.reason) for item in plan.passed_over] == [
+        ("dead.jpg", "a link that leads nowhere"),
+        ("IMG_1.CR2", "a camera RAW file; develop it and export a 16-bit TIFF"),
+        ("layers.psd", "a Photoshop document; export it as PNG"),
+    ]
+
+
 def test_own_results_are_never_inputs(photos: Path, make_picture: Callable[..., Path]) -> None:
     for name in ("a2_derained.jpg", "a2_derained_rain.jpg", "a2_derained_compare.jpg"):
         make_picture(photos / name)
@@ -119,6 +131,11 @@ def test_a_list_takes_names_as_they_are_and_keeps_relative_folders(
 
 def test_a_list_ended_by_nul_may_hold_line_breaks() -> None:
     assert read_list(b"a\nb.jpg\0c.jpg\0") == ("a\nb.jpg", "c.jpg")
+
+
+def test_a_picture_is_no_list(photos: Path) -> None:
+    with pytest.raises(UsageError, match="takes a list of paths"):
+        read_list((photos / "a2.jpg").read_bytes())
 
 
 def test_missing_names_are_failures_of_their_own(photos: Path) -> None:

@@ -56,6 +56,12 @@ def test_what_cannot_be_written_becomes_png(tmp_path: Path, name: str) -> None:
     assert plan_in(tmp_path, name) == {name: ("p_derained.png",)}
 
 
+@pytest.mark.parametrize("name", ["p", "p.jpg_large"])
+def test_a_name_without_a_known_ending_gets_its_contents(tmp_path: Path, name: str) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / name, "JPEG")
+    assert plan_in(tmp_path, name) == {name: ("p_derained.jpg",)}
+
+
 @pytest.mark.parametrize(
     ("words", "options", "message"),
     [

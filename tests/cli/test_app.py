@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -61,6 +62,21 @@ def test_unknown_option_is_one_line_and_exit_2():
     assert "--datset" in line
 
 
+def test_a_file_named_like_options_is_told_how_to_be_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-lead.jpg").write_bytes(b"")
+    result = runner.invoke(app, ["-lead.jpg"])
+    assert result.exit_code == 2
+    assert "Is '-lead.jpg' a file? Write './-lead.jpg'" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["--limit", "-1"], ["--limit=-1"]])
+def test_an_impossible_value_is_named(words):
+    result = runner.invoke(app, ["eval", *words])
+    assert result.exit_code == 2
+    assert "Invalid value '-1' for '--limit'" in result.stderr
+
+
 def test_unknown_model_suggests_the_nearest_and_exits_4(tmp_path):
     (tmp_path / "rainy").mkdir()
     result = runner.invoke(app, ["eval", "--dataset", "rain100x", "--data-root", str(tmp_path)])
@@ -91,3 +107,23 @@ def test_interrupt_exits_130():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("words", [["datasets", "list"], ["models", "list"], ["--version"]])
+def test_full_standard_output_is_one_line_and_exit_5(derain_process, words):
+    with Path("/dev/full").open("w") as full:
+        child = derain_process(*words, stdout=full)
+        _, stderr = child.communicate(timeout=120)
+    assert child.returncode == 5
+    assert stderr.decode().splitlines() == ["error: cannot write: No space left on device"]
+
+
+def test_a_refusal_of_the_system_is_one_line_and_exit_5(tmp_path, photos):
+    (tmp_path / "file").write_bytes(b"")
+    words = ["datasets", "synth", str(photos), "--out", str(tmp_path / "file" / "pairs")]
+    result = runner.invoke(app, words)
+    assert result.exit_code == 5
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "Not a directory" in line

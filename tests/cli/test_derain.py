@@ -141,7 +141,7 @@ def test_a_terminal_gets_no_picture(
         (["{}/gone.jpg"], 1, "error: no such file or folder: '{}/gone.jpg'\n"),
         (["{}/empty.jpg"], 1, "error: '{}/empty.jpg' is empty (0 bytes)"),
         (["{}", "-o", "{}/new.png"], 2, "error: -o '{}/new.png' would be a folder"),
-        (["{}/a2.jpg", "--strength", "2"], 2, "error: Invalid value for '--strength'"),
+        (["{}/a2.jpg", "--strength", "2"], 2, "error: Invalid value '2' for '--strength'"),
         (["{}/a2.jpg", "--device", "cuda:99"], 2, "error: "),
         (["{}/below/*.jpg"], 3, "error: no picture to derain. {}/below/*.jpg: "),
         (["{}/a2.jpg", "-m", "rdcm"], 4, "error: unknown model 'rdcm'"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain_cli.datasets import Pair, find_pairs, read_pair, read_pixels
+from derain_cli.datasets import Pair, read_pixels
 from derain_cli.errors import ConfigError, DatasetError
 from derain_cli.training.sources import (
     BACKGROUND_SIDE,
@@ -15,7 +15,6 @@ from derain_cli.training.sources import (
     choose_backgrounds,
     draw_batch,
     hold_out,
-    synthesize,
 )
 
 
@@ -138,19 +137,6 @@ def test_wrong_sources_are_named(tmp_path, changes, error, message):
 def test_crop_larger_than_a_picture_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="40x32, smaller than the 33x33 crop"):
         draw_batch(sources_of(tmp_path), 0, 0, range(1), 33, flip=False)
-
-
-def test_synthesize_writes_pairs_that_are_found_again(tmp_path):
-    picture(tmp_path / "photos/a.png")
-    picture(tmp_path / "photos/b.png", seed=1)
-    assert synthesize(tmp_path / "photos", tmp_path / "made", "large", 3) == 2
-    pairs = find_pairs(tmp_path / "made")
-    rainy, clean = read_pair(pairs[0])
-    assert (rainy >= clean).all()
-    synthesize(tmp_path / "photos", tmp_path / "again", "large", 3)
-    np.testing.assert_array_equal(rainy, read_pair(find_pairs(tmp_path / "again")[0])[0])
-    with pytest.raises(DatasetError, match="not empty"):
-        synthesize(tmp_path / "photos", tmp_path / "made", "large", 3)
 
 
 def test_two_folders_are_pairs_by_name(tmp_path):
