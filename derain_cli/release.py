@@ -33,6 +33,8 @@ FIELD_ORDER = (
     *("model", "file", "sha256", "default", "repo", "revision", "summary", "data", "command"),
     *("steps", "seed", "seconds", "machine", "commit", "validation", "licence", "limits"),
 )
+# What an entry says that does not depend on which run the weights are of.
+TRUE_OF_ANY_FILE = frozenset({"summary", "licence"})
 BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -48,7 +50,8 @@ def bundle_run(
 ) -> WeightsEntry:
     """Copy a run's best checkpoint into the weights folder and write its entry.
 
-    Doing it again replaces the file and the facts of the run, and keeps the other fields.
+    Doing it again replaces the file and the facts of the run. The other fields stay while the file
+    stays the same; what was measured on another file or said of it goes.
 
     Args:
         run: Folder of a training run, or a checkpoint file.
@@ -73,7 +76,7 @@ def bundle_run(
     entries = {entry.name: entry for entry in read_entries(folder)}
     old = entries.get(name) or WeightsEntry(name, metadata["model"], f"{name}.safetensors", "")
     sha256 = hashlib.sha256(content).hexdigest()
-    told = _facts(source, old) | dict(about or {})
+    told = _facts(source, old, same=sha256 == old.sha256) | dict(about or {})
     if scores:
         told["scores"] = dict(told.get("scores", {})) | dict(scores)
     entry = dataclasses.replace(
@@ -92,10 +95,11 @@ def bundle_run(
     return entry
 
 
-def _facts(source: Path, old: WeightsEntry) -> dict[str, Any]:
-    """Fields of an entry: those of the run, over those there were."""
+def _facts(source: Path, old: WeightsEntry, *, same: bool) -> dict[str, Any]:
+    """Fields of an entry: those of the run, over those there were that still hold."""
     facts = training_facts(source)
-    told = dict(old.about) | facts
+    told = {name: text for name, text in old.about.items() if same or name in TRUE_OF_ANY_FILE}
+    told |= facts
     if "data" in old.about and facts.get("command") == old.about.get("command"):
         told["data"] = old.about["data"]  # told by hand, perhaps, and still true
     return told

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain_cli.cli.data_root import default_data_root
-from derain_cli.cli.runs import given_of, options_from, say_how_to_go_on, say_speed, stop_on_signal
+from derain_cli.cli.runs import (
+    config_of_run,
+    given_of,
+    options_from,
+    say_how_to_go_on,
+    say_speed,
+    stop_on_signal,
+)
 from derain_cli.errors import INTERRUPTED, UsageError, did_you_mean
 from derain_cli.training.finetune_config import METHODS, FinetuneConfig, method_values
 
@@ -65,7 +72,7 @@ def finetune_real(
 
     given = given_of(options)
     if resume:
-        chosen = dataclasses.replace(FinetuneConfig.read(out / "config.json"), **given)
+        chosen = dataclasses.replace(config_of_run(FinetuneConfig, out), **given)
     else:
         chosen = build_config(method, model, given, from_scratch=from_scratch)
     keep_freed_memory()

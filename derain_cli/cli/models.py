@@ -153,7 +153,7 @@ def pull(
     from derain_cli.checkpoints import list_weights, pull_weights
 
     if bool(names) == everything:
-        raise UsageError("name the weights to pull, or give --all for all of them")
+        raise UsageError("name the weights to pull, or give --all for all of them; not both")
     for name in names or [entry.name for entry in list_weights()]:
         typer.echo(pull_weights(name))
 
@@ -219,12 +219,17 @@ def bundle(
 ) -> None:
     """Release a run: copy its best checkpoint into the weights folder and write its entry."""
     from derain_cli.cards import read_scores
+    from derain_cli.checkpoints import list_weights
     from derain_cli.release import bundle_run, entry_toml
 
+    before = next((entry.about for entry in list_weights() if entry.name == name), {})
     about = dict(_split_field(field) for field in fields or [])
     measured = read_scores(scores, {name, str(run)}) if scores else None
     entry = bundle_run(run, name, about=about, scores=measured, default=default, half=half)
     typer.echo(entry_toml(entry))
+    lost = [told for told in before if told not in entry.about]
+    if lost:
+        typer.echo(f"{name}: another file now; {', '.join(lost)} of the old one dropped", err=True)
 
 
 def _split_field(field: str) -> tuple[str, str]:

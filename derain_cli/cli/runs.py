@@ -6,15 +6,18 @@ import re
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 
+from derain_cli.errors import ConfigError
 from derain_cli.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from derain_cli.training.trainer import TrainResult
 
+Config = TypeVar("Config", bound=TrainConfig)
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -41,6 +44,21 @@ def options_from(config: TrainConfig, hidden: Collection[str] = ()) -> Callable[
 def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given on the command line; a repeatable one that was not is empty."""
     return {name: value for name, value in options.items() if value not in (None, [], ())}
+
+
+def config_of_run(kind: type[Config], out: Path) -> Config:
+    """The config of the run that `--resume` goes on with.
+
+    Raises:
+        ConfigError: No run there, or one of another command.
+    """
+    path = out / "config.json"
+    if not path.exists():
+        raise ConfigError(f"{str(out)!r} holds no run to resume; leave --resume out to begin one")
+    try:
+        return kind.read(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (perhaps a run of another command)") from error
 
 
 def _option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Parameter:

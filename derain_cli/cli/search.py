@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain_cli.cli.data_root import default_data_root
-from derain_cli.cli.runs import given_of, options_from, say_how_to_go_on, say_speed, stop_on_signal
+from derain_cli.cli.runs import (
+    config_of_run,
+    given_of,
+    options_from,
+    say_how_to_go_on,
+    say_speed,
+    stop_on_signal,
+)
 from derain_cli.errors import INTERRUPTED, UsageError
 from derain_cli.training.search_config import SearchConfig
 
@@ -96,8 +103,9 @@ def build_config(
     """
     given = given_of(options)
     if resume and config is None:
-        config = out / "config.json"
-    base = SearchConfig.read(config) if config else SearchConfig()
+        base = config_of_run(SearchConfig, out)
+    else:
+        base = SearchConfig.read(config) if config else SearchConfig()
     fields = {"data_root": base.data_root or default_data_root()} | given
     return dataclasses.replace(base, **fields)
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain_cli.cli.data_root import default_data_root
-from derain_cli.cli.runs import given_of, options_from, say_how_to_go_on, say_speed, stop_on_signal
+from derain_cli.cli.runs import (
+    config_of_run,
+    given_of,
+    options_from,
+    say_how_to_go_on,
+    say_speed,
+    stop_on_signal,
+)
 from derain_cli.errors import INTERRUPTED, UsageError
 from derain_cli.training.config import TrainConfig
 
@@ -146,8 +153,9 @@ def build_config(
     if preset and (config or resume):
         raise UsageError("--preset begins a new run; leave it out with --config or --resume")
     if resume and config is None and out is not None:
-        config = out / "config.json"
-    base = TrainConfig.read(config) if config else TrainConfig()
+        base = config_of_run(TrainConfig, out)
+    else:
+        base = TrainConfig.read(config) if config else TrainConfig()
     fields = {"data_root": base.data_root or default_data_root()}
     if preset:
         fields |= preset_values(given.get("model", base.model), preset, given)

@@ -13,6 +13,7 @@ pictures/              validation pictures: rainy, derained, clean and removed r
 import io
 import json
 import os
+import pickle
 import platform
 import re
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from torch import nn
 
 from derain_cli import __version__
 from derain_cli.checkpoints import save_checkpoint, write_whole
-from derain_cli.errors import ConfigError, ResourceError
+from derain_cli.errors import ConfigError, ResourceError, TrainingError
 from derain_cli.training.config import TrainConfig
 
 # What may differ between a run and its continuation without changing any number of it.
@@ -51,7 +52,7 @@ class RunFolder:
         """Make the folder and note the config in it.
 
         Raises:
-            ConfigError: It holds a run and `resume` is not set; or there is nothing to resume, or
+            ConfigError: It holds a run and `resume` is not set; or there is none to resume, or
                 that run had another config.
             ResourceError: It cannot be written to.
         """
@@ -60,8 +61,8 @@ class RunFolder:
             raise ConfigError(
                 f"{str(self.path)!r} holds a run: add --resume, or name another --out"
             )
-        if resume and not (self.path / "state.pt").exists():
-            raise ConfigError(f"{str(self.path)!r} holds no state to resume; leave --resume out")
+        if resume and not path.exists():
+            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave --resume out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -82,10 +83,25 @@ class RunFolder:
         torch.save(dict(state), buffer)
         write_whole(self.path / "state.pt", buffer.getbuffer())
 
+    @property
+    def has_state(self) -> bool:
+        """Whether `save_state` came to save anything; if not, resuming begins at the beginning."""
+        return (self.path / "state.pt").exists()
+
     def load_state(self, device: torch.device) -> dict[str, Any]:
-        """What `save_state` saved last."""
+        """What `save_state` saved last.
+
+        Raises:
+            TrainingError: The file is damaged.
+        """
         path = self.path / "state.pt"
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise TrainingError(
+                f"{str(path)!r} is damaged; begin another run where its last validation left off: "
+                f"--weights {self.path / 'last.safetensors'} --out NEW"
+            ) from error
         return state
 
     def save_weights(
@@ -193,7 +209,7 @@ def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; one that a kill cut short is left out."""
+    """The lines of `metrics.jsonl`; one that a kill cut short, or of no step, is left out."""
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     parsed = []
@@ -202,7 +218,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             parsed.append(json.loads(line))
         except ValueError:
             continue
-    return parsed
+    return [line for line in parsed if isinstance(line, dict) and "step" in line]
 
 
 def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:

@@ -179,14 +179,6 @@ def candidate_config(config: SearchConfig, edges: tuple[Connection, ...]) -> Tra
     return TrainConfig(**options, model_option=(*config.model_option, model_option(edges)))
 
 
-def can_resume(folder: Path) -> bool:
-    """Whether a run saved a state; what a kill before that left behind is made to be no run."""
-    saved = (folder / "state.pt").exists()
-    if not saved and processes.is_first():
-        (folder / "config.json").unlink(missing_ok=True)
-    return saved
-
-
 def _train_candidates(
     config: SearchConfig,
     space: SearchSpace,
@@ -199,7 +191,7 @@ def _train_candidates(
     trained: list[Candidate] = []
     for name, edges in choices.items():
         folder = out / "candidates" / name
-        begun = can_resume(folder)
+        begun = (folder / "config.json").exists()
         processes.wait_for_all()
         run = train(
             candidate_config(config, edges),

@@ -225,9 +225,10 @@ class _Run:
         processes.wait_for_all()
         if not resume:
             return
-        state = self.folder.load_state(self.device)
-        self.state = RunState(**state["run"])
-        self.recipe.load_state_dict(state["recipe"])
+        if self.folder.has_state:
+            state = self.folder.load_state(self.device)
+            self.state = RunState(**state["run"])
+            self.recipe.load_state_dict(state["recipe"])
         if processes.is_first():
             self.folder.forget_log_after(self.state.step)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from derain_cli.connections import GIGA
 from derain_cli.models.rdmc import PAPER_CONNECTIONS, Connection
 from derain_cli.training.search_config import SearchConfig
-from derain_cli.training.searcher import can_resume, candidate_config, search, search_space
+from derain_cli.training.searcher import candidate_config, search, search_space
 from derain_cli.training.trainer import Progress, train
 
 DATA = os.environ.get("DERAIN_DATA", str(Path(__file__).parents[3] / "shared" / "data"))
@@ -77,7 +77,7 @@ def _compare(seed: int, arguments: argparse.Namespace) -> list[dict[str, object]
     """Every network of a seed: its name, edges, cost and PSNR."""
     config, folder = _config(seed, arguments), arguments.out / f"seed-{seed}"
     space = search_space(config)
-    begun = can_resume(folder / "search")
+    begun = (folder / "search" / "config.json").exists()
     found = search(config, folder / "search", resume=begun, report=_report).found
     choices: dict[str, Sequence[Connection]] = {"found": found.edges, "paper": PAPER_CONNECTIONS}
     drawn = space.draw(arguments.random, seed)
@@ -100,7 +100,7 @@ def _trained(config: SearchConfig, edges: tuple[Connection, ...], folder: Path) 
     result = train(
         candidate_config(config, edges),
         folder,
-        resume=can_resume(folder),
+        resume=(folder / "config.json").exists(),
         report=lambda progress: _report(folder.name, progress),
     )
     return result.best_psnr

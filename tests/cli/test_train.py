@@ -115,7 +115,7 @@ def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
         (["--preset", "papr"], 2, "unknown preset 'papr' of model 'rdmc'. Did you mean 'paper'"),
         (["--preset", "paper", "--config", "c.json"], 2, "--preset begins a new run"),
         (["--config", "none.json"], 2, "cannot read config 'none.json'"),
-        (["--out", "x", "--resume"], 2, "cannot read config 'x/config.json'"),
+        (["--out", "x", "--resume"], 2, "'x' holds no run to resume"),
         (["--steps", "0"], 2, "--steps is 0; it must be above 0"),
         (["photo.jpg", "--out", "x"], 2, "'photo.jpg': what is trained on is said by --dataset"),
         (["--plot"], 2, "--plot needs the folders"),

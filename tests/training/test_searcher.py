@@ -22,7 +22,7 @@ from derain_cli.connections import GIGA, read_connections
 from derain_cli.errors import ConfigError
 from derain_cli.models.rdmc import CANDIDATES, RdmcSupernet
 from derain_cli.training.search_config import SearchConfig
-from derain_cli.training.searcher import candidate_config, search
+from derain_cli.training.searcher import candidate_config, search, search_space
 from derain_cli.training.trainer import train
 
 DATA = Path(os.environ.get("DERAIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -78,7 +78,7 @@ def searched(pairs, tmp_path_factory):
 
 def test_search_leaves_edges_pictures_and_alphas_over_time(searched):
     out = searched.folder
-    assert (searched.finished, searched.step, searched.candidates) == (True, 6, ())
+    assert (searched.finished, searched.run.step, searched.candidates) == (True, 6, ())
     assert read_connections(out / "connections.toml") == searched.found.edges
     content = tomllib.loads((out / "connections.toml").read_text())
     assert (content["steps"], content["finished"], content["seed"]) == (6, True, 4)
@@ -116,7 +116,7 @@ def test_four_steps_resumed_by_two_equal_six_to_the_bit(pairs, tmp_path, second_
     config = config_of(pairs, second_order=second_order, freeze_norm_from=0.8)
     search(config, tmp_path / "whole")
     stopped = search(config, tmp_path / "parts", should_stop=stop_after(4))
-    assert (stopped.step, stopped.finished) == (4, False)
+    assert (stopped.run.step, stopped.finished) == (4, False)
     content = tomllib.loads((tmp_path / "parts" / "connections.toml").read_text())
     assert (content["steps"], content["finished"]) == (4, False)
     assert search(config, tmp_path / "parts", resume=True).finished
@@ -156,12 +156,13 @@ def test_interrupted_candidates_go_on_where_they_were(pairs, tmp_path):
     config = config_of(pairs, steps=3)
     whole = search(config, tmp_path / "whole", candidates=2)
     stopped = search(config, tmp_path / "parts", candidates=2, should_stop=stop_after(7))
-    assert (stopped.step, stopped.finished) == (3, False)
+    assert (stopped.run.step, stopped.finished) == (3, False)
     assert [candidate.name for candidate in stopped.candidates] == ["found"]
     # What a kill before the first save leaves behind does not stand in the way.
     left = tmp_path / "parts" / "candidates" / "random-2"
     left.mkdir()
-    (left / "config.json").write_text("{}")
+    edges = search_space(config).draw(2, config.seed)[1]
+    (left / "config.json").write_text(candidate_config(config, edges).to_json())
     resumed = search(config, tmp_path / "parts", candidates=2, resume=True)
     assert resumed.finished
     assert resumed.candidates == whole.candidates

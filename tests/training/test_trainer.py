@@ -178,6 +178,30 @@ def test_every_recipe_survives_a_kill(variant, tmp_path, assert_same_state):
     assert_same_state(tmp_path / "whole", out)
 
 
+def test_a_run_killed_before_its_first_save_begins_again(variant, tmp_path, assert_same_state):
+    train(variant, tmp_path / "whole")
+
+    def die(progress):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        train(variant, tmp_path / "killed", report=die)
+    assert not (tmp_path / "killed" / "state.pt").exists()
+    (tmp_path / "killed" / "metrics.jsonl").write_text('{"step": 1, "loss": 1}\n')
+    train(variant, tmp_path / "killed", resume=True)
+    assert_same_state(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_damaged_state_is_told_with_a_way_out(tiny_config, tmp_path):
+    config = tiny_config("resnet", steps=2)
+    train(config, tmp_path / "run")
+    state = tmp_path / "run" / "state.pt"
+    for damaged in (state.read_bytes()[:1000], b"", b"not a state"):
+        state.write_bytes(damaged)
+        with pytest.raises(TrainingError, match=r"state\.pt' is damaged.*--weights .*last\.safe"):
+            train(config, tmp_path / "run", resume=True)
+
+
 def test_metrics_of_steps_that_were_lost_are_written_once(tiny_config, tmp_path, lines_of):
     config = tiny_config("resnet", validate_every=4)
     stop_after = iter([False] * 5 + [True])
@@ -201,7 +225,7 @@ def test_existing_run_is_not_overwritten(tiny_config, tmp_path):
     train(config, tmp_path / "run")
     with pytest.raises(ConfigError, match="--resume"):
         train(config, tmp_path / "run")
-    with pytest.raises(ConfigError, match="no state to resume"):
+    with pytest.raises(ConfigError, match="no run to resume"):
         train(config, tmp_path / "other", resume=True)
     changed = dataclasses.replace(config, lr=0.5)
     with pytest.raises(ConfigError, match=r"another 'lr': the run has 0\.002, now 0\.5"):
