@@ -225,7 +225,7 @@ def _unknown(name: str) -> str:
             "first validation"
         )
     if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin"):
-        return f"no checkpoint {name!r}"
+        return f"no checkpoint {name!r} here; `derain models list` names the weights there are"
     if name in MODELS:
         return f"network {name!r} has no weights here: train some, then name the run's folder"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):

@@ -1,6 +1,5 @@
 """`derain eval`: scores of models on data sets, under a named protocol."""
 
-import os
 import shlex
 import sys
 import time
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain_cli.cli.data_root import DataRoot, default_data_root
+from derain_cli.cli.output_files import require_output_file
 from derain_cli.cli.scores import Results, show_json, show_tables, summarise_rows, write_csv
-from derain_cli.errors import ResourceError, UsageError
+from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from derain_cli.comparison import Row
@@ -71,8 +71,10 @@ def evaluate(
     if input_only and model:
         raise UsageError("--input-only and --model exclude each other: leave one out")
     pairs = _pairs_of(dataset or [], rainy, clean, data_root or default_data_root())
-    for path in (csv_file, html):
-        _require_writable(path)
+    if csv_file:
+        require_output_file(csv_file, "--csv", ".csv")
+    if html:
+        require_output_file(html, "--html", ".html", ".htm")
     chosen = _metrics_of(metrics)
     gallery = _gallery(chosen) if html else None
     if not quiet:
@@ -115,20 +117,6 @@ def _say_what_is_scored(pairs: "Mapping[str, Sequence[Pair]]", limit: int) -> No
         cut = f", the first {limit} of them scored" if 0 < limit < len(members) else ""
         count = describe_count(name, len(members))
         typer.echo(f"{name}: {count}{cut}{f' (note: {note})' if note else ''}", err=True)
-
-
-def _require_writable(path: Path | None) -> None:
-    """Refuse a file that could not be written, before an hour is spent on its content."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder; name a file in it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"cannot make {str(path.parent)!r}: {error.strerror}") from error
-    if not os.access(path.parent, os.W_OK):
-        raise ResourceError(f"cannot write into {str(path.parent)!r}: permission denied")
 
 
 def _metrics_of(text: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain_cli.cli.data_root import default_data_root
+from derain_cli.cli.output_files import require_output_file
 from derain_cli.cli.runs import (
     config_of_run,
     given_of,
@@ -183,6 +184,7 @@ def _plot(runs: list[Path], out: Path | None) -> None:
     if not runs:
         raise UsageError("--plot needs the folders of one or more runs")
     target = out or runs[0] / "curves.svg"
+    require_output_file(target, "--out", ".svg")
     plot_runs(runs, target)
     typer.echo(str(target))
 

@@ -53,7 +53,9 @@ class TrainConfig:
     backgrounds: int = option(
         0, "Paint on this many clean patches of 128x128, chosen by the seed; 0 = all pictures."
     )
-    held_out: int = option(20, "Pictures per folder kept out of training, for validation.")
+    held_out: int = option(
+        20, "Pictures per folder kept out of training, for validation; at most half of them."
+    )
     crops: str = option("random", "random places, or ten: corners and middle, each also mirrored.")
     flip: bool = option(True, "Mirror half of the crops.")
     rotate: bool = option(False, "Turn the crops by 0, 90, 180 or 270 degrees.")

@@ -213,6 +213,8 @@ def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
         (["--dataset", "{}/rain12", "--input-only", "--metrics", ","], "--metrics names none"),
         (["--dataset", "{}/rain12", "--input-only", "--protocol", "lab"], "protocol 'lab'"),
         (["--dataset", "{}/rain12", "--input-only", "--html", "{}"], "is a folder"),
+        (["--dataset", "{}/rain12", "--csv", "{}/photo.jpg"], "photo.jpg' must end in .csv"),
+        (["--dataset", "{}/rain12", "--html", "{}/a.csv"], "a.csv' must end in .html or .htm"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(data_root, arguments, message):

@@ -119,7 +119,8 @@ def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
         (["--steps", "0"], 2, "--steps is 0; it must be above 0"),
         (["photo.jpg", "--out", "x"], 2, "'photo.jpg': what is trained on is said by --dataset"),
         (["--plot"], 2, "--plot needs the folders"),
-        (["--plot", "nowhere"], 3, "'nowhere' has no metrics to draw"),
+        (["--plot", "nowhere", "--out", "x.svg"], 3, "'nowhere' has no metrics to draw"),
+        (["--plot", "nowhere", "--out", "photo.jpg"], 2, "--out 'photo.jpg' must end in .svg"),
         (["--lrr", "1"], 2, "--lrr"),
     ],
 )

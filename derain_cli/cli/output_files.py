@@ -1,0 +1,27 @@
+"""Files that an option names for a table, a report or a drawing."""
+
+import os
+from pathlib import Path
+
+from derain_cli.errors import ResourceError, UsageError
+
+
+def require_output_file(path: Path, option: str, *endings: str) -> None:
+    """Refuse a file that cannot be written or should not be, before an hour goes into its content.
+
+    Its ending must be one of its kind: a slip of the tab key must not turn a photo into a table.
+
+    Raises:
+        UsageError: Another ending, or a folder.
+        ResourceError: Its folder cannot be made or written into.
+    """
+    if path.is_dir():
+        raise UsageError(f"{option} {str(path)!r} is a folder; name a file in it")
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{option} {str(path)!r} must end in {' or '.join(endings)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"cannot make {str(path.parent)!r}: {error.strerror}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise ResourceError(f"cannot write into {str(path.parent)!r}: permission denied")
