@@ -141,7 +141,7 @@ def _with_steps(config: FinetuneConfig) -> FinetuneConfig:
     if config.recipe == "self_training":
         count = labelled_count(labelled_sources(config))
     else:
-        count = len(RealPhotos.read(config.real, max(config.crop, config.final_crop)))
+        count = len(RealPhotos.of(config))
     return dataclasses.replace(config, steps=config.epochs * passes(count, config))
 
 

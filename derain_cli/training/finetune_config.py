@@ -42,7 +42,7 @@ class FinetuneConfig(TrainConfig):
     validate_every: int = option(0, "Real photos are scored after each epoch instead.")
     ema: float = option(0.999, "v of eq. 7 of self-training: how slowly the target follows.")
 
-    real: str = option("", "Folder of rainy photos without a truth.")
+    real: str = option("", "Folder of rainy photos without a truth, here or in --data-root.")
     epochs: int = option(0, "Epochs, instead of --steps; 0 = as many as the steps make.")
     epoch_steps: int = option(
         0, "Steps of an epoch; 0 = one pass over the photos (self-training: the labelled pairs)."

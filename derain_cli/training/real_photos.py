@@ -17,6 +17,7 @@ from derain_cli.checkpoints import write_whole
 from derain_cli.datasets import list_pictures
 from derain_cli.errors import ConfigError, DatasetError, ImageError, TrainingError
 from derain_cli.images import probe_image
+from derain_cli.training.finetune_config import FinetuneConfig
 from derain_cli.training.picture_cache import PictureCache
 
 Pixels = NDArray[np.uint8]
@@ -37,26 +38,24 @@ class RealPhotos:
     cache: PictureCache = field(default_factory=PictureCache, compare=False)
 
     @classmethod
-    def read(cls, folder: str, crop: int, cache: PictureCache | None = None) -> "RealPhotos":
-        """Photos of a folder, their headers looked at.
-
-        Args:
-            folder: Where they lie.
-            crop: Side of the training crops: no photo may be smaller.
-            cache: Of decoded pictures; a new one when left out.
+    def of(cls, config: FinetuneConfig) -> "RealPhotos":
+        """The photos of `--real`, here or below the data root, their headers looked at.
 
         Raises:
             ConfigError: No folder was named.
             DatasetError: No such folder, no picture in it, or one that cannot be read or is
                 smaller than a crop.
         """
-        if not folder:
+        if not config.real:
             raise ConfigError("no --real: name the folder of rainy photos to adapt to")
-        paths = list_pictures(Path(folder))
+        folder = Path(config.real)
+        if not folder.is_dir() and (Path(config.data_root) / folder).is_dir():
+            folder = Path(config.data_root) / folder
+        paths = list_pictures(folder)
         if not paths:
-            raise DatasetError(f"no pictures in {folder!r}; --real needs rainy photos")
-        sizes = tuple(_size(path, crop) for path in paths)
-        return cls(tuple(paths), sizes, cache or PictureCache())
+            raise DatasetError(f"no pictures in {str(folder)!r}; --real needs rainy photos")
+        crop = max(config.crop, config.final_crop)
+        return cls(tuple(paths), tuple(_size(path, crop) for path in paths))
 
     def __len__(self) -> int:
         return len(self.paths)

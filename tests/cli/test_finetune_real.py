@@ -107,6 +107,9 @@ def test_published_settings(photos, weights):
     assert (online.lr, online.batch_size, online.kl_weight) == (1e-6, 1, 1e-4)
     assert online.steps == 30 * 3
     assert online.model_options()["channels"] == 4
+    below_the_root = given | {"real": photos.name, "data_root": str(photos.parent)}
+    named = build_config("online-update", str(weights), below_the_root, from_scratch=False)
+    assert named.steps == online.steps  # the photos were found and counted
     moss = build_config("self-training", "moss", {}, from_scratch=True)
     assert (moss.lr, moss.batch_size, moss.crop, moss.steps, moss.ema) == (
         *(1e-4, 16, 256, 100_000),

@@ -90,7 +90,7 @@ class OnlineUpdate(AdaptingRecipe):
             DatasetError: No photos, unreadable or small ones, or a single one.
         """
         chosen = require_finetune_config(config)
-        photos = RealPhotos.read(chosen.real, max(config.crop, config.final_crop))
+        photos = RealPhotos.of(chosen)
         if len(photos) < 2 and chosen.kl_weight:
             raise DatasetError(
                 f"{chosen.real!r} holds one photo; R_random of eq. 6 is another photo's rain: "

@@ -81,7 +81,7 @@ class SelfTraining(AdaptingRecipe):
         """
         chosen = require_finetune_config(config)
         self._pairs = labelled_sources(chosen)
-        photos = RealPhotos.read(chosen.real, max(config.crop, config.final_crop))
+        photos = RealPhotos.of(chosen)
         length = passes(labelled_count(self._pairs), chosen)
         super().__init__(model, chosen, folder, photos, self._pairs, length)
         self.warmup_epochs = chosen.warmup_epochs
