@@ -100,7 +100,8 @@ class Progress:
         parts: The loss and its parts.
         lr: Learning rate of the step.
         images: Crops in the step, over all processes.
-        seconds_per_step: Time of the step, with the wait for its batch, without validation.
+        seconds_per_step: Time of the step, with the wait for its batch, without validation or an
+            epoch's look at real photos.
         waited: Seconds of it that the network waited for the batch.
         validation: PSNR per source, when scored.
         psnr: Its mean.
@@ -122,7 +123,7 @@ class TrainResult:
     """How a run ended.
 
     Attributes:
-        images_per_second: Over the steps of this session, validation not counted.
+        images_per_second: Over the time of this session's steps.
         waited: Share of their time in which the network waited for batches.
     """
 
@@ -236,13 +237,14 @@ class _Run:
         self, report: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> TrainResult:
         self.clock = clock = Clock()
-        before, asked = self.state.seconds, time.monotonic()
+        before = self.state.seconds
         for step, batch, waited in self._batches():
+            began = time.monotonic()
             self._prepare(step)
             parts = self._update(batch, step)
             self.state.step = step + 1
             self.state.seconds = before + clock.elapsed
-            images, taken = self.config.crop_at(step)[1], time.monotonic() - asked
+            images, taken = self.config.crop_at(step)[1], waited + time.monotonic() - began
             clock.stepping, clock.waited = clock.stepping + taken, clock.waited + waited
             clock.images += images
             found = self._after_step(parts)
@@ -257,7 +259,6 @@ class _Run:
             late = bool(self.config.max_time) and clock.elapsed > 60 * self.config.max_time
             if processes.any_of(late or should_stop()) and self.state.step < self.config.steps:
                 break
-            asked = time.monotonic()
         self._save_state()
         finished, best = self.state.step >= self.config.steps, self.state.best_psnr
         return TrainResult(self.folder.path, self.state.step, finished, best, *clock.rates())
