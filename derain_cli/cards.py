@@ -91,8 +91,10 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
         "command": " && ".join(_commands(config, "RUN")),
         "steps": int(metadata["step"]),
         "seed": config.seed,
-        "validation": _validation(checkpoint.parent, metadata),
     }
+    validation = _validation(checkpoint.parent, metadata)
+    if validation:
+        facts["validation"] = validation
     seconds = metadata.get("seconds") or _at_step(checkpoint.parent, metadata, "seconds")
     if seconds:
         facts["seconds"] = int(seconds)
