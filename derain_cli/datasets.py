@@ -211,6 +211,11 @@ def dataset_folder(name: str, data_root: Path) -> Path:
     return folder
 
 
+def plain_folder(name: str, data_root: Path) -> Path:
+    """A folder that is no data set: a path as it is, otherwise under `data_root`, there or not."""
+    return Path(name) if Path(name).is_dir() else data_root / name
+
+
 def _folder_under(data_root: Path, key: str) -> Path | None:
     names = (key, *DATASETS[key].aliases)
     own = TRAIN_FOLDERS if DATASETS[key].split == "train" else TEST_FOLDERS

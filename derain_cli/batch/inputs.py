@@ -75,7 +75,9 @@ def read_list(content: bytes) -> tuple[str, ...]:
         >>> read_list(b"a b.jpg\n\n-c.png\n")
         ('a b.jpg', '-c.png')
     """
-    if format_of_bytes(content[:4096]):
+    head = content[:4096]
+    # Names may begin like a picture ("BMW.jpg"), but no list has an empty name between two NULs.
+    if format_of_bytes(head) and b"\0\0" in head:
         raise UsageError("--from-file got a picture; it takes a list of paths, one per line")
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     return tuple(os.fsdecode(line) for line in lines if line)
@@ -154,9 +156,10 @@ def _sift(path: Path, relative: Path, options: BatchOptions) -> Iterator[Found]:
         yield PassedOver(str(path), unread)
     if path.suffix.lower() not in READABLE_SUFFIXES:
         return
-    if path.is_symlink() and not mode_of(path):
+    mode = mode_of(path)
+    if not mode and path.is_symlink():
         yield PassedOver(str(path), "a link that leads nowhere")
-    if not stat.S_ISREG(mode_of(path)):
+    if not stat.S_ISREG(mode):
         return
     if _is_own(path, {options.suffix, DEFAULT_SUFFIX}):
         yield PassedOver(str(path), "a result of this program")

@@ -15,6 +15,7 @@ import typer.core
 
 from derain_cli import __version__
 from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, train
+from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
 
 DEFAULT_COMMAND = "derain"
@@ -88,8 +89,7 @@ def _exit_code(run: Callable[[], Any], words: Sequence[str]) -> int:
 def _said_by_the_system(error: OSError) -> str:
     if error.filename is not None:
         return f"{os.fsdecode(error.filename)!r}: {error.strerror}"
-    # Standard output, most likely; what it still holds must not fail again at the exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+    give_up_standard_output()  # it, most likely: files have names
     return f"cannot write: {error.strerror}"
 
 

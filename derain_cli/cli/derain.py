@@ -1,6 +1,5 @@
 """`derain derain`, the default command: take the rain out of pictures."""
 
-import os
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain_cli.cli.batch_report import BatchReport
+from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.errors import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def _run(
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`); what was written stays, the rest is dropped.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_standard_output()
         report.say_interrupted(options, "nobody reads the output any more")
         raise typer.Exit(1) from None
 

@@ -1,6 +1,7 @@
-"""Files that an option names for a table, a report or a drawing."""
+"""What commands write to: files that an option names for a report, and standard output."""
 
 import os
+import sys
 from pathlib import Path
 
 from derain_cli.errors import ResourceError, UsageError
@@ -25,3 +26,9 @@ def require_output_file(path: Path, option: str, *endings: str) -> None:
         raise ResourceError(f"cannot make {str(path.parent)!r}: {error.strerror}") from error
     if not os.access(path.parent, os.W_OK):
         raise ResourceError(f"cannot write into {str(path.parent)!r}: permission denied")
+
+
+def give_up_standard_output() -> None:
+    """Drop what standard output still holds: nobody takes it, and the exit must not try again."""
+    if sys.__stdout__ is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())

@@ -183,8 +183,9 @@ def _plot(runs: list[Path], out: Path | None) -> None:
 
     if not runs:
         raise UsageError("--plot needs the folders of one or more runs")
+    if out:
+        require_output_file(out, "--out", ".svg")
     target = out or runs[0] / "curves.svg"
-    require_output_file(target, "--out", ".svg")
     plot_runs(runs, target)
     typer.echo(str(target))
 

@@ -1,7 +1,6 @@
 """What a file is, by its content; for strangers, what to do about them."""
 
 import re
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from derain_cli.errors import UnreadableImageError
@@ -14,37 +13,30 @@ _RAW_SUFFIX = re.compile(
 )
 
 
-_UNREAD_ENDINGS: Mapping[str, str] = {
-    ".exr": "a float OpenEXR picture; export it as 16-bit TIFF",
-    ".hdr": "a float Radiance HDR picture; export it as 16-bit TIFF",
-    **dict.fromkeys((".j2k", ".jp2", ".jpx"), "a JPEG 2000 picture; export it as PNG"),
-    ".jxl": "a JPEG XL picture; export it as PNG",
-    **dict.fromkeys((".psb", ".psd"), "a Photoshop document; export it as PNG"),
-}
-
-
 class _Foreign(NamedTuple):
-    """A kind of file that is not read: how it begins, what it is, what to do."""
+    """A kind of file that is not read: how it begins, what it is, what to do, how names end."""
 
     offset: int
     magic: bytes
     what: str
     way_out: str
+    endings: tuple[str, ...] = ()
 
 
 RAW_FILE = "a camera RAW file"
 RAW_WAY_OUT = "develop it and export a 16-bit TIFF"
+DEEP_TIFF, PNG_OR_TIFF = "export it as 16-bit TIFF", "export it as PNG or 16-bit TIFF"
 _FOREIGN = (
     _Foreign(0, b"version https://git-lfs", "a Git-LFS pointer", "fetch the picture: git lfs pull"),
     _Foreign(0, b"%PDF", "a PDF document", "export its picture as PNG"),
-    _Foreign(0, b"8BPS", "a Photoshop document", "export it as PNG or 16-bit TIFF"),
-    _Foreign(0, b"\x76\x2f\x31\x01", "a float OpenEXR picture", "export it as 16-bit TIFF"),
-    _Foreign(0, b"#?RADIANCE", "a float Radiance HDR picture", "export it as 16-bit TIFF"),
-    _Foreign(0, b"PF\n", "a float PFM picture", "export it as 16-bit TIFF"),
-    _Foreign(0, b"Pf\n", "a float PFM picture", "export it as 16-bit TIFF"),
-    _Foreign(0, b"\xff\x0a", "a JPEG XL picture", "export it as PNG or 16-bit TIFF"),
-    _Foreign(4, b"JXL ", "a JPEG XL picture", "export it as PNG or 16-bit TIFF"),
-    _Foreign(4, b"jP  \r\n", "a JPEG 2000 picture", "export it as PNG or 16-bit TIFF"),
+    _Foreign(0, b"8BPS", "a Photoshop document", PNG_OR_TIFF, (".psd", ".psb")),
+    _Foreign(0, b"\x76\x2f\x31\x01", "a float OpenEXR picture", DEEP_TIFF, (".exr",)),
+    _Foreign(0, b"#?RADIANCE", "a float Radiance HDR picture", DEEP_TIFF, (".hdr",)),
+    _Foreign(0, b"PF\n", "a float PFM picture", DEEP_TIFF, (".pfm",)),
+    _Foreign(0, b"Pf\n", "a float PFM picture", DEEP_TIFF),
+    _Foreign(0, b"\xff\x0a", "a JPEG XL picture", PNG_OR_TIFF, (".jxl",)),
+    _Foreign(4, b"JXL ", "a JPEG XL picture", PNG_OR_TIFF),
+    _Foreign(4, b"jP  \r\n", "a JPEG 2000 picture", PNG_OR_TIFF, (".jp2", ".j2k", ".jpx")),
     _Foreign(0, b"IIRO", RAW_FILE, RAW_WAY_OUT),
     _Foreign(0, b"IIRS", RAW_FILE, RAW_WAY_OUT),
     _Foreign(0, b"MMOR", RAW_FILE, RAW_WAY_OUT),
@@ -92,7 +84,8 @@ def unread_ending(suffix: str) -> str:
     """
     if _RAW_SUFFIX.fullmatch(suffix.lower()):
         return f"{RAW_FILE}; {RAW_WAY_OUT}"
-    return _UNREAD_ENDINGS.get(suffix.lower(), "")
+    kind = next((kind for kind in _FOREIGN if suffix.lower() in kind.endings), None)
+    return f"{kind.what}; {kind.way_out}" if kind else ""
 
 
 def format_of_bytes(head: bytes) -> str | None:

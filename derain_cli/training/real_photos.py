@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain_cli.checkpoints import write_whole
-from derain_cli.datasets import list_pictures
+from derain_cli.datasets import list_pictures, plain_folder
 from derain_cli.errors import ConfigError, DatasetError, ImageError, TrainingError
 from derain_cli.images import probe_image
 from derain_cli.training.finetune_config import FinetuneConfig
@@ -48,9 +48,11 @@ class RealPhotos:
         """
         if not config.real:
             raise ConfigError("no --real: name the folder of rainy photos to adapt to")
-        folder = Path(config.real)
-        if not folder.is_dir() and (Path(config.data_root) / folder).is_dir():
-            folder = Path(config.data_root) / folder
+        folder = plain_folder(config.real, Path(config.data_root))
+        if not folder.is_dir():
+            raise DatasetError(
+                f"no folder of rainy photos {config.real!r}, neither here nor in --data-root"
+            )
         paths = list_pictures(folder)
         if not paths:
             raise DatasetError(f"no pictures in {str(folder)!r}; --real needs rainy photos")

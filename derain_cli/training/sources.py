@@ -14,6 +14,7 @@ from derain_cli.datasets import (
     find_pairs,
     list_pictures,
     match_pairs,
+    plain_folder,
     training_pairs,
 )
 from derain_cli.errors import ConfigError, DatasetError, ImageError, did_you_mean
@@ -142,7 +143,7 @@ def _named_pairs(spec: str, data_root: Path) -> tuple[str, float, list[Pair]]:
 def _pairs_of(name: str, data_root: Path) -> list[Pair]:
     """Pairs that may be trained on; a path that leads nowhere is no unknown name."""
     is_path = "/" in name and dataset_named(name) is None
-    if is_path and not Path(name).is_dir() and not (data_root / name).is_dir():
+    if is_path and not plain_folder(name, data_root).is_dir():
         raise DatasetError(f"no folder of pairs {name!r}, neither here nor in --data-root")
     return training_pairs(name, data_root)
 
@@ -159,7 +160,7 @@ def _folder_pairs(rainy: str, clean: str) -> tuple[str, float, list[Pair]]:
 
 def _clean_pictures(name: str, data_root: Path) -> list[Clean]:
     """A folder of clean pictures, or the clean side of a training set."""
-    folder = Path(name) if Path(name).is_dir() else data_root / name
+    folder = plain_folder(name, data_root)
     if folder.parent == data_root and folder.name in DATASETS:
         return _clean_sides(training_pairs(folder.name, data_root))
     if not folder.is_dir():
@@ -212,7 +213,7 @@ def layer_source(
     if what == "dry":
         return no_rain
     if what == "streaks":
-        folder = Path(where) if Path(where).is_dir() else data_root / where
+        folder = plain_folder(where, data_root)
         if not folder.is_dir():
             raise DatasetError(
                 f"no folder of rain layers {where!r}, neither here nor in --data-root"

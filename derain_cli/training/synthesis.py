@@ -1,20 +1,19 @@
 """A data set made of clean pictures: rain is painted once, and the pairs are written as files."""
 
 import contextlib
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image
 
 from derain_cli.checkpoints import write_whole
 from derain_cli.datasets import list_pictures, read_pixels
 from derain_cli.errors import DatasetError
+from derain_cli.images import Picture, encode_image
 from derain_cli.rain import RAIN_KINDS, paint
 from derain_cli.training.picture_cache import PictureCache
-from derain_cli.training.rain_layers import LayerSource, Pixels
+from derain_cli.training.rain_layers import LayerSource
 from derain_cli.training.sources import layer_source
 
 SIDES = ("rainy", "clean")
@@ -49,7 +48,7 @@ def synthesize(
             height, width = clean.shape[:2]
             drops = layer(height, width, np.random.default_rng([seed, index]))
             for side, pixels in zip(SIDES, (paint(clean, drops), clean), strict=True):
-                write_whole(folder / side / f"{path.stem}.png", _png(pixels))
+                write_whole(folder / side / f"{path.stem}.png", encode_image(Picture(pixels)))
     return len(pictures)
 
 
@@ -92,9 +91,3 @@ def _all_or_none(out: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 out.rmdir()
         raise
-
-
-def _png(pixels: Pixels) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "PNG")
-    return encoded.getvalue()

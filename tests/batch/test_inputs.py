@@ -63,7 +63,7 @@ def test_pictures_that_are_not_read_and_dead_links_are_left_out_by_name(photos: 
     assert [(Path(item.path).name, item.reason) for item in plan.passed_over] == [
         ("dead.jpg", "a link that leads nowhere"),
         ("IMG_1.CR2", "a camera RAW file; develop it and export a 16-bit TIFF"),
-        ("layers.psd", "a Photoshop document; export it as PNG"),
+        ("layers.psd", "a Photoshop document; export it as PNG or 16-bit TIFF"),
     ]
 
 
@@ -136,6 +136,7 @@ def test_a_list_ended_by_nul_may_hold_line_breaks() -> None:
 def test_a_picture_is_no_list(photos: Path) -> None:
     with pytest.raises(UsageError, match="takes a list of paths"):
         read_list((photos / "a2.jpg").read_bytes())
+    assert read_list(b"BMW.jpg\n") == ("BMW.jpg",)  # begins like a BMP picture
 
 
 def test_missing_names_are_failures_of_their_own(photos: Path) -> None:

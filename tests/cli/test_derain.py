@@ -135,6 +135,29 @@ def test_a_terminal_gets_no_picture(
     assert b"error: the picture would go to the terminal" in stderr
 
 
+def test_a_closed_standard_output_is_refused(photos: Path, tiny_checkpoint: Path) -> None:
+    words = [sys.executable, "-m", "derain_cli", photos / "a2.jpg", "-m", tiny_checkpoint]
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *map(str, words)], capture_output=True, check=False
+    )
+    assert closed.returncode == 2
+    assert closed.stderr.startswith(b"error: standard output is closed")
+    assert not (photos / "a2_derained.jpg").exists()
+
+
+def test_a_reader_that_goes_ends_the_batch_and_is_told(
+    photos: Path, tiny_checkpoint: Path, derain_process: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    child = derain_process("derain", photos, "-m", tiny_checkpoint, stdout=writer)
+    os.close(writer)
+    _, stderr = child.communicate(timeout=120)
+    assert child.returncode == 1
+    assert b"nobody reads the output any more: 1 of 2 done. Go on with:" in stderr
+    assert b"--skip-existing" in stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
