@@ -15,9 +15,9 @@ from PIL import Image, ImageSequence
 
 from derain_cli.errors import UnreadableImageError
 from derain_cli.images.failures import DECODER_ERRORS, one_line, quiet_decoders
+from derain_cli.video.kinds import ANIMATION_SUFFIXES, can_hold_animation
 from derain_cli.video.steadiness import Flicker, Frame, measure_flicker, steady_frame
 
-FORMAT_OF_SUFFIX = {".apng": "PNG", ".gif": "GIF", ".png": "PNG", ".webp": "WEBP"}
 SHORTEST, USUAL = 20, 100  # milliseconds; what browsers make of shorter ones
 LOSSY_QUALITY = 90
 
@@ -47,16 +47,18 @@ class AnimationResult:
 
     Attributes:
         content: The file.
+        format: As Pillow calls it.
         flicker: Of the rainy and the derained animation.
     """
 
     content: bytes
+    format: str
     flicker: Flicker
 
 
 def is_animation(path: Path) -> bool:
     """Whether a file is a GIF, WebP or PNG of several images; every GIF counts."""
-    if path.suffix.lower() not in FORMAT_OF_SUFFIX:
+    if not can_hold_animation(path):
         return False
     try:
         with quiet_decoders(), Image.open(path) as image:
@@ -128,13 +130,13 @@ def derain_animation(
         flicker += measure_flicker(
             (rainy[index - 1], rainy[index]), (derained[index - 1], derained[index])
         )
-    yield AnimationResult(_written(animation, derained, suffix, quality), flicker)
+    format = ANIMATION_SUFFIXES[suffix.lower()]
+    yield AnimationResult(_written(animation, derained, format, quality), format, flicker)
 
 
 def _written(
-    animation: Animation, derained: Sequence[Frame], suffix: str, quality: int | None
+    animation: Animation, derained: Sequence[Frame], format: str, quality: int | None
 ) -> bytes:
-    format = FORMAT_OF_SUFFIX[suffix.lower()]
     alphas = [pixels[..., 3:] for pixels in animation.images]
     opaque = all(alpha.min() == 255 for alpha in alphas)
     images = [

@@ -77,6 +77,7 @@ class Coding:
     """How a film is encoded; equal settings give equal packets.
 
     Attributes:
+        codec: Key of `CODERS`.
         coder: The encoder.
         quality: 1 to 100.
         pixel_format: Of the encoded frames.
@@ -85,6 +86,7 @@ class Coding:
         notices: What the user should be told.
     """
 
+    codec: str
     coder: Coder
     quality: int
     pixel_format: str
@@ -118,6 +120,7 @@ def choose_coding(film: Film, container: str, codec: str | None, quality: int | 
     notices += _format_notices(film, name, pixel_format)
     _check_sides(film, coder, pixel_format)
     return Coding(
+        name,
         coder,
         DEFAULT_QUALITY if quality is None else quality,
         pixel_format,

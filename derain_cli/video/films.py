@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -64,6 +64,7 @@ class FilmFacts:
 
     Attributes:
         film: What was read.
+        codec: Of the result.
         frames: Frames written.
         resumed: How many of them an earlier run had finished.
         flicker: Of the rainy and the derained film.
@@ -72,6 +73,7 @@ class FilmFacts:
     """
 
     film: Film
+    codec: str
     frames: int
     resumed: int
     flicker: Flicker
@@ -88,7 +90,7 @@ def derain_film(
     derainer: "Derainer",
     options: FilmOptions,
     in_network: Guard = nullcontext,
-) -> Iterator[FilmProgress | FilmFacts]:
+) -> Generator[FilmProgress | FilmFacts]:
     """Derain a film; the target appears when it is whole.
 
     When the iterator is closed or an exception goes through it, the segments that are finished
@@ -196,6 +198,7 @@ class _Work:
         frames = sum(len(segment.times) for segment in segments)
         return FilmFacts(
             self._film,
+            self._coding.codec,
             frames,
             resumed,
             flicker,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from derain_cli.errors import UsageError
+from derain_cli.images import format_of_bytes
 
 FORMAT_OF_SUFFIX: Mapping[str, str] = {
     ".3gp": "3gp",
@@ -21,6 +22,14 @@ FORMAT_OF_SUFFIX: Mapping[str, str] = {
     ".webm": "webm",
 }
 """The container that each ending of a written film asks for, as FFmpeg calls it."""
+
+ANIMATION_SUFFIXES: Mapping[str, str] = {
+    ".apng": "PNG",
+    ".gif": "GIF",
+    ".png": "PNG",
+    ".webp": "WEBP",
+}
+"""The format that each ending of an animation asks for, as Pillow calls it."""
 
 READ_ONLY_SUFFIXES = frozenset({".3g2", ".asf", ".flv", ".mpeg", ".mpg", ".ogv", ".vob", ".wmv"})
 FILM_SUFFIXES = frozenset(FORMAT_OF_SUFFIX) | READ_ONLY_SUFFIXES
@@ -50,6 +59,29 @@ def looks_like_film(path: Path) -> bool:
     except OSError:
         return True  # whoever opens it will say why it cannot be read
     return TRANSPORT_MARK in (head[:1] + head[4:5])
+
+
+def film_suffix_of_bytes(content: bytes) -> str:
+    r"""The ending that a film's first bytes ask for; "" for anything else.
+
+    Example:
+        >>> film_suffix_of_bytes(b"\0\0\0\x18ftypmp42"), film_suffix_of_bytes(b"\x89PNG")
+        ('.mp4', '')
+    """
+    head = content[:4096]
+    if head[4:8] == b"ftyp" and not format_of_bytes(head):
+        return ".mov" if head[8:12] == b"qt  " else ".mp4"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return ".webm" if b"webm" in head[:64] else ".mkv"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return ".avi"
+    packets = head[:1] + head[188:189] + head[376:377]
+    return ".ts" if packets == bytes([TRANSPORT_MARK]) * 3 else ""
+
+
+def can_hold_animation(path: Path) -> bool:
+    """Whether a name asks for a format of several images."""
+    return path.suffix.lower() in ANIMATION_SUFFIXES
 
 
 def written_suffix(suffix: str) -> str:
