@@ -143,9 +143,8 @@ def _written(
         Image.fromarray(pixels if opaque else np.concatenate([pixels, alpha], axis=2))
         for pixels, alpha in zip(derained, alphas, strict=True)
     ]
-    if format == "GIF":
-        method = Image.Quantize.MEDIANCUT if opaque else Image.Quantize.FASTOCTREE
-        images = [image.quantize(256, method) for image in images]
+    if format == "GIF" and opaque:  # Pillow itself makes a palette with transparency
+        images = [image.quantize(256, Image.Quantize.MEDIANCUT) for image in images]
     options: dict[str, Any] = {"save_all": True, "append_images": images[1:], **animation.kept}
     options["duration"] = list(animation.durations)
     if animation.loops is not None or format != "GIF":

@@ -60,8 +60,8 @@ class Film:
         rate: Mean frames per second.
         frames: Number of frames, as the packets are counted.
         seconds: Length.
+        times: When each frame of an AVI is shown; empty for all that say so of their own frames.
         interlaced: Whether the first frame holds two fields.
-        notices: What the user should be told.
     """
 
     path: Path
@@ -80,8 +80,15 @@ class Film:
     rate: Fraction
     frames: int
     seconds: float
+    times: tuple[int, ...] = ()
     interlaced: bool = False
-    notices: tuple[str, ...] = ()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should be told."""
+        if self.interlaced:
+            return ("it is interlaced: both fields are derained as one image, written progressive",)
+        return ()
 
     @property
     def label(self) -> str:
@@ -151,20 +158,22 @@ def timed_frames(film: Film, first: int = 0) -> Iterator[TimedFrame]:
         stream = container.streams[film.stream]
         stream.thread_type = "AUTO"
         for index, frame in enumerate(_decoded(container, stream)):
-            time = _time_of(frame.pts, time, step, counted=film.container == "avi")
+            stored = film.times[index] if index < len(film.times) else frame.pts
+            time = _time_of(stored, time, step)
             if index >= first:
                 yield TimedFrame(index, time, turned_upright(_pixels(frame, film), film.matrix))
 
 
-def _time_of(stored: int | None, before: int | None, step: int, *, counted: bool) -> int:
-    """When a frame is shown.
+def _time_of(stored: int | None, before: int | None, step: int) -> int:
+    """When a frame is shown: one without a time, or with an earlier one's, follows the one before.
 
-    A frame without a time of its own, or with one that was there already, follows the one before.
-    So does every frame of an AVI, which knows no times: what FFmpeg guesses is out of order.
+    Example:
+        >>> _time_of(7, 3, 2), _time_of(None, 3, 2), _time_of(3, 3, 2)
+        (7, 5, 5)
     """
     if before is None:
-        return 0 if counted or stored is None else stored
-    return before + step if counted or stored is None or stored <= before else stored
+        return stored or 0
+    return before + step if stored is None or stored <= before else stored
 
 
 def turned_upright(pixels: Frame, matrix: tuple[int, ...]) -> Frame:
@@ -257,7 +266,7 @@ def _described(path: Path, container: "InputContainer", stream: "VideoStream") -
         rate,
         0,
         (container.duration or 0) / 1_000_000,
-        frame.interlaced_frame,
+        interlaced=bool(frame.interlaced_frame),
     )
 
 
@@ -272,7 +281,7 @@ def _with_counted_packets(film: Film) -> Film:
     Raises:
         UnreadableImageError: It ends before its header says.
     """
-    count, end = 0, Fraction(0)
+    times, end = [], Fraction(0)
     with open_film(film.path) as container:
         start = Fraction(container.start_time or 0, 1_000_000)
         promised = container.streams[film.stream].frames
@@ -281,10 +290,16 @@ def _with_counted_packets(film: Film) -> Film:
                 continue  # the empty packet that ends each stream
             time = packet.pts if packet.pts is not None else packet.dts
             end = max(end, (time + (packet.duration or 0)) * packet.time_base - start)
-            count += packet.stream_index == film.stream and not packet.is_discard
+            if packet.stream_index == film.stream and not packet.is_discard:
+                times.append(packet.dts if packet.dts is not None else time)
+    count = len(times)
     if film.seconds - float(end) > MISSING_SECONDS and (not promised or count < promised):
         raise UnreadableImageError(
             f"{film.label} is cut short: {float(end):.1f} of {film.seconds:.1f} seconds are there; "
             "copy or download it again"
         )
-    return dataclasses.replace(film, frames=count, seconds=film.seconds or float(end))
+    # An AVI has times of decoding alone, from which FFmpeg guesses wrong ones where frames are
+    # stored out of order; in order they are those of showing.
+    known = tuple(sorted(times)) if film.container == "avi" else ()
+    seconds = film.seconds or float(end)
+    return dataclasses.replace(film, frames=count, seconds=seconds, times=known)
