@@ -36,6 +36,8 @@ async def read_wish(request: Request, options: ServeOptions) -> Wish:
 
 async def throw_away(request: Request, options: ServeOptions) -> None:
     """Take the rest of a body in without keeping it, so that the client can read the answer."""
+    if getattr(request.state, "body_is_read", False):
+        return
     try:
         async for _ in _chunks(request, options):
             pass
@@ -59,11 +61,12 @@ def _too_long(options: ServeOptions) -> RefusedError:
 
 
 async def _chunks(request: Request, options: ServeOptions) -> AsyncGenerator[bytes]:
-    stream, length = request.stream(), 0
-    while True:
+    """The body as it arrives, within the limits of length and patience."""
+    length, is_more = 0, True
+    while is_more:
         try:
             async with asyncio.timeout(options.patience):
-                chunk = await anext(stream, None)
+                message = await request.receive()
         except TimeoutError:
             raise RefusedError(
                 f"no byte arrived for {options.patience:g} s: send the image again",
@@ -71,12 +74,14 @@ async def _chunks(request: Request, options: ServeOptions) -> AsyncGenerator[byt
                 "upload stopped",
                 Connection="close",
             ) from None
-        if chunk is None:
-            return
-        length += len(chunk)
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        is_more = message.get("more_body", False)
+        request.state.body_is_read = not is_more
+        length += len(message.get("body", b""))
         if length > options.max_bytes:
             raise _too_long(options)
-        yield chunk
+        yield message.get("body", b"")
 
 
 async def _read_form(request: Request, options: ServeOptions) -> tuple[bytes, str, dict[str, str]]:

@@ -103,7 +103,9 @@ class Line:
             began = time.monotonic()
             turn.state = "reading"
             rainy = await self._in(self._hands, turn, read_rainy, wish, self.options.max_pixels)
-            derained, notices = await self._in(self._network, turn, self._run, name, wish, rainy, turn)
+            derained, notices = await self._in(
+                self._network, turn, self._run, name, wish, rainy, turn
+            )
             turn.state = "writing"
             answer = await self._in(self._hands, turn, make_answer, wish, rainy, derained)
             self._mean_seconds += 0.2 * (time.monotonic() - began - self._mean_seconds)
@@ -143,7 +145,9 @@ class Line:
             "answered": self.answered,
         }
 
-    def _run(self, name: str, wish: Wish, rainy: Picture, turn: Turn) -> tuple[Any, tuple[str, ...]]:
+    def _run(
+        self, name: str, wish: Wish, rainy: Picture, turn: Turn
+    ) -> tuple[Any, tuple[str, ...]]:
         """In the network's own thread."""
         megapixels = rainy.width * rainy.height / 1e6
         derainer = self.networks.get(name)

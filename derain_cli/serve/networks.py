@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from derain_cli.checkpoints import DEFAULT_WEIGHTS, list_weights, locate
+from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, list_weights
+from derain_cli.checkpoints.resolving import locate
 from derain_cli.errors import DerainError, UnavailableError, did_you_mean
-from derain_cli.inference import Derainer, DerainerOptions
+from derain_cli.inference.derainer import Derainer, DerainerOptions
 
 KEPT = 2  # a page shows two side by side
 
@@ -61,7 +62,7 @@ class Networks:
         self._kept: OrderedDict[str, StoppableDerainer] = OrderedDict()
         self._speed: dict[str, float] = {}
         self._lock = threading.Lock()
-        first = StoppableDerainer.load(chosen or DEFAULT_WEIGHTS, **options)
+        first = _load(chosen or DEFAULT_WEIGHTS, options)
         self.default = first.name
         self._chosen = chosen or DEFAULT_WEIGHTS
         self._kept[first.name] = first
@@ -85,7 +86,7 @@ class Networks:
         """The network, from memory or from its file."""
         if name not in self._kept:
             source = self._chosen if name == self.default else name
-            self._kept[name] = StoppableDerainer.load(source, **self._options)
+            self._kept[name] = _load(source, self._options)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(name)
@@ -117,13 +118,21 @@ class Networks:
                 {
                     "name": name,
                     "default": name == self.default,
-                    "summary": about.get("summary", "the weights that this server was started with"),
+                    "summary": about.get(
+                        "summary", "the weights that this server was started with"
+                    ),
                     "harm": about.get("harm"),
                     "seconds_per_megapixel": self._speed.get(name) or _stated_speed(name) or None,
                     "megabytes": size.stat().st_size / 1e6 if size and size.is_file() else None,
                 }
             )
         return rows
+
+
+def _load(source: str, options: DerainerOptions) -> StoppableDerainer:
+    derainer = StoppableDerainer.load(source, **options)
+    assert isinstance(derainer, StoppableDerainer), "load makes one of its own class"
+    return derainer
 
 
 def _stated_speed(name: str) -> float:

@@ -32,7 +32,9 @@ def describe_service(options: ServeOptions) -> Json:
             "/v1/preview": {"post": _preview()},
             "/v1/models": {"get": _get("The weights that a request may name", _models(), "models")},
             "/v1/jobs/{job}": {"get": _job()},
-            "/healthz": {"get": _get("Whether the server is up, and how full", _health(), "health")},
+            "/healthz": {
+                "get": _get("Whether the server is up, and how full", _health(), "health")
+            },
         },
         "components": {"schemas": {"Error": _error()}},
     }
@@ -49,7 +51,8 @@ def _derain() -> Json:
         ),
         "parameters": [*_parameters(), _job_header()],
         "requestBody": _body(_form_fields()),
-        "responses": _image_responses() | _failures("400", "403", "404", "408", "413", "422", "503", "507"),
+        "responses": _image_responses()
+        | _failures("400", "403", "404", "408", "413", "422", "503", "507"),
     }
 
 
@@ -61,7 +64,8 @@ def _preview() -> Json:
         "description": "For formats that browsers do not show, such as TIFF and HEIC.",
         "parameters": [name, _job_header()],
         "requestBody": _body({}),
-        "responses": _image_responses() | _failures("400", "403", "408", "413", "422", "503", "507"),
+        "responses": _image_responses()
+        | _failures("400", "403", "408", "413", "422", "503", "507"),
     }
 
 
@@ -110,7 +114,11 @@ def _body(fields: dict[str, Json]) -> Json:
     raw = {"schema": {"type": "string", "format": "binary"}}
     return {
         "required": True,
-        "content": {"image/*": raw, "application/octet-stream": raw, "multipart/form-data": {"schema": form}},
+        "content": {
+            "image/*": raw,
+            "application/octet-stream": raw,
+            "multipart/form-data": {"schema": form},
+        },
     }
 
 
@@ -136,7 +144,9 @@ def _image_responses() -> Json:
 
 
 def _failures(*statuses: str) -> Json:
-    meanings = {str(status): f"{meaning} (exit code {code})" for code, (status, meaning) in MEANINGS.items()}
+    meanings = {
+        str(status): f"{meaning} (exit code {code})" for code, (status, meaning) in MEANINGS.items()
+    }
     meanings |= {
         "400": "usage (exit code 2), or nothing to do (exit code 3)",
         "403": "a request of another site, or for another host",
@@ -165,7 +175,10 @@ def _job() -> Json:
     states = ["receiving", "waiting", "reading", "deraining", "writing", "unknown"]
     fields = {
         "state": {"type": "string", "enum": states},
-        "place": {"type": ["integer", "null"], "description": "In the line, from 1, while it waits."},
+        "place": {
+            "type": ["integer", "null"],
+            "description": "In the line, from 1, while it waits.",
+        },
         "seconds": number,
         "expected_seconds": number,
     }
@@ -192,13 +205,16 @@ def _health() -> Json:
     count = {"type": "integer"}
     fields: Json = {"status": {"type": "string"}, "version": {"type": "string"}}
     fields |= {"model": {"type": "string"}}
-    fields |= {name: count for name in ("places", "taken", "waiting", "answered")}
+    fields |= dict.fromkeys(("places", "taken", "waiting", "answered"), count)
     return {"type": "object", "properties": fields}
 
 
 def _error() -> Json:
     fields = {
-        "code": {"type": "integer", "description": "Exit code of the command for the same failure."},
+        "code": {
+            "type": "integer",
+            "description": "Exit code of the command for the same failure.",
+        },
         "meaning": {"type": "string"},
         "message": {"type": "string", "description": "The value, the cause and the way out."},
     }

@@ -1,6 +1,6 @@
 """What a browser is sent: the page's files, and the service's description for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -53,13 +53,16 @@ def _operation(address: str, method: str, operation: dict[str, Any]) -> str:
 
 
 def _parameters(parameters: list[dict[str, Any]]) -> str:
-    rows = "".join(
-        f"<tr><td><code>{escape(each['name'])}</code></td><td>{escape(each['in'])}</td>"
-        f"<td>{_values(each['schema'])}</td><td>{escape(each.get('description', ''))}</td></tr>"
+    rows = [
+        (
+            f"<code>{escape(each['name'])}</code>",
+            escape(each["in"]),
+            _values(each["schema"]),
+            escape(each.get("description", "")),
+        )
         for each in parameters
-    )
-    head = "<tr><th>Parameter</th><th>In</th><th>Value</th><th>Meaning</th></tr>"
-    return f"<div class='wide'><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>" if rows else ""
+    ]
+    return _table(("Parameter", "In", "Value", "Meaning"), rows) if rows else ""
 
 
 def _values(schema: dict[str, Any]) -> str:
@@ -71,8 +74,15 @@ def _values(schema: dict[str, Any]) -> str:
 
 
 def _responses(responses: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td><code>{status}</code></td><td>{escape(response['description'])}</td></tr>"
+    rows = [
+        (f"<code>{status}</code>", escape(response["description"]))
         for status, response in responses.items()
-    )
-    return f"<div class='wide'><table><thead><tr><th>Status</th><th>Meaning</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    ]
+    return _table(("Status", "Meaning"), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    titles = "".join(f"<th>{title}</th>" for title in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    table = f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>'

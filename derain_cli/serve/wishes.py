@@ -106,8 +106,8 @@ def plain_name(name: str) -> str:
     """The file name alone, without folders and control characters.
 
     Example:
-        >>> plain_name("../holiday/a.jpg"), plain_name("C:\\\\b.png"), plain_name("")
-        ('a.jpg', 'b.png', 'image')
+        >>> plain_name("../holiday/a.jpg"), plain_name("")
+        ('a.jpg', 'image')
     """
     last = PureWindowsPath(PurePosixPath(name).name).name
     return "".join(sign for sign in last if sign.isprintable())[:200] or "image"

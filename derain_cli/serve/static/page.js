@@ -297,6 +297,7 @@ function drawPanes() {
   const shownName = (what) => `${photo.name}, ${what}`;
   $("pane-a").querySelector(".before").alt = shownName("before");
   $("pane-a").querySelector(".after").alt = shownName("without its rain");
+  $("facts").textContent = `${photo.path}, ${photo.before.width} × ${photo.before.height} pixels`;
   $("notices").textContent = (photo.results.get(keyOf(model, 1))?.notices || []).join(". ");
 }
 
@@ -304,6 +305,7 @@ function clearPanes() {
   for (const pane of [$("pane-a"), $("pane-b")]) viewer.show(pane, null, null);
   for (const tag of ["tag-a", "tag-b"]) $(tag).textContent = "";
   $("tag-after").hidden = true;
+  $("facts").textContent = "";
   $("notices").textContent = "";
 }
 

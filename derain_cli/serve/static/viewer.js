@@ -110,11 +110,16 @@ export class Viewer {
     for (const image of pane.querySelectorAll("img")) {
       image.style.width = `${this.size.width}px`;
       image.style.height = `${this.size.height}px`;
-      image.style.transform = `translate(${x}px, ${y}px) scale(${this.scale})`;
+      image.style.transform = `translate(${this.onPixel(x)}px, ${this.onPixel(y)}px) scale(${this.scale})`;
       image.classList.toggle("sharp", this.scale * this.ratio >= 2);
     }
     const after = pane.querySelector("img.after");
     after.style.opacity = this.held ? 0 : this.strength;
+  }
+
+  /** Between two pixels of the screen, edges and 100 % would be blurred. */
+  onPixel(length) {
+    return Math.round(length * this.ratio) / this.ratio;
   }
 
   /** Where the image begins: in the middle when it is smaller than the pane, else without a gap. */
