@@ -332,7 +332,8 @@ function drawStatus() {
   const keys = [$("model").value, ...besides()].map((model) => keyOf(model, 1));
   const failed = keys.find((key) => photo.failures.has(key));
   if (failed || photo.error) return showStatus(photo.failures.get(failed) || photo.error, { failed: true, again: Boolean(failed) });
-  const told = [...keys, ...photo.progress.keys()].map((key) => photo.progress.get(key)).find(Boolean);
+  const downloads = [...photo.progress.keys()].filter((key) => !key.endsWith(" 1"));
+  const told = [...keys, ...downloads].map((key) => photo.progress.get(key)).find(Boolean);
   if (told) return showStatus(wordsFor(told), { fraction: told.fraction ?? null });
   if (keys.some((key) => !photo.results.has(key))) return showStatus("Waiting for the photos before it", { fraction: null });
   $("status").hidden = true;
