@@ -178,7 +178,9 @@ def _scan_at(data: bytes, place: int) -> _Scan | None:
     at, progressive, scan = 2, False, None
     while (mark := _MARKER.search(data, at, place)) is not None:
         marker, at = mark[0][1], mark.end()
-        if marker in _NO_LENGTH or marker == _END:
+        if marker == _END:
+            return None
+        if marker in _NO_LENGTH:
             continue
         length = int.from_bytes(data[at : at + 2], "big")
         content, at = data[at + 2 : at + length], at + length
