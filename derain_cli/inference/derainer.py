@@ -38,25 +38,13 @@ from derain_cli.sizes import pad_to_multiple, round_up
 
 Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
 Image = TypeVar("Image")  # see `inference.kinds`
-
-
 Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
-
-
 Result = TypeVar("Result")
-
-
 Turnable = TypeVar("Turnable", Pixels, Tensor)
-
-
 # Tiles that may be asked for, and those that a lack of memory may lead to.
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
-
-
 # An image of at most this many pixels runs whole without a look at the memory.
 SURELY_SMALL = 512 * 512
-
-
 # Kernels need scratch space that the count of live tensors does not see.
 SCRATCH = 1.5
 
