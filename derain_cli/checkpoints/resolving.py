@@ -1,5 +1,6 @@
 """From a name or path to a verified checkpoint file, and to its network."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class LoadedModel:
     metadata: Mapping[str, str]
 
 
-def load_model(name_or_path: str | Path) -> LoadedModel:
+def load_model(name_or_path: str | os.PathLike[str]) -> LoadedModel:
     """Network with trained weights.
 
     Args:
@@ -46,7 +47,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     return LoadedModel(model.eval(), metadata["model"], _shown(name_or_path), path, metadata)
 
 
-def _shown(name_or_path: str | Path) -> str:
+def _shown(name_or_path: str | os.PathLike[str]) -> str:
     """A name as it is, a file without its suffix, a run by its folder."""
     path = Path(name_or_path)
     if path.is_dir():
@@ -54,7 +55,7 @@ def _shown(name_or_path: str | Path) -> str:
     return path.stem if path.is_file() else str(name_or_path)
 
 
-def resolve_weights(name_or_path: str | Path) -> Path:
+def resolve_weights(name_or_path: str | os.PathLike[str]) -> Path:
     """The verified file behind a name or path, downloaded if it is not here.
 
     Raises:
@@ -65,7 +66,7 @@ def resolve_weights(name_or_path: str | Path) -> Path:
     return find_weights(name_or_path) or download_weights(str(name_or_path))
 
 
-def find_weights(name_or_path: str | Path) -> Path | None:
+def find_weights(name_or_path: str | os.PathLike[str]) -> Path | None:
     """The verified file behind a name or path if it is here; the network is not asked.
 
     Raises:
@@ -113,7 +114,7 @@ def _unknown(name: str) -> str:
     if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin"):
         return f"no checkpoint {name!r} here; `derain models list` names the weights there are"
     if name in MODELS:
-        return f"network {name!r} has no weights here: train some, then name the run's folder"
+        return _without_default(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return f"no run folder {name!r}; a repository of the Hub is named 'hf:{name}'"
     if len(path.parts) > 1:
@@ -121,6 +122,14 @@ def _unknown(name: str) -> str:
     names = {entry.name for entry in list_weights()}
     defaults = {entry.model for entry in list_weights() if entry.default}
     return f"unknown model {name!r}. {did_you_mean(name, names | defaults)}"
+
+
+def _without_default(network: str) -> str:
+    """Why a network's bare name is not enough: its weights, or that there are none."""
+    names = [entry.name for entry in list_weights() if entry.model == network]
+    if not names:
+        return f"network {network!r} has no weights here: train some, then name the run's folder"
+    return f"network {network!r} has no default weights; name some: {', '.join(names)}"
 
 
 def download_weights(name: str, *, again: bool = False) -> Path:

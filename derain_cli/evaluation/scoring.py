@@ -27,7 +27,6 @@ from derain_cli.metrics.region_errors import region_errors
 
 Pixels = NDArray[np.uint8]
 
-
 # A metric by the name that is asked for, and the columns it fills.
 METRICS: Mapping[str, tuple[str, ...]] = {
     "psnr": ("psnr",),
@@ -37,16 +36,17 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "e_b": ("e_b",),
 }
 
-
 DEFAULT_METRICS = ("psnr", "ssim")
 
 
 class Deraining(Protocol):
-    """What evaluation needs of a model: `inference.Derainer` fits."""
+    """What evaluation needs of a model: `inference.derainer.Derainer` fits."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What its rows are called."""
 
-    def __call__(self, rainy: Pixels) -> Pixels:
+    def __call__(self, rainy: Pixels, /) -> Pixels:
         """Derained 8-bit image of an 8-bit image."""
 
 

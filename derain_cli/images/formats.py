@@ -23,9 +23,11 @@ FORMAT_OF_SUFFIX: Mapping[str, str] = {
     ".tiff": "tiff",
     ".webp": "webp",
 }
+
 READABLE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 WRITABLE_FORMATS = ("avif", "bmp", "jpeg", "png", "tiff", "webp")
 READABLE_TEXT = "AVIF, BMP, GIF, HEIC, JPEG, PNG, TIFF and WebP"
+
 KEPT_METADATA: Mapping[str, frozenset[str]] = {
     "avif": frozenset({"exif", "icc", "xmp", "extended_xmp", "dpi"}),
     "bmp": frozenset({"dpi"}),

@@ -26,6 +26,7 @@ class _Foreign(NamedTuple):
 RAW_FILE = "a camera RAW file"
 RAW_WAY_OUT = "develop it and export a 16-bit TIFF"
 DEEP_TIFF, PNG_OR_TIFF = "export it as 16-bit TIFF", "export it as PNG or 16-bit TIFF"
+
 _FOREIGN = (
     _Foreign(0, b"version https://git-lfs", "a Git-LFS pointer", "fetch the image: git lfs pull"),
     _Foreign(0, b"%PDF", "a PDF document", "export its image as PNG"),
