@@ -1,9 +1,9 @@
-"""What a new network's line in MODELS needs: `python tests/benchmarks/receptive_radius.py NAME`.
+"""What a new network's line in MODELS needs: `python -m tests.benchmarks.receptive_radius NAME`.
 
 Measures how far an output pixel sees, and how far tiles are from the whole image by overlap; the
 least overlap whose tiles differ by at most one level of 255 is a good `tile_overlap`. Untrained
-weights see as far as trained ones, but they weigh distant pixels otherwise: name trained `--weights`
-for the overlap as soon as there are some.
+weights see as far as trained ones, but they weigh distant pixels otherwise: name trained
+`--weights` for the overlap as soon as there are some.
 """
 
 import argparse
