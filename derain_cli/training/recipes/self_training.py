@@ -207,8 +207,8 @@ def labelled_sources(config: TrainConfig) -> list[Source]:
     config = require_finetune_config(config)
     if not (config.dataset or config.data or config.clean):
         raise ConfigError(
-            "self-training learns from labelled pairs too: give --dataset NAME or --data "
-            "RAINY CLEAN; without any, take --method online-update"
+            "self-training learns from labelled pairs too: give `dataset` NAME or `data` "
+            "RAINY CLEAN; without any, take `method` online-update"
         )
     return [_part_of(source, config.labelled, config.seed) for source in sources_of(config)]
 
