@@ -15,7 +15,17 @@ import typer
 import typer.core
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
-from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, plot, search, train
+from derain_cli.cli import (
+    datasets,
+    derain,
+    evaluate,
+    finetune_real,
+    models,
+    plot,
+    search,
+    serve,
+    train,
+)
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
 from derain_cli.version import __version__
@@ -115,6 +125,8 @@ def name_types_in_words(command: Any, ctx: Any) -> None:  # noqa: ANN401 (Typer'
 
 def _name_type_in_words(param: Any, ctx: Any) -> None:  # noqa: ANN401
     if param.metavar is not None:
+        is_option = param.param_type_name == "option"
+        param.metavar = param.metavar.lower() if is_option else param.metavar
         return
     types = re.findall(r"\w+", param.display_type(ctx).replace(" range", ""))
     words = " ".join(WORDS.get(name, name) for name in types if name != "list")
@@ -222,5 +234,6 @@ app.command("train", context_settings={"allow_extra_args": True})(train.train)
 app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
 app.command("plot")(plot.plot)
+app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
