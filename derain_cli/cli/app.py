@@ -125,8 +125,8 @@ def name_types_in_words(command: Any, ctx: Any) -> None:  # noqa: ANN401 (Typer'
 
 def _name_type_in_words(param: Any, ctx: Any) -> None:  # noqa: ANN401
     if param.metavar is not None:
-        is_option = param.param_type_name == "option"
-        param.metavar = param.metavar.lower() if is_option else param.metavar
+        if param.param_type_name == "option" and param.metavar.isupper():
+            param.metavar = param.metavar.lower()
         return
     types = re.findall(r"\w+", param.display_type(ctx).replace(" range", ""))
     words = " ".join(WORDS.get(name, name) for name in types if name != "list")

@@ -216,6 +216,7 @@ def labelled_count(sources: Sequence[Source]) -> int:
     """How many images there are to learn from.
 
     Example:
+        >>> from derain_cli.training.data.samples import PairSource
         >>> labelled_count([PairSource("a", 1.0, [None] * 3, [])])
         3
     """
