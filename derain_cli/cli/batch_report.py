@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from derain_cli.batch import BatchOptions, Event, Plan, Result, Summary
+    from derain_cli.batch.events import Job
     from derain_cli.inference.derainer import Derainer
 
 SCHEMA = 1
@@ -43,6 +44,29 @@ def resume_command(arguments: Iterable[str], *, overwrite: bool) -> str:
     return shlex.join(["derain", "--skip-existing", *words])
 
 
+@dataclasses.dataclass
+class _Position:
+    """How far a batch is, in images.
+
+    The network is ahead of the results, which are encoded behind it, and an image that cannot be
+    decoded never reaches it: the bar shows whichever is farther.
+    """
+
+    begun: int = 0
+    ended: int = 0
+    within: float = 0.0
+
+    def begin(self) -> None:
+        self.begun, self.within = self.begun + 1, 0.0
+
+    def end(self) -> None:
+        self.ended += 1
+
+    @property
+    def images(self) -> float:
+        return max(self.ended, self.begun - 1 + self.within)
+
+
 class BatchReport:
     """What the user sees of a batch: the product on stdout, everything else on stderr."""
 
@@ -61,6 +85,7 @@ class BatchReport:
         self.derainer: Derainer | None = None
         self.summary: Summary | None = None
         self.megapixels, self.finished = 0.0, 0
+        self.position = _Position()
         self.notices: Counter[str] = Counter()
         self._say_left_out()
 
@@ -82,6 +107,7 @@ class BatchReport:
 
         if isinstance(event, Started):
             self.bar.start_task(self.task)  # the clock starts with the first
+            self.position.begin()
             self.bar.update(self.task, description=_shortened(event.job.name))
         elif isinstance(event, Result):
             self._advance(event)
@@ -89,6 +115,11 @@ class BatchReport:
             self._deliver(event)
         else:
             self.summary = event
+
+    def advance_within(self, job: "Job", share: float) -> None:
+        """Move the bar while an image is in the network, in tiles."""
+        self.position.within = share
+        self.bar.update(self.task, completed=self.position.images)
 
     def show_plan(self) -> None:
         """What a run would do, and what is known to fail."""
@@ -153,9 +184,10 @@ class BatchReport:
         if result.job.skip or result.job.problem:
             return
         self.megapixels += (result.width or 0) * (result.height or 0) / 1e6
-        task = self.bar.tasks[self.task]
-        speed = _speed(task.completed + 1, self.megapixels, task.elapsed or 0.0)
-        self.bar.update(self.task, advance=1, speed=speed)
+        self.position.end()
+        elapsed = self.bar.tasks[self.task].elapsed or 0.0
+        speed = _speed(self.position.ended, self.megapixels, elapsed)
+        self.bar.update(self.task, completed=self.position.images, speed=speed)
 
     def _tell(self, result: "Result") -> None:
         for notice in result.notices:

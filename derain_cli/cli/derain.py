@@ -33,6 +33,7 @@ class ImageFormat(StrEnum):
 class Precision(StrEnum):
     """Number formats the network can run in."""
 
+    auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
@@ -125,7 +126,13 @@ Strength = Annotated[
 Device = Annotated[str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")]
 
 PrecisionOption = Annotated[
-    Precision, _option("--precision", panel=SPEED, help="Number format of the network.")
+    Precision,
+    _option(
+        "--precision",
+        panel=SPEED,
+        help="Number format of the network; auto is bf16 where the device multiplies it natively, "
+        "else fp32.",
+    ),
 ]
 
 Tile = Annotated[
@@ -241,7 +248,7 @@ def derain(
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     device: Device = "auto",
-    precision: PrecisionOption = Precision.fp32,
+    precision: PrecisionOption = Precision.auto,
     tile: Tile = None,
     tile_overlap: TileOverlap = None,
     compile: Compile = False,
@@ -316,7 +323,7 @@ def _run(
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.to_do else None
-        events = run_batch(plan, derainer, options, stdin, interrupter)
+        events = run_batch(plan, derainer, options, stdin, interrupter, report.advance_within)
         with report.watching(derainer), closing(events), _on_ctrl_c(interrupter.interrupt):
             for event in events:
                 report.show(event)

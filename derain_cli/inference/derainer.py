@@ -180,13 +180,21 @@ class Derainer:
         """Name, device and precision."""
         return f"Derainer({self.name!r}, device={str(self.device)!r}, precision={self.precision!r})"
 
-    def run(self, rainy: Pixels, strength: float = 1.0) -> tuple[Pixels, RunFacts]:
+    def run(
+        self,
+        rainy: Pixels,
+        strength: float = 1.0,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> tuple[Pixels, RunFacts]:
         """Derained image, and how it was computed.
 
         Args:
             rainy: `(height, width, 3)`, uint8 or uint16, of any size.
             strength: 0 returns the image bit for bit, 1 the derained one; values between blend
                 the two.
+            on_progress: Called after each tile with the share of the image that is done, up to 1.
+                It starts again from 0 where memory ran out and smaller tiles take over.
 
         Raises:
             UsageError: Not such an array; strength outside 0..1.
@@ -200,6 +208,7 @@ class Derainer:
             return rainy.copy(), RunFacts(0, self.precision)
 
         def attempt(run: "_Run") -> tuple[Pixels, RunFacts]:
+            run.on_progress = on_progress
             derained = np.empty_like(rainy, order="C")
             # A view whose rows are the bands that the run goes through.
             source, target = (run.turned(array, 0, 1) for array in (rainy, derained))
@@ -393,6 +402,8 @@ class _Run:
         self.columns = plan_axis(self.width, tile[1], self.overlap, multiple)
         self.tile = 0 if self.rows.count == self.columns.count == 1 else max(tile)
         self.precision = derainer.precision
+        self.on_progress: Callable[[float], None] | None = None
+        self._tiles_done = 0
         self.notices = [*notices, *self._tile_notices()]
 
     def facts(self) -> RunFacts:
@@ -421,6 +432,7 @@ class _Run:
         for left, weights in zip(columns.starts, columns.weights, strict=True):
             place = slice(left, left + columns.tile)
             derained = self._derain(pad_to_multiple(read(rows, place), multiple))
+            self._advance()
             derained = self.turned(derained, -1, -2)
             if columns.count == self.rows.count == 1:
                 return derained
@@ -432,6 +444,11 @@ class _Run:
             band[..., place] += derained.mul_(blend)
         assert band is not None, "an axis has at least one tile"
         return band
+
+    def _advance(self) -> None:
+        self._tiles_done += 1
+        if self.on_progress is not None:
+            self.on_progress(self._tiles_done / (self.rows.count * self.columns.count))
 
     def _derain(self, rainy: Tensor) -> Tensor:
         """The network's result in float32, redone in fp32 where a lower precision overflowed."""
