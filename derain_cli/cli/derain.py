@@ -30,6 +30,13 @@ class ImageFormat(StrEnum):
     avif = "avif"
 
 
+class FramesOfAnimation(StrEnum):
+    """How much of an animation is derained."""
+
+    first = "first"
+    all = "all"
+
+
 class Precision(StrEnum):
     """Number formats the network can run in."""
 
@@ -86,7 +93,7 @@ Quality = Annotated[
         max=100,
         show_default="as the input",
         panel=WHERE,
-        help="Of JPEG, WebP and AVIF; a JPEG keeps its own tables and subsampling.",
+        help="Of JPEG, WebP, AVIF and films; a JPEG keeps its own tables and subsampling.",
     ),
 ]
 
@@ -121,6 +128,34 @@ Model = Annotated[
 
 Strength = Annotated[
     float, _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed.")
+]
+Codec = Annotated[
+    str | None,
+    _option(
+        "--codec",
+        metavar="NAME",
+        show_default="as the input",
+        panel=WHERE,
+        help="Of films: h264, hevc, vp8, vp9, av1, mpeg4, mpeg2video, mjpeg, prores or ffv1.",
+    ),
+]
+FramesOption = Annotated[
+    FramesOfAnimation,
+    _option(
+        "--frames",
+        panel=HOW,
+        help="Of an animated GIF, WebP or PNG; a film is always derained whole.",
+    ),
+]
+Temporal = Annotated[
+    int,
+    _option(
+        "--temporal",
+        min=0,
+        max=1,
+        panel=HOW,
+        help="1 = each frame of a film is steadied by the one before and the one after; 0 = not.",
+    ),
 ]
 
 Device = Annotated[str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")]
@@ -243,6 +278,7 @@ def derain(
     suffix: Suffix = "_derained",
     format: Format = None,
     quality: Quality = None,
+    codec: Codec = None,
     recursive: Recursive = False,
     from_file: FromFile = None,
     overwrite: Overwrite = False,
@@ -257,6 +293,8 @@ def derain(
     batch_size: BatchSize = 1,
     max_pixels: MaxPixels = None,
     strength: Strength = 1.0,
+    frames: FramesOption = FramesOfAnimation.first,
+    temporal: Temporal = 1,
     save_rain: SaveRain = False,
     compare: Compare = False,
     dry_run: DryRun = False,
@@ -283,6 +321,9 @@ def derain(
         batch_size=batch_size,
         max_pixels=max_pixels,
         fail_fast=fail_fast,
+        frames=frames.value,
+        codec=codec,
+        temporal=bool(temporal),
     )
     engine: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
     engine |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
