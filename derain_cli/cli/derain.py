@@ -126,6 +126,26 @@ Model = Annotated[
     ),
 ]
 
+Passes = Annotated[
+    int,
+    _option(
+        "--passes",
+        panel=HOW,
+        min=1,
+        help="Times an image goes through the network; each pass takes out what the last one left.",
+    ),
+]
+
+TestTimeAugmentation = Annotated[
+    bool,
+    _option(
+        "--tta",
+        panel=HOW,
+        help="Average the results of eight flips and turns: eight times the work for the last "
+        "tenths of a dB.",
+    ),
+]
+
 Strength = Annotated[
     float, _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed.")
 ]
@@ -293,6 +313,8 @@ def derain(
     batch_size: BatchSize = 1,
     max_pixels: MaxPixels = None,
     strength: Strength = 1.0,
+    passes: Passes = 1,
+    tta: TestTimeAugmentation = False,
     frames: FramesOption = FramesOfAnimation.first,
     temporal: Temporal = 1,
     save_rain: SaveRain = False,
@@ -326,6 +348,7 @@ def derain(
         temporal=bool(temporal),
     )
     engine: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
+    engine |= {"passes": passes, "tta": tta}
     engine |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     plan = plan_batch(inputs or [], options, _read_list(from_file, inputs or []))
     report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
