@@ -11,7 +11,7 @@ from derain_cli.batch.encoding import Encoding
 from derain_cli.batch.events import Event, Job, Plan, Result, Started, Summary
 from derain_cli.batch.films import Films
 from derain_cli.batch.interruption import Interrupter
-from derain_cli.batch.network import Derained, Network
+from derain_cli.batch.network import Derained, Network, OnProgress
 from derain_cli.batch.options import BatchOptions
 from derain_cli.batch.writing import remove_stale_parts
 
@@ -25,6 +25,7 @@ def run_batch(
     options: BatchOptions,
     stdin: bytes = b"",
     interrupter: Interrupter | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Generator[Event]:
     """Derain every image of a plan and yield what happens, results in the plan's order.
 
@@ -39,6 +40,7 @@ def run_batch(
         options: How images are read and written.
         stdin: The image, for an input that is `-`.
         interrupter: Raises the `KeyboardInterrupt` where no event is lost.
+        on_progress: Called after each tile with the job and the share of its image that is done.
 
     Yields:
         `Started` and `Result` for each image (skipped ones have no `Started`), then a `Summary`.
@@ -47,7 +49,7 @@ def run_batch(
     """
     remove_stale_parts(plan)
     interrupter = interrupter or Interrupter()
-    network = Network(derainer, options.strength, interrupter)
+    network = Network(derainer, options.strength, interrupter, on_progress)
     yield from _Pipeline(network, options, stdin, interrupter).run(plan.jobs)
 
 

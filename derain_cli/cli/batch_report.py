@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from derain_cli.batch import BatchOptions, Event, Frames, Motion, Plan, Result, Summary
+    from derain_cli.batch.events import Job
     from derain_cli.inference.derainer import Derainer
 
 SCHEMA = 1
@@ -41,6 +42,29 @@ def resume_command(arguments: Iterable[str], *, overwrite: bool) -> str:
     # An option in front says what the command's name says, even before a folder called "train".
     words = words[1:] if words[:1] == ["derain"] else words
     return shlex.join(["derain", "--skip-existing", *words])
+
+
+@dataclasses.dataclass
+class _Position:
+    """How far a batch is, in images.
+
+    The network is ahead of the results, which are encoded behind it, and an image that cannot be
+    decoded never reaches it: the bar shows whichever is farther.
+    """
+
+    begun: int = 0
+    ended: int = 0
+    within: float = 0.0
+
+    def begin(self) -> None:
+        self.begun, self.within = self.begun + 1, 0.0
+
+    def end(self) -> None:
+        self.ended += 1
+
+    @property
+    def images(self) -> float:
+        return max(self.ended, self.begun - 1 + self.within)
 
 
 class BatchReport:
@@ -63,6 +87,7 @@ class BatchReport:
         self.derainer: Derainer | None = None
         self.summary: Summary | None = None
         self.megapixels, self.finished = 0.0, 0
+        self.position = _Position()
         self.notices: Counter[str] = Counter()
         self._say_left_out()
 
@@ -84,6 +109,7 @@ class BatchReport:
 
         if isinstance(event, Started):
             self.bar.start_task(self.task)  # the clock starts with the first
+            self.position.begin()
             self.bar.update(self.task, description=_shortened(event.job.name))
         elif isinstance(event, Frames):
             self._show_frames(event)
@@ -93,6 +119,11 @@ class BatchReport:
             self._deliver(event)
         else:
             self.summary = event
+
+    def advance_within(self, job: "Job", share: float) -> None:
+        """Move the bar while an image is in the network, in tiles."""
+        self.position.within = share
+        self.bar.update(self.task, completed=self.position.images)
 
     def show_plan(self) -> None:
         """What a run would do, and what is known to fail."""
@@ -171,9 +202,10 @@ class BatchReport:
             return
         frames = result.motion.frames if result.motion else 1
         self.megapixels += frames * (result.width or 0) * (result.height or 0) / 1e6
-        task = self.bar.tasks[self.task]
-        speed = _speed(task.completed + 1, self.megapixels, task.elapsed or 0.0)
-        self.bar.update(self.task, advance=1, speed=speed)
+        self.position.end()
+        elapsed = self.bar.tasks[self.task].elapsed or 0.0
+        speed = _speed(self.position.ended, self.megapixels, elapsed)
+        self.bar.update(self.task, completed=self.position.images, speed=speed)
 
     def _tell(self, result: "Result") -> None:
         for notice in result.notices:
