@@ -126,6 +126,15 @@ Model = Annotated[
     ),
 ]
 
+LeaveDry = Annotated[
+    bool,
+    _option(
+        "--leave-dry",
+        panel=HOW,
+        help="Copy an image byte for byte where next to no rain is found in it.",
+    ),
+]
+
 Passes = Annotated[
     int,
     _option(
@@ -313,6 +322,7 @@ def derain(
     batch_size: BatchSize = 1,
     max_pixels: MaxPixels = None,
     strength: Strength = 1.0,
+    leave_dry: LeaveDry = False,
     passes: Passes = 1,
     tta: TestTimeAugmentation = False,
     frames: FramesOption = FramesOfAnimation.first,
@@ -337,6 +347,7 @@ def derain(
         overwrite=overwrite,
         skip_existing=skip_existing,
         strength=strength,
+        leave_dry=leave_dry,
         save_rain=save_rain,
         compare=compare,
         workers=workers,
