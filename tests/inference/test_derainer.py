@@ -259,7 +259,7 @@ def test_a_small_tile_halves_the_overlap_and_says_so() -> None:
 
 def test_automatic_tiles_fit_the_budget() -> None:
     def hungry(rainy: Tensor) -> Tensor:
-        torch.empty(1, 1200, *rainy.shape[-2:])  # never touched, so it costs nothing here
+        torch.empty(1, 3600, *rainy.shape[-2:])  # never touched, so it costs nothing here
         return rainy * 0.4
 
     rainy = noise(600, 700)
@@ -268,7 +268,7 @@ def test_automatic_tiles_fit_the_budget() -> None:
     assert 256 <= facts.tile < 700
     most = memory_budget(torch.device("cpu"), rainy.nbytes)
     height, width = engine._first_tile(1, 600, 700)
-    assert height * width * 1200 * 4 <= most
+    assert height * width * 3600 * 4 <= most
     np.testing.assert_array_equal(derained, np.rint(rainy * 0.4).astype(np.uint8))
     assert derainer().run(rainy)[1].tile == 0
 
@@ -320,7 +320,7 @@ def test_what_is_no_image_is_refused() -> None:
         (np.zeros((0, 4, 3), np.uint8), "4x0 pixels has nothing in it"),
     ):
         with pytest.raises(UsageError, match=words):
-            derainer()(array)
+            derainer().run(array)
 
 
 # Strength
@@ -561,3 +561,15 @@ def run_python(code: str, **environment: str) -> "subprocess.CompletedProcess[st
         text=True,
         check=False,
     )
+
+
+def test_progress_goes_from_tile_to_tile_up_to_the_whole() -> None:
+    shares: list[float] = []
+    _, facts = derainer(tile=100).run(noise(300, 200), on_progress=shares.append)
+    assert facts.tile == 100
+    assert shares == sorted(shares)
+    assert len(shares) > 4
+    assert shares[-1] == 1
+    shares.clear()
+    derainer(tile=0).run(noise(30, 20), on_progress=shares.append)
+    assert shares == [1]

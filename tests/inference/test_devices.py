@@ -37,5 +37,7 @@ def test_auto_takes_bf16_where_it_is_native(monkeypatch, native, precision):
 
 
 def test_an_unknown_precision_names_the_known_ones():
-    with pytest.raises(UsageError, match="unknown precision 'int8'. Known: auto, fp32, bf16, fp16"):
+    with pytest.raises(
+        UsageError, match=r"unknown precision 'int8'\. Known: auto, fp32, bf16, fp16"
+    ):
         choose_precision("int8", torch.device("cpu"))
