@@ -18,7 +18,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a real network with small widths; its output differs from its input."""
     import torch
 
-    from derain_cli.checkpoints import save_checkpoint
+    from derain_cli.checkpoints.files import save_checkpoint
     from derain_cli.models.rdmc import Rdmc, RdmcConfig
 
     generator_state = torch.get_rng_state()

@@ -13,10 +13,9 @@ The rooms, imports pointing down: `pipeline`; `plan`; `places`; `inputs`; `writi
 `layers`, `interruption`; `jobs`, `options`, `paths`. Other modules import from here alone.
 """
 
-from derain_cli.batch.events import Event, Result, Started, Summary
+from derain_cli.batch.events import Event, Plan, Result, Started, Summary
 from derain_cli.batch.inputs import read_list
 from derain_cli.batch.interruption import Interrupter
-from derain_cli.batch.jobs import Plan
 from derain_cli.batch.layers import rain_layer
 from derain_cli.batch.options import STDIN, BatchOptions
 from derain_cli.batch.pipeline import run_batch

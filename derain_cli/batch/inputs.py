@@ -6,13 +6,38 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from derain_cli.batch.jobs import PassedOver
+from derain_cli.batch.events import PassedOver
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
-from derain_cli.batch.paths import is_folder, mode_of, resolved, resolved_parent
 from derain_cli.errors import UsageError
 from derain_cli.images import READABLE_SUFFIXES, format_of_bytes, unread_ending
+
+
+def mode_of(path: Path) -> int:
+    """What kind of file a path leads to (`st_mode`), 0 where it leads nowhere."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder, be it through links."""
+    return stat.S_ISDIR(mode_of(path))
+
+
+@lru_cache(maxsize=4096)
+def resolved(folder: Path) -> Path:
+    """The folder's one true path, remembered until `collect_inputs` begins the next plan."""
+    return folder.resolve()
+
+
+def resolved_parent(path: Path) -> Path:
+    """The one true path of the folder that a path itself, not what it links to, lies in."""
+    return resolved(path.parent)
+
 
 MAGIC = re.compile(r"[*?\[]")
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from derain_cli.batch.events import Event, Result, Started, Summary
+from derain_cli.batch.events import Event, Job, Plan, Result, Started, Summary
 from derain_cli.batch.interruption import Interrupter
-from derain_cli.batch.jobs import Job, Plan
 from derain_cli.batch.layers import rain_layer, side_by_side
 from derain_cli.batch.options import BatchOptions
 from derain_cli.batch.places import written_format
@@ -32,7 +31,7 @@ from derain_cli.images import (
 )
 
 if TYPE_CHECKING:  # torch is not needed to plan
-    from derain_cli.inference import Derainer
+    from derain_cli.inference.derainer import Derainer
 
 log = logging.getLogger(__name__)
 

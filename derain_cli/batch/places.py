@@ -4,9 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from derain_cli.batch.inputs import Input
+from derain_cli.batch.inputs import Input, is_folder, resolved
 from derain_cli.batch.options import ENDINGS, STDIN, BatchOptions
-from derain_cli.batch.paths import is_folder, resolved
 from derain_cli.errors import UsageError
 from derain_cli.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS, format_of_bytes
 

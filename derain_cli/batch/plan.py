@@ -7,10 +7,16 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from derain_cli.batch.inputs import Input, collect_inputs
-from derain_cli.batch.jobs import Job, Plan
+from derain_cli.batch.events import Job, Plan
+from derain_cli.batch.inputs import (
+    Input,
+    collect_inputs,
+    is_folder,
+    mode_of,
+    resolved,
+    resolved_parent,
+)
 from derain_cli.batch.options import LAYERS, BatchOptions
-from derain_cli.batch.paths import is_folder, mode_of, resolved, resolved_parent
 from derain_cli.batch.places import Place, choose_place
 from derain_cli.errors import NothingToDoError, ResourceError, UsageError
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from derain_cli import __version__
 from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, train
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
+from derain_cli.version import __version__
 
 DEFAULT_COMMAND = "derain"
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from derain_cli.batch import BatchOptions, Event, Plan, Result, Summary
-    from derain_cli.inference import Derainer
+    from derain_cli.inference.derainer import Derainer
 
 SCHEMA = 1
 

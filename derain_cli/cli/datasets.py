@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.data_root import DataRoot, default_data_root
+from derain_cli.cli.output_files import DataRoot, default_data_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy as np
 
-    from derain_cli.verification import Verification
+    from derain_cli.datasets.verification import Verification
 
 app = typer.Typer(
     help="Known data sets; checking, measuring and making them.", no_args_is_help=True
@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
     """Show the data sets known by name."""
-    from derain_cli.datasets import DATASETS
+    from derain_cli.datasets.known import DATASETS
 
     for name, dataset in DATASETS.items():
         if as_json:
@@ -55,7 +55,7 @@ def verify(
     from rich.console import Console
     from rich.progress import Progress
 
-    from derain_cli import verification
+    from derain_cli.datasets import verification
 
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -80,7 +80,7 @@ def _verification_fields(found: "Verification") -> dict[str, Any]:
 
 
 def _show_verification(found: "Verification") -> None:
-    from derain_cli.datasets import DATASETS, dataset_named
+    from derain_cli.datasets.known import DATASETS, dataset_named
 
     sizes = [f"{count} of {size}" for size, count in found.sizes.items()]
     lines = [
@@ -136,8 +136,8 @@ def complexity(
     Backgrounds should be less complex than the rain that a network is to remove. Compare pictures
     of one size only: use --crop where sizes differ.
     """
-    from derain_cli.comparison import mean_of
     from derain_cli.errors import NothingToDoError
+    from derain_cli.evaluation.statistics import mean_of
     from derain_cli.metrics.complexity import structural_complexity
 
     for folder in folders:
@@ -161,9 +161,9 @@ def complexity(
 
 
 def _pictures(folder: Path, crop: int) -> "Iterator[np.ndarray]":
+    from derain_cli.datasets.layouts import list_pictures
     from derain_cli.errors import DatasetError
     from derain_cli.images import read_image
-    from derain_cli.layouts import list_pictures
 
     for path in list_pictures(folder):
         pixels = read_image(path).rgb
@@ -193,7 +193,7 @@ def synth(
     data_root: DataRoot = None,
 ) -> None:
     """Paint rain onto clean pictures and write the pairs."""
-    from derain_cli.training.synthesis import synthesize
+    from derain_cli.rain.synthesis import synthesize
 
     root = Path(data_root or default_data_root())
     count = synthesize(clean_folder, out, rain, seed, root)

@@ -17,7 +17,7 @@ from derain_cli.errors import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Plan
-    from derain_cli.inference import Derainer
+    from derain_cli.inference.derainer import Derainer
 
 
 class PictureFormat(StrEnum):
@@ -324,7 +324,7 @@ def _read_picture() -> bytes:
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":
-    from derain_cli.checkpoints import DEFAULT_WEIGHTS
-    from derain_cli.inference import Derainer
+    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+    from derain_cli.inference.derainer import Derainer
 
     return Derainer.load(model or DEFAULT_WEIGHTS, **engine)

@@ -23,17 +23,18 @@ from typing import Any
 
 import torch
 
-from derain_cli.checkpoints import write_whole
-from derain_cli.connection_pictures import History, history_picture, network_picture
-from derain_cli.connections import FoundConnections, SearchSpace, model_option, to_toml
+from derain_cli.connections.diagram import History, history_picture, network_picture
+from derain_cli.connections.file import FoundConnections, model_option, to_toml
+from derain_cli.connections.space import SearchSpace
 from derain_cli.errors import ConfigError
 from derain_cli.models import build_model
 from derain_cli.models.rdmc import CANDIDATES, Connection, RdmcSupernet
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.search import SearchConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.run_folder import RunFolder
-from derain_cli.training.search_config import SearchConfig
 from derain_cli.training.trainer import Progress, TrainResult, train
+from derain_cli.whole_files import write_whole
 
 # What a candidate's training does not take over from the search.
 OWN_OPTIONS = frozenset({"model", "model_option", "recipe", "weights", "freeze_norm_from"})

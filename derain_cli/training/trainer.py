@@ -18,17 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from derain_cli.checkpoints import load_model
+from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, TrainingError, UsageError, did_you_mean
-from derain_cli.inference import choose_device
+from derain_cli.inference.devices import choose_device
 from derain_cli.models import build_model, model_config
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
-from derain_cli.training.norms import freeze_norms, gather_norm_statistics, share_norms
+from derain_cli.training.batch_norm import freeze_norms, gather_norm_statistics, share_norms
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.samples import Source
 from derain_cli.training.optimization import autocast
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.run_folder import RunFolder
-from derain_cli.training.sources import Source
 from derain_cli.training.validation import Validation, file_name, statistics_pictures, validate
 
 __all__ = ["Progress", "Recipe", "TrainResult", "gather_norm_statistics", "train"]

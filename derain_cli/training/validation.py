@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.models import find_model
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.samples import Source
 from derain_cli.training.optimization import autocast
-from derain_cli.training.sources import Source
 
 Pixels = NDArray[np.uint8]
 # A dry picture that comes back to the bit scores infinity; 60 dB is equal to the eye.

@@ -11,7 +11,7 @@ from PIL import Image
 
 from derain_cli.batch import BatchOptions, Plan, Result, Started, Summary, plan_batch, run_batch
 from derain_cli.errors import ImageError, NothingToDoError, UsageError
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from derain_cli.batch import BatchOptions, Result, Summary, plan_batch, run_batch, write_result
 from derain_cli.batch.writing import target_digest
 from derain_cli.errors import ImageError, ResourceError
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 
 
 def run(

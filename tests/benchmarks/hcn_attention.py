@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from derain_cli.memory import keep_freed_memory
+from derain_cli.inference.memory import keep_freed_memory
 from derain_cli.models import hcn
 
 HEIGHT, WIDTH = 321, 481

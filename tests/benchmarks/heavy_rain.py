@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain_cli.datasets import dataset_pairs, read_pair
-from derain_cli.rain import RAIN_KINDS, paint
+from derain_cli.datasets.image_cache import read_pair
+from derain_cli.datasets.known import dataset_pairs
+from derain_cli.rain.painting import RAIN_KINDS, paint
 
 DATA = os.environ.get("DERAIN_DATA", str(Path(__file__).parents[3] / "shared" / "data"))
 Pixels = NDArray[np.uint8]

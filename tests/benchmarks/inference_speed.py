@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from derain_cli.inference import Derainer, fold_batch_norm
+from derain_cli.inference.derainer import Derainer, fold_batch_norm
 from derain_cli.models import build_model, find_model
 
 VARIANTS: dict[str, tuple[dict[str, object], float]] = {

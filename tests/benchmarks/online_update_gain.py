@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain_cli.cli.finetune_real import build_config
-from derain_cli.datasets import list_pictures, read_pixels
-from derain_cli.inference import Derainer
-from derain_cli.memory import keep_freed_memory
+from derain_cli.datasets.image_cache import read_pixels
+from derain_cli.datasets.layouts import list_pictures
+from derain_cli.inference.derainer import Derainer
+from derain_cli.inference.memory import keep_freed_memory
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.metrics.niqe import niqe
-from derain_cli.training.finetune_config import FinetuneConfig
-from derain_cli.training.paired import sources_of
+from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.recipes.paired import sources_of
 from derain_cli.training.trainer import train
 
 DATA = Path(os.environ.get("DERAIN_DATA", str(Path(__file__).parents[3] / "shared" / "data")))

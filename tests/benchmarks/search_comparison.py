@@ -20,9 +20,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from derain_cli.connections import GIGA
+from derain_cli.connections.space import GIGA
 from derain_cli.models.rdmc import PAPER_CONNECTIONS, Connection
-from derain_cli.training.search_config import SearchConfig
+from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.searcher import candidate_config, search, search_space
 from derain_cli.training.trainer import Progress, train
 

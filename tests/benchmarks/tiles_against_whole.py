@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from derain_cli.inference import Derainer
-from derain_cli.rain import LARGE, paint, range_layer
+from derain_cli.inference.derainer import Derainer
+from derain_cli.rain.painting import LARGE, paint, range_layer
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "rocket.jpg"
 

@@ -256,7 +256,7 @@ def test_inputs_of_ddn_sirr_score_as_is_known():
 @needs_data
 @pytest.mark.slow
 def test_rain100h_spends_its_time_in_the_network(tmp_path):
-    from derain_cli.checkpoints import save_checkpoint
+    from derain_cli.checkpoints.files import save_checkpoint
     from derain_cli.models.rdmc import Rdmc
 
     save_checkpoint(tmp_path / "rdmc.safetensors", Rdmc(), "rdmc", {"recipe": "none"})

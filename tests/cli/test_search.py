@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from derain_cli.checkpoints import load_model
+from derain_cli.checkpoints.resolving import load_model
 from derain_cli.cli.app import app
-from derain_cli.connections import read_connections
+from derain_cli.connections.file import read_connections
 
 runner = CliRunner()
 TINY = ["--model-option", "widths=[2,2,2,2,2]", "--model-option", "dilations=[1]"]

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from derain_cli.cli import finetune_real, search
 from derain_cli.cli.app import app
 from derain_cli.cli.train_view import RunView, duration
-from derain_cli.training.config import TrainConfig
-from derain_cli.training.finetune_config import FinetuneConfig
-from derain_cli.training.search_config import SearchConfig
+from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.configs.search import SearchConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.trainer import Progress
 
 TINY = ["--model", "resnet", "--model-option", "channels=4", "--model-option", "blocks=1"]

@@ -11,11 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from derain_cli.errors import NothingToDoError, UsageError
-from derain_cli.metrics.complexity import (
-    mean_complexity,
-    scale_complexities,
-    structural_complexity,
-)
+from derain_cli.metrics.complexity import mean_complexity, scale_complexities, structural_complexity
 
 SHIPPED = Path(skimage.data.__file__).parent
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from derain_cli.checkpoints import load_model
-from derain_cli.rain import SMALL, paint, range_layer
-from derain_cli.training.config import TrainConfig
+from derain_cli.checkpoints.resolving import load_model
+from derain_cli.rain.painting import SMALL, paint, range_layer
+from derain_cli.training.configs.train import TrainConfig
 
 TINY = {
     "rdmc": ("widths=[2,2,2,2,2]", "stages=2"),

@@ -5,8 +5,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from derain_cli.drawings.curves import Axis, Curve, draw, round_numbers
 from derain_cli.errors import NothingToDoError
-from derain_cli.training.curves import Axis, Curve, draw, plot_runs, read_curve, round_numbers
+from derain_cli.training.curves import plot_runs, read_curve
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from derain_cli import losses
 from derain_cli.errors import ConfigError, UnavailableError
+from derain_cli.losses import formulas as losses
+from derain_cli.losses.vgg import Vgg19Features
 from derain_cli.models import build_model
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.objectives import LOSSES, Objective
-from derain_cli.vgg import Vgg19Features
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,12 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from derain_cli.checkpoints import load_model
-from derain_cli.connections import GIGA, read_connections
+from derain_cli.checkpoints.resolving import load_model
+from derain_cli.connections.file import read_connections
+from derain_cli.connections.space import GIGA
 from derain_cli.errors import ConfigError
 from derain_cli.models.rdmc import CANDIDATES, RdmcSupernet
-from derain_cli.training.search_config import SearchConfig
+from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.searcher import candidate_config, search, search_space
 from derain_cli.training.trainer import train
 

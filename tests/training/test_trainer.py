@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from derain_cli.checkpoints import load_model, save_checkpoint
+from derain_cli.checkpoints.files import save_checkpoint
+from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, DatasetError, TrainingError
 from derain_cli.models import MODELS, build_model
 from derain_cli.training import recipes
-from derain_cli.training.config import TrainConfig
-from derain_cli.training.finetune_config import FinetuneConfig
+from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.configs.search import SearchConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.supervised import Supervised
-from derain_cli.training.search_config import SearchConfig
 from derain_cli.training.trainer import train
 
 SMALL = {

@@ -27,16 +27,16 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.func import functional_call
 
-from derain_cli.connections import GIGA, SearchSpace
+from derain_cli.connections.space import GIGA, SearchSpace
 from derain_cli.errors import ConfigError, DatasetError, TrainingError
 from derain_cli.models.rdmc import CANDIDATES, RdmcSupernet
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.search import SearchConfig
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.samples import PaintedSource, PairSource, Source, draw_batch
 from derain_cli.training.objectives import Objective
 from derain_cli.training.optimization import Optimization, autocast
-from derain_cli.training.paired import PairedRecipe
-from derain_cli.training.search_config import SearchConfig
-from derain_cli.training.sources import PaintedSource, PairSource, Source, draw_batch
+from derain_cli.training.recipes.paired import PairedRecipe
 
 Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # (weights, alphas) -> scalar
 

@@ -34,15 +34,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError
-from derain_cli.losses import l1, total_variation
+from derain_cli.losses.formulas import l1, total_variation
 from derain_cli.models import find_model
 from derain_cli.training import processes
-from derain_cli.training.adaptation import AdaptingRecipe, passes, require_finetune_config
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.real_photos import RealPhotos
+from derain_cli.training.data.samples import PaintedSource, PairSource, Source, draw_batch
 from derain_cli.training.optimization import MovingAverage, Optimization, autocast
-from derain_cli.training.paired import sources_of
-from derain_cli.training.real_photos import RealPhotos
-from derain_cli.training.sources import PaintedSource, PairSource, Source, draw_batch
+from derain_cli.training.recipes.adaptation import AdaptingRecipe, passes, require_finetune_config
+from derain_cli.training.recipes.paired import sources_of
 
 
 def noisy_pictures(

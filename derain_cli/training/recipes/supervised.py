@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from derain_cli.models import find_model
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.objectives import Objective
-from derain_cli.training.paired import PairedRecipe
+from derain_cli.training.recipes.paired import PairedRecipe
 
 
 class Supervised(PairedRecipe):
