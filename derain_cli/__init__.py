@@ -4,9 +4,9 @@ The public names load on first use, so that importing the package costs nothing:
 
     from derain_cli import Derainer, read_image, write_image
 
-    picture = read_image("photo.jpg")
-    derained = Derainer.load("rdmc-real")(picture.rgb)
-    write_image(picture.with_rgb(derained), "photo_derained.jpg")
+    image = read_image("photo.jpg")
+    derained = Derainer.load("rdmc-real")(image.rgb)
+    write_image(image.with_rgb(derained), "photo_derained.jpg")
 """
 
 from importlib import import_module

@@ -11,33 +11,33 @@ from torch import Tensor
 TAPS = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
-def gaussian_pyramid(picture: Tensor, levels: int) -> list[Tensor]:
-    """The picture and its `levels` halvings G_0 ... G_levels: blurred, every second pixel kept.
+def gaussian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
+    """The image and its `levels` halvings G_0 ... G_levels: blurred, every second pixel kept.
 
     Blur with (1, 4, 6, 4, 1) / 16 along both axes, borders mirrored; sides are halved upwards.
 
     Args:
-        picture: `(batch, channels, height, width)`, at least 3x3 at the last level but one.
+        image: `(batch, channels, height, width)`, at least 3x3 at the last level but one.
         levels: How many halvings.
 
     Example:
         >>> [tuple(level.shape) for level in gaussian_pyramid(torch.zeros(1, 3, 9, 6), 2)]
         [(1, 3, 9, 6), (1, 3, 5, 3), (1, 3, 3, 2)]
     """
-    with torch.autocast(picture.device.type, enabled=False):
-        result = [picture if picture.dtype == torch.float64 else picture.float()]
+    with torch.autocast(image.device.type, enabled=False):
+        result = [image if image.dtype == torch.float64 else image.float()]
         for _ in range(levels):
             result.append(_blur(result[-1], gain=1.0)[..., ::2, ::2])
     return result
 
 
-def laplacian_pyramid(picture: Tensor, levels: int) -> list[Tensor]:
+def laplacian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
     """Bands L_j = G_j - double_size(G_j+1), j < levels, then the low-pass rest G_levels.
 
-    Adding them up again from the last, each doubled in size, gives the picture back.
+    Adding them up again from the last, each doubled in size, gives the image back.
 
     Args:
-        picture: `(batch, channels, height, width)`, at least 3x3 at the last level but one.
+        image: `(batch, channels, height, width)`, at least 3x3 at the last level but one.
         levels: How many halvings.
 
     Example:
@@ -45,7 +45,7 @@ def laplacian_pyramid(picture: Tensor, levels: int) -> list[Tensor]:
         >>> band.abs().max(), rest.mean()
         (tensor(0.), tensor(1.))
     """
-    gaussian = gaussian_pyramid(picture, levels)
+    gaussian = gaussian_pyramid(image, levels)
     bands = [
         fine - double_size(coarse, fine.shape[-2], fine.shape[-1])
         for fine, coarse in pairwise(gaussian)
@@ -57,7 +57,7 @@ def double_size(coarse: Tensor, height: int, width: int) -> Tensor:
     """The next finer level as the coarser tells it: its pixels set apart by zeros, then blurred.
 
     Pixel i of the coarser level lies on pixel 2 i of the finer, where halving took it from (the
-    bilinear resize of pictures would put it half a pixel farther on).
+    bilinear resize of images would put it half a pixel farther on).
 
     Args:
         coarse: `(batch, channels, ceil(height / 2), ceil(width / 2))`.
@@ -80,12 +80,12 @@ PYRAMIDS: Mapping[str, Callable[[Tensor, int], list[Tensor]]] = {
 }
 
 
-def _blur(picture: Tensor, gain: float) -> Tensor:
+def _blur(image: Tensor, gain: float) -> Tensor:
     """Same size, blurred along each axis by the five taps times `gain`, borders mirrored."""
-    channels = picture.shape[1]
-    taps = gain * _taps(picture.dtype, picture.device)
+    channels = image.shape[1]
+    taps = gain * _taps(image.dtype, image.device)
     rows = taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-    padded = F.pad(picture, (2, 2, 2, 2), mode="reflect")
+    padded = F.pad(image, (2, 2, 2, 2), mode="reflect")
     blurred = F.conv2d(padded, rows, groups=channels)
     return F.conv2d(blurred, rows.transpose(2, 3), groups=channels)
 

@@ -17,15 +17,15 @@ class PassedOver:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture and where its results go.
+    """One image and where its results go.
 
     Attributes:
         source: File to read; None: the bytes from stdin.
         derained: File to write; None: stdout.
         rain: File for the rain layer, if wanted.
-        compare: File for the side-by-side picture, if wanted.
+        compare: File for the side-by-side image, if wanted.
         skip: Whether all results are there already and are to be kept.
-        problem: Why the picture cannot be read, where that is known without opening it.
+        problem: Why the image cannot be read, where that is known without opening it.
     """
 
     source: Path | None
@@ -37,12 +37,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """How the picture is called in messages."""
+        """How the image is called in messages."""
         return "stdin" if self.source is None else str(self.source)
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """Files to write; the derained picture comes last: once it is there, all are."""
+        """Files to write; the derained image comes last: once it is there, all are."""
         return tuple(path for path in (self.rain, self.compare, self.derained) if path is not None)
 
 
@@ -55,33 +55,33 @@ class Plan:
 
     @property
     def to_do(self) -> tuple[Job, ...]:
-        """Jobs whose picture is to be read."""
+        """Jobs whose image is to be read."""
         return tuple(job for job in self.jobs if not job.skip and not job.problem)
 
 
 @dataclass(frozen=True)
 class Started:
-    """The network begins with a picture."""
+    """The network begins with an image."""
 
     job: Job
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         job: What was to be done.
         status: `done`; `skipped`: the results were there; `failed`: see `error`; `planned`: what a
-            dry run says of a picture that would be derained.
-        width: Of the picture; None where it was not read, as all that follows.
-        height: Of the picture.
+            dry run says of an image that would be derained.
+        width: Of the image; None where it was not read, as all that follows.
+        height: Of the image.
         bit_depth: 8 or 16.
         seconds: Decoding, network and encoding together, waiting in queues left out.
-        tile: Side of the tiles, 0 for the whole picture at once.
+        tile: Side of the tiles, 0 for the whole image at once.
         notices: What the user should be told.
         error: Why it failed.
-        content: The encoded picture, where it goes to stdout.
+        content: The encoded image, where it goes to stdout.
     """
 
     job: Job
@@ -101,10 +101,10 @@ class Summary:
     """The last event of a batch that was not interrupted.
 
     Attributes:
-        done: Pictures derained.
-        skipped: Pictures whose results were there.
+        done: Images derained.
+        skipped: Images whose results were there.
         failures: The results of those that failed.
-        not_started: Pictures left out after a failure that ended the batch.
+        not_started: Images left out after a failure that ended the batch.
         seconds: From the first decoding to the last written file.
         network_seconds: Share of that in which the network ran.
         megapixels: Derained.

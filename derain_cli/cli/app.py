@@ -28,7 +28,7 @@ REFUSED = frozenset(
 
 
 class DerainGroup(typer.core.TyperGroup):
-    """Commands by name; anything else is pictures for the default command."""
+    """Commands by name; anything else is images for the default command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 (Typer's own type is private)
         """Put `derain` in front of inputs that name no command."""

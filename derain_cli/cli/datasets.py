@@ -125,15 +125,15 @@ def _shortened(items: list[str]) -> str:
 
 @app.command("complexity")
 def complexity(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of pictures to compare.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of images to compare.")],
     crop: Annotated[
-        int, typer.Option(min=0, help="Side of the middle that is measured; 0 = the whole picture.")
+        int, typer.Option(min=0, help="Side of the middle that is measured; 0 = the whole image.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure how complex pictures are (multi-scale structural complexity, mean over pictures).
+    """Measure how complex images are (multi-scale structural complexity, mean over images).
 
-    Backgrounds should be less complex than the rain that a network is to remove. Compare pictures
+    Backgrounds should be less complex than the rain that a network is to remove. Compare images
     of one size only: use --crop where sizes differ.
     """
     from derain_cli.errors import NothingToDoError
@@ -143,11 +143,11 @@ def complexity(
     for folder in folders:
         sizes: set[tuple[int, ...]] = set()
         values = []
-        for pixels in _pictures(folder, crop):
+        for pixels in _images(folder, crop):
             sizes.add(tuple(sorted(pixels.shape[:2])))
             values.append(structural_complexity(pixels))
         if not values:
-            raise NothingToDoError(f"no pictures in {str(folder)!r}")
+            raise NothingToDoError(f"no images in {str(folder)!r}")
         mean = mean_of(values)
         error = None if math.isnan(mean.error) else mean.error
         if as_json:
@@ -157,15 +157,15 @@ def complexity(
         else:
             spread = "" if error is None else f" ± {error:.5f}"
             warning = "" if len(sizes) == 1 else "  (several sizes: compare with --crop)"
-            typer.echo(f"{mean.value:.5f}{spread}  {len(values)} pictures  {folder}{warning}")
+            typer.echo(f"{mean.value:.5f}{spread}  {len(values)} images  {folder}{warning}")
 
 
-def _pictures(folder: Path, crop: int) -> "Iterator[np.ndarray]":
-    from derain_cli.datasets.layouts import list_pictures
+def _images(folder: Path, crop: int) -> "Iterator[np.ndarray]":
+    from derain_cli.datasets.layouts import list_images
     from derain_cli.errors import DatasetError
     from derain_cli.images import read_image
 
-    for path in list_pictures(folder):
+    for path in list_images(folder):
         pixels = read_image(path).rgb
         height, width = pixels.shape[:2]
         if min(height, width) < crop:
@@ -179,7 +179,7 @@ def _pictures(folder: Path, crop: int) -> "Iterator[np.ndarray]":
 
 @app.command("synth")
 def synth(
-    clean_folder: Annotated[Path, typer.Argument(help="Folder of clean pictures.")],
+    clean_folder: Annotated[Path, typer.Argument(help="Folder of clean images.")],
     out: Annotated[
         Path, typer.Option(help="Folder for rainy/ and clean/; must not hold pairs yet.")
     ],
@@ -192,7 +192,7 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="The same seed paints the same rain.")] = 0,
     data_root: DataRoot = None,
 ) -> None:
-    """Paint rain onto clean pictures and write the pairs."""
+    """Paint rain onto clean images and write the pairs."""
     from derain_cli.rain.synthesis import synthesize
 
     root = Path(data_root or default_data_root())

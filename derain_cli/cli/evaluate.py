@@ -24,14 +24,14 @@ def evaluate(
     dataset: Annotated[
         list[str] | None, typer.Option(help="Data set by name, or a folder of pairs; repeatable.")
     ] = None,
-    rainy: Annotated[Path | None, typer.Option(help="Folder of rainy pictures.")] = None,
-    clean: Annotated[Path | None, typer.Option(help="Folder of their clean pictures.")] = None,
+    rainy: Annotated[Path | None, typer.Option(help="Folder of rainy images.")] = None,
+    clean: Annotated[Path | None, typer.Option(help="Folder of their clean images.")] = None,
     data_root: DataRoot = None,
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="Name or path; repeatable.")
     ] = None,
     input_only: Annotated[
-        bool, typer.Option("--input-only", help="Score the rainy pictures as they are: no model.")
+        bool, typer.Option("--input-only", help="Score the rainy images as they are: no model.")
     ] = False,
     protocol: Annotated[
         str | None,
@@ -54,19 +54,19 @@ def evaluate(
         typer.Option("--compare-paper", help="Add the scores that papers print, marked as quoted."),
     ] = False,
     save_images: Annotated[
-        Path | None, typer.Option(help="Folder for the derained pictures (PNG).")
+        Path | None, typer.Option(help="Folder for the derained images (PNG).")
     ] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write a row per picture and model.")
+        Path | None, typer.Option("--csv", help="Write a row per image and model.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a report to look at, with pictures, in one file.")
+        Path | None, typer.Option(help="Write a report to look at, with images, in one file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
     seed: Annotated[int, typer.Option(help="Of the intervals of differences.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Score models on pairs of rainy and clean pictures; the untouched input is the first row."""
+    """Score models on pairs of rainy and clean images; the untouched input is the first row."""
     if input_only and model:
         raise UsageError("--input-only and --model exclude each other: leave one out")
     pairs = _pairs_of(dataset or [], rainy, clean, data_root or default_data_root())

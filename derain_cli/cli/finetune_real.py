@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Fields that an adaptation has no use for, or that another option stands for.
 HIDDEN = frozenset(
-    {"model", "recipe", "weights", "loss", "loss_weighting", "contrastive", "vgg", "pictures"}
+    {"model", "recipe", "weights", "loss", "loss_weighting", "contrastive", "vgg", "images"}
     | {"output_weights", "scale_weights", "validate_every"}
 )
 
@@ -63,7 +63,7 @@ def finetune_real(
     """Adapt a network to rainy photos that have no clean counterpart.
 
     Every epoch is judged on the photos themselves (epochs.jsonl) and, with --dataset, on held-out
-    labelled pictures. best.safetensors is the best of them, or the network as it came where
+    labelled images. best.safetensors is the best of them, or the network as it came where
     adaptation only made things worse: that is said. Defaults shown are the online update's;
     self-training has crop 256, batch 16, rate 1e-4 and 100,000 steps, as published.
     """

@@ -66,7 +66,7 @@ def summarise_rows(
 
 
 def write_csv(path: Path, rows: "Sequence[Row]") -> None:
-    """Write a row per picture and model; what is not defined stays empty.
+    """Write a row per image and model; what is not defined stays empty.
 
     Raises:
         ResourceError: No space or no permission.
@@ -181,7 +181,7 @@ def _difference_table(differences: "Sequence[Difference]") -> "Table":
 
     columns = list(dict.fromkeys(difference.column for difference in differences))
     table = Table("data set", "model", "against", *(COLUMNS[column].title for column in columns))
-    table.title = "mean difference picture by picture [95 % bootstrap interval]"
+    table.title = "mean difference image by image [95 % bootstrap interval]"
     table.title_justify = "left"
     cells: dict[tuple[str, str, str], list[str]] = {}
     for difference in differences:

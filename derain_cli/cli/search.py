@@ -50,7 +50,7 @@ def search(
         typer.Option(
             metavar="random N",
             help="Then train the found edges and N random choices within the same budget, each "
-            "for --steps, and compare their PSNR on the held-out pictures.",
+            "for --steps, and compare their PSNR on the held-out images.",
             show_default=False,
         ),
     ] = None,
@@ -59,7 +59,7 @@ def search(
 ) -> None:
     """Search the skip connections of RDMC: which edges pay, on your data, within your budget.
 
-    Writes connections.toml for `derain train --model rdmc --connections FILE`, a picture of the
+    Writes connections.toml for `derain train --model rdmc --connections FILE`, an image of the
     network, and the alphas over time.
     """
     from derain_cli.inference.memory import keep_freed_memory

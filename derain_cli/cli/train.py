@@ -67,7 +67,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
 ) -> None:
-    """Train a network on pairs, or on clean pictures with painted rain."""
+    """Train a network on pairs, or on clean images with painted rain."""
     if plot:
         _plot(runs or [], out)
         return

@@ -1,4 +1,4 @@
-"""SVG pictures of a search: the network with its edges, and the alphas over time."""
+"""SVG images of a search: the network with its edges, and the alphas over time."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,7 +31,7 @@ LABEL_HEIGHT = 15.0
 History = Sequence[tuple[int, Alphas]]
 
 
-def network_picture(found: FoundConnections) -> str:
+def network_image(found: FoundConnections) -> str:
     """SVG: the ten layers, and every candidate edge as thick as its share; the chosen in colour."""
     chosen = found.edges
     edges = [
@@ -128,7 +128,7 @@ def _columns(y: float, cells: Sequence[str], colour: str) -> list[str]:
     ]
 
 
-def history_picture(history: History, chosen: Sequence[Connection]) -> str:
+def history_image(history: History, chosen: Sequence[Connection]) -> str:
     """SVG: share of each edge against the step, one panel per category, the chosen in colour.
 
     Args:

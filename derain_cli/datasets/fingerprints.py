@@ -1,4 +1,4 @@
-"""Telling whether two pictures are one photo, and whether two copies of a data set are one.
+"""Telling whether two images are one photo, and whether two copies of a data set are one.
 
 A thumbnail of 16x16 averages, each less its surroundings, is the same for a photo that was
 compressed again or resized, and differs between photos: on the data sets of Yang et al. and of
@@ -31,17 +31,17 @@ SAME_PHOTO = 0.8
 CHUNK = 1024
 
 
-def thumbnail(picture: NDArray[np.uint8] | NDArray[np.uint16]) -> Thumbnail:
-    """What tells a photo from others: 256 numbers of length 1, or all 0 for a flat picture.
+def thumbnail(image: NDArray[np.uint8] | NDArray[np.uint16]) -> Thumbnail:
+    """What tells a photo from others: 256 numbers of length 1, or all 0 for a flat image.
 
     Args:
-        picture: `(height, width, 3)`.
+        image: `(height, width, 3)`.
 
     Example:
         >>> thumbnail(np.zeros((20, 30, 3), np.uint8)).any()
         np.False_
     """
-    small = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     gray = np.asarray(small, np.float32).mean(axis=2)
     surroundings = cv2.GaussianBlur(gray, (0, 0), SURROUNDINGS, borderType=cv2.BORDER_REFLECT)
     detail = (gray - surroundings).ravel()
@@ -57,7 +57,7 @@ def likeness(first: Thumbnail, second: Thumbnail) -> float:
 def same_photos(
     first: Sequence[Thumbnail], second: Sequence[Thumbnail]
 ) -> Iterator[tuple[int, int]]:
-    """Positions of pictures in two sets that show the same photo, in the order of the first."""
+    """Positions of images in two sets that show the same photo, in the order of the first."""
     if not first or not second:
         return
     others = np.stack(second).T
@@ -68,7 +68,7 @@ def same_photos(
 
 
 def duplicates(thumbnails: Sequence[Thumbnail]) -> list[list[int]]:
-    """Positions of pictures that show the same photo, one list of two or more per photo.
+    """Positions of images that show the same photo, one list of two or more per photo.
 
     Example:
         >>> one, other = np.eye(2, dtype=np.float32)
@@ -86,20 +86,20 @@ def duplicates(thumbnails: Sequence[Thumbnail]) -> list[list[int]]:
     return [positions for positions in members.values() if len(positions) > 1]
 
 
-def picture_digest(*pictures: Pixels) -> bytes:
+def image_digest(*images: Pixels) -> bytes:
     """SHA-256 of pixels; the same in whatever lossless format they are stored."""
     digest = hashlib.sha256()
-    for pixels in pictures:
+    for pixels in images:
         digest.update(repr(pixels.shape).encode())
         digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
-def set_digest(pictures: Iterable[bytes]) -> str:
-    """16 hex digits of a set of `picture_digest`s, whatever their order and names.
+def set_digest(images: Iterable[bytes]) -> str:
+    """16 hex digits of a set of `image_digest`s, whatever their order and names.
 
     Example:
         >>> set_digest([b"a", b"b"]) == set_digest([b"b", b"a"]) != set_digest([b"a"])
         True
     """
-    return hashlib.sha256(b"".join(sorted(pictures))).hexdigest()[:16]
+    return hashlib.sha256(b"".join(sorted(images))).hexdigest()[:16]

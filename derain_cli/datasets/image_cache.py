@@ -80,7 +80,7 @@ class ImageCache:
         if pair.rainy_half:
             rainy, clean = self.keep(pair, lambda: read_pair(pair))
             return rainy, clean
-        # One by one, because several rainy pictures may share their clean one.
+        # One by one, because several rainy images may share their clean one.
         rainy, clean = self.pixels(pair.rainy), self.pixels(pair.clean)
         if rainy.shape != clean.shape:
             read_pair(pair)  # says what is wrong
@@ -107,5 +107,5 @@ class ImageCache:
         return self._held
 
 
-def _size(pictures: tuple[Pixels, ...]) -> int:
-    return sum(picture.nbytes for picture in pictures)
+def _size(images: tuple[Pixels, ...]) -> int:
+    return sum(image.nbytes for image in images)

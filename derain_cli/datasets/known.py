@@ -1,4 +1,4 @@
-"""The known data sets, where they lie, and their pictures."""
+"""The known data sets, where they lie, and their images."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Dataset:
             names do not count.
         counts: Other numbers of pairs in which it circulates, and what those are.
         groups: Parts that papers score apart, with their numbers of pairs in the order of names.
-        input_psnr: Mean PSNR of the rainy pictures under `protocol` on a copy known to be right.
+        input_psnr: Mean PSNR of the rainy images under `protocol` on a copy known to be right.
         note: What to know before trusting a score on it, or of what was trained on it.
     """
 
@@ -79,10 +79,10 @@ RENEWED = {200: "the version of 2018, called rain200l or rain200h here"}
 RAIN100 = "9 of its photos are there twice; Rain100L and Rain100H have the same backgrounds"
 
 
-SEEN = "546 of its 1800 pictures have backgrounds of Rain100L and Rain100H"
+SEEN = "546 of its 1800 images have backgrounds of Rain100L and Rain100H"
 
 
-UNSEEN = {1254: "without the 546 pictures that have backgrounds of Rain100"}
+UNSEEN = {1254: "without the 546 images that have backgrounds of Rain100"}
 
 
 SHARED = "11 of its backgrounds are in rain100l_train, 9 in rain100l and rain100h"
@@ -161,7 +161,7 @@ DATASETS: Mapping[str, Dataset] = {
         input_psnr=20.88,
         note=SHARED,
     ),
-    "ddn_sirr_real": Dataset(147, "real", "rgb", WEI, "pictures in one folder", ("real_input",)),
+    "ddn_sirr_real": Dataset(147, "real", "rgb", WEI, "images in one folder", ("real_input",)),
 }
 
 
@@ -211,7 +211,7 @@ def dataset_folder(name: str, data_root: Path) -> Path:
     folder = _folder_under(data_root, key)
     if folder is None:
         raise DatasetError(
-            f"data set {name!r} is not in {str(data_root)!r}: put its pictures into "
+            f"data set {name!r} is not in {str(data_root)!r}: put its images into "
             f"{str(data_root / key)!r} (rainy/ and clean/), or name another --data-root"
         )
     return folder
@@ -278,7 +278,7 @@ def describe_count(name: str, pairs: int) -> str:
     if key is None:
         return f"{pairs} pairs"
     known = DATASETS[key]
-    unit = "pictures" if known.split == "real" else "pairs"
+    unit = "images" if known.split == "real" else "pairs"
     if pairs == known.pairs:
         return f"{pairs} of {known.pairs} {unit}"
     version = known.counts.get(pairs, "no version known here has so many")

@@ -1,11 +1,11 @@
-"""Which pictures of a folder belong together: the layouts in which data sets circulate.
+"""Which images of a folder belong together: the layouts in which data sets circulate.
 
 ==================================  ===============================================================
 layout                              as in
 ==================================  ===============================================================
 two folders                         rainy/ + clean/, rain/ + norain/, input/ + target/, …: most sets
 rain/X2/ + norain/                  Rain100 and Rain200 (norain-1x2.png + norain-1.png)
-rainy/ beside the clean pictures    Rain100 as repackaged (rainy/rain-001.png + norain-001.png)
+rainy/ beside the clean images    Rain100 as repackaged (rainy/rain-001.png + norain-001.png)
 two names in one folder             rain-001.png + norain-001.png, 001x2.png + 001.png (Rain100),
                                     001_in.png + 001_GT.png (Rain12)
 several rainy to one clean          901_1.jpg … 901_14.jpg + 901.jpg (Rain1400)
@@ -13,7 +13,7 @@ side by side in one file            Rain800, Rain1200; which half is rainy diffe
 folders of groups                   dense/ + sparse/ (DDN-SIRR), Rain_Heavy/ … (Rain1200)
 ==================================  ===============================================================
 
-Nothing is guessed from the order of files: pictures are paired by name, and what has no partner is
+Nothing is guessed from the order of files: images are paired by name, and what has no partner is
 an error that names it.
 """
 
@@ -61,7 +61,7 @@ NAME_SUFFIX = re.compile(
 DEPTH = 3
 
 
-# So many pictures of a folder are looked at to tell what is side by side in them.
+# So many images of a folder are looked at to tell what is side by side in them.
 PROBES = 7
 
 
@@ -71,7 +71,7 @@ SAME_SCENE = 0.6
 
 @dataclass(frozen=True)
 class Pair:
-    """A rainy picture and what it looks like without rain.
+    """A rainy image and what it looks like without rain.
 
     Attributes:
         name: Stem of the rainy file, after its group's folder if there is one.
@@ -95,7 +95,7 @@ class Matching:
     Attributes:
         layout: How it is laid out, to print.
         pairs: What belongs together, in natural order.
-        orphans: Pictures whose partner is missing, and names that are taken twice.
+        orphans: Images whose partner is missing, and names that are taken twice.
     """
 
     layout: str
@@ -107,18 +107,18 @@ def find_pairs(folder: Path) -> list[Pair]:
     """Pairs of a data set's folder, matched by name and in natural order.
 
     Raises:
-        DatasetError: No known layout, a picture without its partner, or no pair at all.
+        DatasetError: No known layout, an image without its partner, or no pair at all.
     """
     return complete(recognise(folder), folder)
 
 
 def match_pairs(rainy_folder: Path, clean_folder: Path) -> list[Pair]:
-    """Pairs of two folders by name; several rainy pictures may share a clean one (901_1 -> 901).
+    """Pairs of two folders by name; several rainy images may share a clean one (901_1 -> 901).
 
     Raises:
-        DatasetError: A picture without its partner, or nothing to match.
+        DatasetError: An image without its partner, or nothing to match.
     """
-    matching = _match("", list_pictures(rainy_folder), list_pictures(clean_folder))
+    matching = _match("", list_images(rainy_folder), list_images(clean_folder))
     return complete(matching, rainy_folder)
 
 
@@ -126,7 +126,7 @@ def complete(matching: Matching, folder: Path) -> list[Pair]:
     """The pairs, if nothing is missing.
 
     Raises:
-        DatasetError: A picture without its partner, or no pair at all.
+        DatasetError: An image without its partner, or no pair at all.
     """
     if matching.orphans:
         first, *rest = matching.orphans
@@ -136,7 +136,7 @@ def complete(matching: Matching, folder: Path) -> list[Pair]:
             "complete the pair or take it out"
         )
     if not matching.pairs:
-        raise DatasetError(f"no pictures in {str(folder)!r}")
+        raise DatasetError(f"no images in {str(folder)!r}")
     return list(matching.pairs)
 
 
@@ -165,7 +165,7 @@ def recognise(folder: Path) -> Matching:
 def _recognise(folder: Path, depth: int) -> Matching | None:
     layouts: tuple[Callable[[Path], Matching | None], ...] = (
         _two_folders,
-        _folder_beside_pictures,
+        _folder_beside_images,
         _two_names,
         lambda path: _groups(path, depth),
         lambda path: _nested(path, depth),
@@ -179,31 +179,31 @@ def _two_folders(folder: Path) -> Matching | None:
     if rainy is None or clean is None:
         return None
     layout = f"{rainy.relative_to(folder).as_posix()}/ + {clean.name}/"
-    return _match(layout, list_pictures(rainy), list_pictures(clean))
+    return _match(layout, list_images(rainy), list_images(clean))
 
 
-def _folder_beside_pictures(folder: Path) -> Matching | None:
-    rainy, clean = _side(folder, RAINY_FOLDERS), list_pictures(folder)
+def _folder_beside_images(folder: Path) -> Matching | None:
+    rainy, clean = _side(folder, RAINY_FOLDERS), list_images(folder)
     if rainy is None or not clean:
         return None
-    return _match(f"{rainy.name}/ beside the clean pictures", list_pictures(rainy), clean)
+    return _match(f"{rainy.name}/ beside the clean images", list_images(rainy), clean)
 
 
 def _side(folder: Path, names: Iterable[str]) -> Path | None:
-    """The folder of one side; its pictures may lie in an X2/ of their own."""
+    """The folder of one side; its images may lie in an X2/ of their own."""
     named = {path.name.lower(): path for path in _subfolders(folder)}
     side = next((named[name] for name in names if name in named), None)
-    if side and (side / "X2").is_dir() and not list_pictures(side):
+    if side and (side / "X2").is_dir() and not list_images(side):
         return side / "X2"
     return side
 
 
 def _two_names(folder: Path) -> Matching | None:
-    pictures = [path for path in list_pictures(folder) if not RAIN_LAYER_NAME.fullmatch(path.stem)]
-    rainy = [path for path in pictures if RAINY_NAME.fullmatch(path.stem)]
-    clean = [path for path in pictures if CLEAN_NAME.fullmatch(path.stem) and path not in rainy]
+    images = [path for path in list_images(folder) if not RAIN_LAYER_NAME.fullmatch(path.stem)]
+    rainy = [path for path in images if RAINY_NAME.fullmatch(path.stem)]
+    clean = [path for path in images if CLEAN_NAME.fullmatch(path.stem) and path not in rainy]
     if rainy and not clean:  # 001x2.png beside 001.png: the clean name says nothing
-        clean = [path for path in pictures if path not in rainy]
+        clean = [path for path in images if path not in rainy]
     if not rainy or not clean:
         return None
     return _match(f"{rainy[0].name} + {clean[0].name}", rainy, clean)
@@ -240,18 +240,18 @@ def _nested(folder: Path, depth: int) -> Matching | None:
 
 
 def _side_by_side(folder: Path) -> Matching | None:
-    """Pairs in the halves of single pictures; the brighter halves are the rainy ones.
+    """Pairs in the halves of single images; the brighter halves are the rainy ones.
 
     Rain adds light. Which half it is differs between data sets and even between copies of one, so
-    it is measured. Pictures whose halves show different scenes are no pairs.
+    it is measured. Images whose halves show different scenes are no pairs.
     """
-    pictures = list_pictures(folder)
-    votes = [_brighter_half(path) for path in pictures[:: -(-len(pictures) // PROBES) or 1]]
+    images = list_images(folder)
+    votes = [_brighter_half(path) for path in images[:: -(-len(images) // PROBES) or 1]]
     half = max(("left", "right"), key=votes.count)
     if not votes or votes.count(half) <= len(votes) / 2:
         return None
-    pairs = [Pair(path.stem, path, path, half) for path in pictures]
-    return Matching(f"side by side, the rainy picture on the {half}", pairs)
+    pairs = [Pair(path.stem, path, path, half) for path in images]
+    return Matching(f"side by side, the rainy image on the {half}", pairs)
 
 
 def _brighter_half(path: Path) -> str:
@@ -289,8 +289,8 @@ def _key(stem: str) -> str:
     return NAME_SUFFIX.sub("", NAME_PREFIX.sub("", stem))
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Picture files of a folder in natural order (2 before 10), dot-files left out.
+def list_images(folder: Path) -> list[Path]:
+    """Image files of a folder in natural order (2 before 10), dot-files left out.
 
     Raises:
         DatasetError: The folder does not exist.

@@ -9,7 +9,7 @@ from statistics import fmean
 from derain_cli.datasets.fingerprints import (
     Thumbnail,
     duplicates,
-    picture_digest,
+    image_digest,
     same_photos,
     set_digest,
     thumbnail,
@@ -23,11 +23,11 @@ from derain_cli.datasets.known import (
     describe_count,
     grouped,
 )
-from derain_cli.datasets.layouts import Matching, Pair, list_pictures, recognise
+from derain_cli.datasets.layouts import Matching, Pair, list_images, recognise
 from derain_cli.errors import DatasetError
 from derain_cli.metrics.full_reference import psnr
 
-# Mean input scores of copies whose clean pictures are compressed otherwise differ by less.
+# Mean input scores of copies whose clean images are compressed otherwise differ by less.
 SAME_VERSION = 0.05
 
 
@@ -43,13 +43,13 @@ class Verification:
         problems: What makes it unfit to score on, a line each: no partner, unreadable, two sizes,
             a number of pairs that no known version has.
         sizes: Number of pairs by `WIDTHxHEIGHT`.
-        duplicates: Names of clean pictures that show one photo.
+        duplicates: Names of clean images that show one photo.
         digest: Fingerprint of all pixels: equal for copies equal to the bit, whatever the names
             and lossless formats. JPEGs decode alike only with the same decoder.
         protocol: Under which `input_psnr` was taken.
-        input_psnr: Mean PSNR of the rainy pictures by group ("" = all): a fingerprint of the
+        input_psnr: Mean PSNR of the rainy images by group ("" = all): a fingerprint of the
             version that survives another compression. Empty without ground truth.
-        shared: By name of another set: (picture, that set's picture) of every photo in both.
+        shared: By name of another set: (image, that set's image) of every photo in both.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Verification:
 
 @dataclass
 class _Reading:
-    """What one pass over the pictures gathers."""
+    """What one pass over the images gathers."""
 
     problems: list[str] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
@@ -101,7 +101,7 @@ def verify(
     """What is in a data set's folder, against what is known of it.
 
     Args:
-        name: A known data set, or a folder of pairs or of single pictures.
+        name: A known data set, or a folder of pairs or of single images.
         data_root: Where named data sets lie.
         against: Other data sets or folders, which should share no photo with it.
         report: Called with (pairs read, pairs in all).
@@ -134,17 +134,17 @@ def verify(
 
 
 def _contents(name: str, folder: Path) -> Matching:
-    """The set's pairs; a picture without ground truth is a pair with itself."""
+    """The set's pairs; an image without ground truth is a pair with itself."""
     key = dataset_named(name)
     known = DATASETS[key] if key else None
     try:
         matching = recognise(folder)
     except DatasetError:
-        pictures = list_pictures(folder)
-        if not pictures or (known and known.split != "real"):
+        images = list_images(folder)
+        if not images or (known and known.split != "real"):
             raise
-        pairs = [Pair(path.stem, path, path) for path in pictures]
-        return Matching("pictures without ground truth", pairs)
+        pairs = [Pair(path.stem, path, path) for path in images]
+        return Matching("images without ground truth", pairs)
     pairs = grouped(list(matching.pairs), known.groups if known else {})
     return Matching(matching.layout, pairs, matching.orphans)
 
@@ -178,7 +178,7 @@ def _read(pair: Pair, protocol: str, reading: _Reading) -> None:
     rainy, clean = read_pair(pair)
     height, width = clean.shape[:2]
     reading.sizes[f"{width}x{height}"] += 1
-    reading.digests.append(picture_digest(rainy, clean))
+    reading.digests.append(image_digest(rainy, clean))
     if pair.clean not in reading.thumbnails:
         reading.thumbnails[pair.clean] = thumbnail(clean)
     if pair.rainy != pair.clean or pair.rainy_half:
@@ -190,7 +190,7 @@ def _read(pair: Pair, protocol: str, reading: _Reading) -> None:
 def _shared(
     thumbnails: Mapping[Path, Thumbnail], other: str, data_root: Path
 ) -> list[tuple[str, str]]:
-    """Names of own pictures and of the other set's that show the same photo."""
+    """Names of own images and of the other set's that show the same photo."""
     pairs = _contents(other, dataset_folder(other, data_root)).pairs
     reading = _read_all(list({pair.clean: pair for pair in pairs}.values()), "y")
     if reading.problems:

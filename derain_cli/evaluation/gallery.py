@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: all of them saved, or the worst and best kept to look at."""
+"""Images of an evaluation: all of them saved, or the worst and best kept to look at."""
 
 import io
 import math
@@ -27,7 +27,7 @@ JPEG_QUALITY = 88
 
 @dataclass(frozen=True)
 class Case:
-    """A picture to look at: JPEG bytes of what went in, what came out and the truth."""
+    """An image to look at: JPEG bytes of what went in, what came out and the truth."""
 
     row: Row
     kind: str
@@ -37,20 +37,20 @@ class Case:
 
 
 class Gallery:
-    """Keeps the worst and best pictures of each model on each data set while they pass by.
+    """Keeps the worst and best images of each model on each data set while they pass by.
 
-    Give `observe` to `evaluation.evaluate`. Only the pictures kept are held in memory, compressed.
+    Give `observe` to `evaluation.evaluate`. Only the images kept are held in memory, compressed.
     """
 
     def __init__(self, column: str = "psnr", count: int = CASES) -> None:
-        """Gallery by a column of the scores, with so many worst and as many best pictures."""
+        """Gallery by a column of the scores, with so many worst and as many best images."""
         self._column = column
         self._sign = -1 if COLUMNS[column].better == "lower" else 1
         self._count = count
         self._kept: dict[tuple[str, str], dict[str, list[tuple[float, Case]]]] = {}
 
     def observe(self, scored: Scored) -> None:
-        """Keep the picture if it is among the worst or best so far."""
+        """Keep the image if it is among the worst or best so far."""
         goodness = self._sign * scored.row.scores[self._column]
         if scored.row.model == INPUT or math.isnan(goodness):
             return
@@ -63,7 +63,7 @@ class Gallery:
                 del kept[kind][self._count :]
 
     def cases(self) -> list[Case]:
-        """The kept pictures: worst first, then best, data set by data set and model by model."""
+        """The kept images: worst first, then best, data set by data set and model by model."""
         found: list[Case] = []
         for kept in self._kept.values():
             worst = [case for _, case in kept["worst"]]
@@ -74,8 +74,8 @@ class Gallery:
 
 
 def _case(scored: Scored, kind: str) -> Case:
-    pictures = map(_jpeg, (scored.rainy, scored.derained, scored.clean))
-    return Case(scored.row, kind, *pictures)
+    images = map(_jpeg, (scored.rainy, scored.derained, scored.clean))
+    return Case(scored.row, kind, *images)
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file that needs nothing else: tables, histograms, pictures to compare.
+"""An evaluation as one HTML file that needs nothing else: tables, histograms, images to compare.
 
 The page loads nothing from anywhere and says so to the browser: its content security policy allows
 only what is in the file.
@@ -45,11 +45,11 @@ def write_report(
 
     Args:
         path: File to write.
-        rows: Every scored picture.
+        rows: Every scored image.
         scores: Their means.
         differences: Between models.
         quotes: Papers' scores on the same data sets.
-        cases: Pictures to look at.
+        cases: Images to look at.
         facts: What to say of the run.
 
     Raises:
@@ -72,7 +72,7 @@ def write_report(
 
 
 def _scores_section(scores: Sequence[Score], quotes: Sequence[Quoted]) -> str:
-    parts = ["<h2>Means over pictures ± standard error</h2>"]
+    parts = ["<h2>Means over images ± standard error</h2>"]
     for protocol in {score.protocol: 0 for score in scores}:
         members = [score for score in scores if score.protocol == protocol]
         parts.append(f"<h3>{protocol}: {escape(PROTOCOLS[protocol].description)}</h3>")
@@ -87,9 +87,9 @@ def _scores_section(scores: Sequence[Score], quotes: Sequence[Quoted]) -> str:
 
 def _scores_table(scores: Sequence[Score], quotes: Sequence[Quoted]) -> str:
     columns = list(scores[0].means)
-    heads = [_head("data set"), _head("model"), _number_head("pictures")]
+    heads = [_head("data set"), _head("model"), _number_head("images")]
     heads += [_number_head(COLUMNS[column].title) for column in columns]
-    heads += [_number_head("s/picture"), _head("")]
+    heads += [_number_head("s/image"), _head("")]
     lines = []
     for part, members in itertools.groupby(scores, key=lambda score: score.part):
         *_, last = measured = list(members)
@@ -128,9 +128,9 @@ def _differences_section(differences: Sequence[Difference]) -> str:
         cells = lines.setdefault(names, [_cell(name) for name in names])
         cells.append(_number(difference.value, format_difference(difference)))
     return (
-        "<h2>Differences between models, picture by picture</h2>"
+        "<h2>Differences between models, image by image</h2>"
         + _table("differences", heads, [_line(cells) for cells in lines.values()])
-        + '<p class="caption">Mean difference and its 95 % bootstrap interval over pictures.</p>'
+        + '<p class="caption">Mean difference and its 95 % bootstrap interval over images.</p>'
     )
 
 
@@ -144,15 +144,15 @@ def _histograms_section(rows: Sequence[Row]) -> str:
                 scores.setdefault(row.model, []).append(score)
         if scores:
             parts.append(f"<h3>{escape(dataset)}</h3>{histogram(scores)}")
-    return "<h2>PSNR of single pictures</h2>" + "\n".join(parts) if parts else ""
+    return "<h2>PSNR of single images</h2>" + "\n".join(parts) if parts else ""
 
 
 def _cases_section(cases: Sequence[Case]) -> str:
     if not cases:
         return ""
     parts = [
-        "<h2>Worst and best pictures</h2>",
-        '<p class="caption">Drag across a picture: rainy on its left, derained on its right.</p>',
+        "<h2>Worst and best images</h2>",
+        '<p class="caption">Drag across an image: rainy on its left, derained on its right.</p>',
     ]
     for dataset, model in {(case.row.dataset, case.row.model): 0 for case in cases}:
         members = [case for case in cases if (case.row.dataset, case.row.model) == (dataset, model)]
@@ -173,7 +173,7 @@ def _figure(case: Case) -> str:
         f'<img class="left rainy" alt="{name} rainy" src="{_data_uri(case.rainy)}">'
         f'<img class="left clean" alt="{name} clean" src="{_data_uri(case.clean)}">'
         f'<input type="range" min="0" max="100" value="50" aria-label="{name}: share shown of the '
-        'left picture"><span class="handle"></span></div>'
+        'left image"><span class="handle"></span></div>'
         f"<figcaption>{case.kind}: {name}, {scores} "
         '<label><input type="checkbox"> clean on the left</label></figcaption></figure>'
     )
@@ -185,7 +185,7 @@ def _data_uri(jpeg: bytes) -> str:
 
 def _rows_section(rows: Sequence[Row]) -> str:
     columns = list(rows[0].scores) if rows else []
-    names = ["data set", "group", "picture", "model"]
+    names = ["data set", "group", "image", "model"]
     names += [COLUMNS[column].title for column in columns]
     heads = [f"<th><button>{name}</button></th>" for name in [*names, "s"]]
     lines = [
@@ -198,7 +198,7 @@ def _rows_section(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    return "<h2>Every picture</h2>" + _table("sortable", heads, lines)
+    return "<h2>Every image</h2>" + _table("sortable", heads, lines)
 
 
 def _table(kind: str, heads: Iterable[str], lines: Iterable[str]) -> str:

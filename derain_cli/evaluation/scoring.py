@@ -1,4 +1,4 @@
-"""Score models on pairs: a row per picture and model.
+"""Score models on pairs: a row per image and model.
 
 The network runs in the calling thread; reading the next pair and scoring the last result happen in
 a thread each beside it, so that its speed decides how long an evaluation takes.
@@ -47,12 +47,12 @@ class Deraining(Protocol):
     name: str
 
     def __call__(self, rainy: Pixels) -> Pixels:
-        """Derained 8-bit picture of an 8-bit picture."""
+        """Derained 8-bit image of an 8-bit image."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A row and the pictures it is about, `(height, width, 3)` uint8 each."""
+    """A row and the images it is about, `(height, width, 3)` uint8 each."""
 
     row: Row
     rainy: Pixels
@@ -68,20 +68,20 @@ def evaluate(
     metrics: Sequence[str] = DEFAULT_METRICS,
     observe: Callable[[Scored], None] | None = None,
 ) -> Iterator[Row]:
-    """Rows in the order of the pictures: the input first, then each model.
+    """Rows in the order of the images: the input first, then each model.
 
     Args:
-        datasets: Name to pairs. Each picture is read once, whatever the number of models.
+        datasets: Name to pairs. Each image is read once, whatever the number of models.
         models: Networks to score; none scores the input alone.
         protocol: Key of `metrics.full_reference.PROTOCOLS`; None for what is usual on each data
             set. Scores are of the 8-bit result.
         metrics: Keys of `METRICS`.
-        observe: Called with every scored picture, one after the other, beside the network.
+        observe: Called with every scored image, one after the other, beside the network.
 
     Raises:
         UsageError: Unknown protocol or metric.
         DatasetError: A pair that cannot be read or whose sizes differ.
-        ImageError: A picture that a metric is not defined on.
+        ImageError: An image that a metric is not defined on.
     """
     _require_known("metric", metrics, METRICS)
     _require_known("protocol", [protocol] if protocol else [], PROTOCOLS)
@@ -118,7 +118,7 @@ def _rows(
                 derained = model(rainy)
                 seconds = time.perf_counter() - started
                 waiting.append(scorer.submit(score, model.name, derained, seconds))
-            # Two pictures of every model wait at most: memory stays bounded when scoring is slow.
+            # Two images of every model wait at most: memory stays bounded when scoring is slow.
             while waiting and (waiting[0].done() or len(waiting) > 2 * (1 + len(models))):
                 yield waiting.popleft().result()
         while waiting:
@@ -154,7 +154,7 @@ def _score(
 ) -> Row:
     dataset, pair, protocol = where
     try:
-        scores = score_picture(derained, rainy, clean, protocol, metrics)
+        scores = score_image(derained, rainy, clean, protocol, metrics)
     except ImageError as error:
         raise ImageError(f"pair {pair.name!r} of {dataset!r} under {model!r}: {error}") from error
     row = Row(dataset, pair.group, pair.name, model, protocol, scores, seconds)
@@ -162,14 +162,14 @@ def _score(
     return row
 
 
-def score_picture(
+def score_image(
     derained: Pixels,
     rainy: Pixels,
     clean: Pixels,
     protocol: str,
     metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> dict[str, float]:
-    """Scores of one picture by column, in the order of the metrics.
+    """Scores of one image by column, in the order of the metrics.
 
     Args:
         derained: `(height, width, 3)` uint8.
@@ -179,11 +179,11 @@ def score_picture(
         metrics: Keys of `METRICS`.
 
     Raises:
-        ImageError: The pictures differ in size, are too small for a metric, or not 8-bit RGB.
+        ImageError: The images differ in size, are too small for a metric, or not 8-bit RGB.
 
     Example:
         >>> flat = np.full((16, 16, 3), 7, np.uint8)
-        >>> score_picture(flat, flat, flat, "y")
+        >>> score_image(flat, flat, flat, "y")
         {'psnr': inf, 'ssim': 1.0}
     """
     scores: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What scored pictures say together: means, and differences between models, with their spread."""
+"""What scored images say together: means, and differences between models, with their spread."""
 
 import itertools
 import math
@@ -48,7 +48,7 @@ COLUMNS: Mapping[str, Column] = {
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of one picture under one model; "(input)" is the untouched rainy picture.
+    """Scores of one image under one model; "(input)" is the untouched rainy image.
 
     Attributes:
         dataset: Name of the data set.
@@ -57,7 +57,7 @@ class Row:
         model: Name of the model.
         protocol: Key of `PROTOCOLS` under which PSNR and SSIM were taken.
         scores: By column. NaN where a score is not defined (see `metrics`), infinite PSNR for
-            equal pictures.
+            equal images.
         seconds: Time in the network.
     """
 
@@ -72,11 +72,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean over pictures (never of pooled errors).
+    """Mean over images (never of pooled errors).
 
     Attributes:
         value: Mean of the defined scores; NaN without any.
-        error: Its standard error; NaN for fewer than two pictures, or where one is infinite.
+        error: Its standard error; NaN for fewer than two images, or where one is infinite.
         images: How many scores were defined.
     """
 
@@ -87,7 +87,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Score:
-    """Means of a model over the pictures of a data set, or of a group of it ("" = all)."""
+    """Means of a model over the images of a data set, or of a group of it ("" = all)."""
 
     dataset: str
     group: str
@@ -105,7 +105,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much `model` scores above `against`, picture by picture.
+    """How much `model` scores above `against`, image by image.
 
     Attributes:
         dataset: Name of the data set.
@@ -115,7 +115,7 @@ class Difference:
         value: Mean of the differences.
         low: Lower end of the 95 % bootstrap interval of that mean.
         high: Its upper end.
-        images: How many pictures have a finite score under both.
+        images: How many images have a finite score under both.
     """
 
     dataset: str
@@ -171,8 +171,8 @@ def mean_of(scores: Sequence[float]) -> Mean:
 def differences(rows: Iterable[Row], seed: int = 0) -> list[Difference]:
     """Every model against every model before it, on each data set and in each column.
 
-    Differences are taken picture by picture, which cancels how hard the pictures are; the interval
-    is the percentile bootstrap over pictures. The same rows and seed give the same interval.
+    Differences are taken image by image, which cancels how hard the images are; the interval
+    is the percentile bootstrap over images. The same rows and seed give the same interval.
     """
     models_of: dict[str, dict[str, dict[str, Row]]] = {}
     for row in rows:

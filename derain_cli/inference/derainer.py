@@ -1,11 +1,11 @@
-"""Derainer: any picture through a network, whole or in tiles, fast and within the memory there is.
+"""Derainer: any image through a network, whole or in tiles, fast and within the memory there is.
 
-A large picture runs as rows of tiles (columns, if it is wide), and only one row of results is held
-as floats: what is finished is written in the picture's own dtype at once. `tiles` says where they
-lie. A whole picture is the same thing with one tile.
+A large image runs as rows of tiles (columns, if it is wide), and only one row of results is held
+as floats: what is finished is written in the image's own dtype at once. `tiles` says where they
+lie. A whole image is the same thing with one tile.
 
 With an overlap of at least twice the receptive radius plus `tiles.FEATHER`, tiles equal the whole
-picture up to float rounding. Less is enough in practice: what lies far away hardly counts.
+image up to float rounding. Less is enough in practice: what lies far away hardly counts.
 """
 
 import copy
@@ -52,7 +52,7 @@ Turnable = TypeVar("Turnable", Pixels, Tensor)
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
 
 
-# A picture of at most this many pixels runs whole without a look at the memory.
+# An image of at most this many pixels runs whole without a look at the memory.
 SURELY_SMALL = 512 * 512
 
 
@@ -62,10 +62,10 @@ SCRATCH = 1.5
 
 @dataclass(frozen=True)
 class RunFacts:
-    """How a picture was derained.
+    """How an image was derained.
 
     Attributes:
-        tile: Largest side of a tile in pixels; 0 when the picture ran whole.
+        tile: Largest side of a tile in pixels; 0 when the image ran whole.
         precision: What the arithmetic ended in: fp32 where a lower one gave no finite values.
         notices: What the user should be told.
     """
@@ -87,7 +87,7 @@ class DerainerOptions(TypedDict, total=False):
 
 
 class Derainer:
-    """A network made ready: call it with a picture, get the derained picture.
+    """A network made ready: call it with an image, get the derained image.
 
     Attributes:
         name: What the network is called in messages and tables.
@@ -121,7 +121,7 @@ class Derainer:
             precision: "fp32"; "bf16" and "fp16" are faster and differ by about a level of 8 bits.
             tile: Largest side of a tile, 0 for none, None for what fits the memory there is.
             tile_overlap: At most half a tile; None for the network's own, less in small tiles.
-            compile: Compile the network with `torch.compile` at its first picture.
+            compile: Compile the network with `torch.compile` at its first image.
             threads: CPU threads; None leaves torch's own choice. Holds for the whole process.
 
         Raises:
@@ -166,15 +166,15 @@ class Derainer:
         return cls(loaded.model, find_model(loaded.architecture), name=loaded.name, **options)
 
     def __call__(self, rainy: Pixels, *, strength: float = 1.0) -> Pixels:
-        """Derained picture of the same shape and dtype; see `run`."""
+        """Derained image of the same shape and dtype; see `run`."""
         return self.run(rainy, strength)[0]
 
     def run(self, rainy: Pixels, strength: float = 1.0) -> tuple[Pixels, RunFacts]:
-        """Derained picture, and how it was done.
+        """Derained image, and how it was done.
 
         Args:
             rainy: `(height, width, 3)`, uint8 or uint16, of any size.
-            strength: 0 gives the picture back bit for bit, 1 the derained one, others what lies
+            strength: 0 gives the image back bit for bit, 1 the derained one, others what lies
                 between, pixel by pixel.
 
         Raises:
@@ -182,7 +182,7 @@ class Derainer:
             ResourceError: Not enough memory even for small tiles.
             ImageError: The network gave no finite values.
         """
-        _check_picture(rainy)
+        _check_image(rainy)
         if not 0 <= strength <= 1:
             raise UsageError(f"strength must lie in 0..1, not {strength}")
         if strength == 0:
@@ -202,7 +202,7 @@ class Derainer:
         return self._within_memory(1, rainy.shape[0], rainy.shape[1], attempt)
 
     def derain_tensor(self, rainy: Tensor) -> Tensor:
-        """Derained pictures in 0..1, clipped, for scores; tiled as a picture would be.
+        """Derained images in 0..1, clipped, for scores; tiled as an image would be.
 
         Args:
             rainy: `(batch, 3, height, width)`, float in 0..1, on any device.
@@ -320,9 +320,9 @@ class Derainer:
 
 
 class _Run:
-    """One attempt at a picture: its tiles, and what has to be told about them.
+    """One attempt at an image: its tiles, and what has to be told about them.
 
-    Its rows are the picture's columns when a tiled picture is wider than high: bands run along the
+    Its rows are the image's columns when a tiled image is wider than high: bands run along the
     short side, so that they stay small for panoramas. Only the network sees tiles upright.
     """
 
@@ -389,13 +389,13 @@ class _Run:
         derained = self.derainer.run_network(rainy, "fp32")
         if not _is_finite(derained):
             raise ImageError(
-                f"{self.derainer.name} gives values that are not finite for this picture: "
+                f"{self.derainer.name} gives values that are not finite for this image: "
                 "its weights are damaged or its training diverged"
             )
         return derained
 
     def _tile_notices(self) -> Iterator[str]:
-        """Why the result may differ from what the whole picture would give, if it may."""
+        """Why the result may differ from what the whole image would give, if it may."""
         if not self.tile:
             return
         entry = self.derainer.entry
@@ -431,14 +431,14 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     return folded
 
 
-def _check_picture(rainy: Pixels) -> None:
+def _check_image(rainy: Pixels) -> None:
     if rainy.dtype not in (np.uint8, np.uint16) or rainy.ndim != 3 or rainy.shape[2] != 3:
         shape = "x".join(str(side) for side in rainy.shape)
         raise UsageError(
-            f"a picture must be height x width x 3 of uint8 or uint16, not {shape} of {rainy.dtype}"
+            f"an image must be height x width x 3 of uint8 or uint16, not {shape} of {rainy.dtype}"
         )
     if rainy.size == 0:
-        raise UsageError(f"a picture of {rainy.shape[1]}x{rainy.shape[0]} pixels has nothing in it")
+        raise UsageError(f"an image of {rainy.shape[1]}x{rainy.shape[0]} pixels has nothing in it")
 
 
 def _pixel_reader(rainy: Pixels, device: torch.device) -> Reader:

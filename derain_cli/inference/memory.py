@@ -1,4 +1,4 @@
-"""The memory there is, how much of it a picture may take, and how this process keeps it."""
+"""The memory there is, how much of it an image may take, and how this process keeps it."""
 
 import ctypes
 import re
@@ -108,7 +108,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep a network's big buffers for reuse instead of giving them back to the kernel.
 
     By default each feature map is mapped anew and its pages are zeroed: 20 to 40 % of the CPU time
-    of RDMC on a 481x321 picture, half of it on tiles of a megapixel. Under `ulimit -v` it stays so,
+    of RDMC on a 481x321 image, half of it on tiles of a megapixel. Under `ulimit -v` it stays so,
     because what is kept counts there.
 
     Returns:
@@ -137,7 +137,7 @@ def _call_glibc(name: str, *arguments: int) -> int:
 
 
 def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
-    """Bytes of float32 results that a network holds at once, per pixel of the picture."""
+    """Bytes of float32 results that a network holds at once, per pixel of the image."""
     side = 64
     rainy = torch.zeros(1, 3, side, side, device=device)
     with torch.inference_mode(), LiveBytes() as live:

@@ -1,8 +1,8 @@
-"""Where the tiles of a picture lie, and how much each of their pixels counts.
+"""Where the tiles of an image lie, and how much each of their pixels counts.
 
-All tiles of a picture have one shape and start at multiples of what the network's down-sampling
-needs, so that nothing is planned twice and the grids of tile and picture agree. Of the overlap of
-neighbours only the middle is blended: the rim of a tile saw the tile's border, not the picture.
+All tiles of an image have one shape and start at multiples of what the network's down-sampling
+needs, so that nothing is planned twice and the grids of tile and image agree. Of the overlap of
+neighbours only the middle is blended: the rim of a tile saw the tile's border, not the image.
 """
 
 import math
@@ -20,7 +20,7 @@ FEATHER = 16  # pixels over which one tile passes into the next
 
 @dataclass(frozen=True)
 class Axis:
-    """Where tiles lie along one side of a picture, and how much each of their pixels counts.
+    """Where tiles lie along one side of an image, and how much each of their pixels counts.
 
     Attributes:
         tile: Length of every tile.

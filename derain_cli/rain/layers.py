@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain_cli.datasets.image_cache import ImageCache
-from derain_cli.datasets.layouts import Pair, list_pictures
+from derain_cli.datasets.layouts import Pair, list_images
 from derain_cli.errors import DatasetError, did_you_mean
 from derain_cli.rain.painting import RAIN_KINDS, Layer, vary_layer
 
@@ -22,7 +22,7 @@ BANK_LAYERS, BANK_SIZE = 192, (360, 480)
 
 
 def no_rain(height: int, width: int, rng: np.random.Generator) -> Layer:
-    """The layer of a dry picture: networks learn to leave those alone."""
+    """The layer of a dry image: networks learn to leave those alone."""
     return np.zeros((height, width), np.float32)
 
 
@@ -54,9 +54,9 @@ def streak_layers(folder: Path, cache: ImageCache) -> LayerSource:
     """Pieces of the grey rain layers in a folder, one to four of them at once: drizzle to downpour.
 
     Raises:
-        DatasetError: No pictures there.
+        DatasetError: No images there.
     """
-    paths = list_pictures(folder)
+    paths = list_images(folder)
     if not paths:
         raise DatasetError(f"no rain layers in {str(folder)!r}")
 

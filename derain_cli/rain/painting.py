@@ -1,4 +1,4 @@
-"""Paint synthetic rain onto clean pictures: O = B + R, clipped (fifth paper, section 2.1).
+"""Paint synthetic rain onto clean images: O = B + R, clipped (fifth paper, section 2.1).
 
 A rain layer is `(height, width)` float32 in 0..1, one grey layer added to all three channels. Every
 layer is a pure function of its generator: the same seed paints the same rain.
@@ -47,7 +47,7 @@ LARGE = RainRange((200, 300), (1, 3, 5, 7, 9), (5, 60), (-70, 70))
 
 
 def paint(clean: Pixels, layer: Layer) -> Pixels:
-    """Rainy picture: the grey layer added to every channel and clipped.
+    """Rainy image: the grey layer added to every channel and clipped.
 
     Args:
         clean: `(height, width, 3)` uint8.

@@ -1,4 +1,4 @@
-"""A data set made of clean pictures: rain is painted once, and the pairs are written as files."""
+"""A data set made of clean images: rain is painted once, and the pairs are written as files."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from derain_cli.datasets.image_cache import ImageCache, read_pixels
-from derain_cli.datasets.layouts import list_pictures
+from derain_cli.datasets.layouts import list_images
 from derain_cli.errors import DatasetError
 from derain_cli.images import Picture, encode_image
 from derain_cli.rain.kinds import layer_source
@@ -22,10 +22,10 @@ SIDES = ("rainy", "clean")
 def synthesize(
     clean_folder: Path, out: Path, rain: str, seed: int, data_root: Path = Path()
 ) -> int:
-    """Write `rainy/NAME.png` and `clean/NAME.png` for every picture, all or none; how many pairs.
+    """Write `rainy/NAME.png` and `clean/NAME.png` for every image, all or none; how many pairs.
 
     Args:
-        clean_folder: Clean pictures.
+        clean_folder: Clean images.
         out: Folder of the pairs; made when missing.
         rain: Kind of rain, as in `build_sources`.
         seed: 0 or more; the same seed paints the same rain.
@@ -33,28 +33,28 @@ def synthesize(
 
     Raises:
         ConfigError: An unknown kind of rain.
-        DatasetError: Nothing to paint on, two pictures of one name, one that cannot be read, or
+        DatasetError: Nothing to paint on, two images of one name, one that cannot be read, or
             pairs that are already there.
         ResourceError: No space or no permission.
     """
-    pictures = list_pictures(clean_folder)
-    if not pictures:
-        raise DatasetError(f"no pictures in {str(clean_folder)!r}")
-    _refuse_one_name(pictures)
+    images = list_images(clean_folder)
+    if not images:
+        raise DatasetError(f"no images in {str(clean_folder)!r}")
+    _refuse_one_name(images)
     layer = _fresh_layers(rain, data_root)
     with _all_or_none(out) as folder:
-        for index, path in enumerate(pictures):
+        for index, path in enumerate(images):
             clean = read_pixels(path)
             height, width = clean.shape[:2]
             drops = layer(height, width, np.random.default_rng([seed, index]))
             for side, pixels in zip(SIDES, (paint(clean, drops), clean), strict=True):
                 write_whole(folder / side / f"{path.stem}.png", encode_image(Picture(pixels)))
-    return len(pictures)
+    return len(images)
 
 
-def _refuse_one_name(pictures: Sequence[Path]) -> None:
+def _refuse_one_name(images: Sequence[Path]) -> None:
     seen: dict[str, Path] = {}
-    for path in pictures:
+    for path in images:
         other = seen.setdefault(path.stem.casefold(), path)
         if other is not path:
             raise DatasetError(
@@ -63,7 +63,7 @@ def _refuse_one_name(pictures: Sequence[Path]) -> None:
 
 
 def _fresh_layers(rain: str, data_root: Path) -> LayerSource:
-    """Whole layers painted anew for each picture, or pieces of a folder's layers."""
+    """Whole layers painted anew for each image, or pieces of a folder's layers."""
     if rain in RAIN_KINDS:
         return RAIN_KINDS[rain]
     return layer_source(rain, data_root, 0, 0, ImageCache())

@@ -36,7 +36,7 @@ LABELS = {
 def network_facts(name: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What there is to know of a network without its weights.
 
-    Multiply-adds are those of convolutions and matrix products on one picture of 256x256 pixels,
+    Multiply-adds are those of convolutions and matrix products on one image of 256x256 pixels,
     counted on tensors without memory.
 
     Args:
@@ -49,9 +49,9 @@ def network_facts(name: str, config: Mapping[str, Any] | None = None) -> dict[st
     entry = find_model(name)
     model = build_model(name, config).eval()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    picture = torch.empty(1, 3, COUNTED_SIDE, COUNTED_SIDE, device="meta")
+    image = torch.empty(1, 3, COUNTED_SIDE, COUNTED_SIDE, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.to("meta")(picture)
+        model.to("meta")(image)
     return {
         "model": name,
         "paper": entry.paper,

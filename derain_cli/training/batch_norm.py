@@ -1,4 +1,4 @@
-"""Batch norm: statistics that fit whole pictures, and statistics over several processes."""
+"""Batch norm: statistics that fit whole images, and statistics over several processes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,14 +47,14 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 @torch.no_grad()
-def gather_norm_statistics(model: nn.Module, pictures: Iterator[Tensor]) -> None:
-    """Set batch-norm statistics to their plain average over whole pictures, in float32.
+def gather_norm_statistics(model: nn.Module, images: Iterator[Tensor]) -> None:
+    """Set batch-norm statistics to their plain average over whole images, in float32.
 
-    Statistics gathered on small crops do not fit whole pictures: zero padding and context differ at
+    Statistics gathered on small crops do not fit whole images: zero padding and context differ at
     1/16 size. Without batch norm there is nothing to do.
 
     Raises:
-        TrainingError: No picture was given.
+        TrainingError: No image was given.
     """
     norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
     if not norms:
@@ -67,12 +67,12 @@ def gather_norm_statistics(model: nn.Module, pictures: Iterator[Tensor]) -> None
         norm.momentum = None  # PyTorch's cumulative average
         norm.train()
     with _each_process_alone(norms):
-        count = sum(1 for picture in pictures if model(picture) is not None)
+        count = sum(1 for image in images if model(image) is not None)
     for norm, value in zip(norms, momentum, strict=True):
         norm.momentum = value
     model.train(was_training)
     if not count:
-        raise TrainingError("no pictures to gather batch-norm statistics on")
+        raise TrainingError("no images to gather batch-norm statistics on")
 
 
 def freeze_norms(model: nn.Module) -> None:

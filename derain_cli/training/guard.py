@@ -33,7 +33,7 @@ class EpochReport:
         change: Mean absolute change since the pseudo-truth that was learnt from, in 0..1.
         rain_energy: Mean square of rainy - derained.
         niqe: Mean over the photos of 96 pixels and more; None without any.
-        psnr: Of the held-out labelled pictures (luma, dB); None without any.
+        psnr: Of the held-out labelled images (luma, dB); None without any.
         warming: Before self-training proper: not compared.
         worse: Why it counts as worse than the first one compared; "" if it does not.
         kept: Whether its network became `best.safetensors`.

@@ -54,7 +54,7 @@ def parse_loss(terms: tuple[str, ...]) -> dict[str, float]:
 
 
 class Objective:
-    """Loss of a derained picture: the terms that have a weight, and their sum."""
+    """Loss of a derained image: the terms that have a weight, and their sum."""
 
     def __init__(self, config: TrainConfig, model: nn.Module) -> None:
         """Read what the terms need.

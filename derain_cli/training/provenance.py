@@ -58,7 +58,7 @@ def _config_of(checkpoint: Path, metadata: Mapping[str, str]) -> TrainConfig:
 
 
 def _validation(run: Path, metadata: Mapping[str, str]) -> dict[str, float]:
-    """Mean PSNR (dB) by source of pictures, at the checkpoint's step."""
+    """Mean PSNR (dB) by source of images, at the checkpoint's step."""
     scores = _at_step(run, metadata, "validation")
     if scores:
         return {name: round(psnr, 2) for name, psnr in scores.items()}
@@ -79,7 +79,7 @@ def describe_data(config: TrainConfig) -> str:
 
     Example:
         >>> describe_data(TrainConfig(dataset=("rain100l_train:2",), clean=("my",), rain=("dry",)))
-        'pairs of rain100l_train; clean pictures of my under dry rain'
+        'pairs of rain100l_train; clean images of my under dry rain'
     """
     names = [item.partition(":")[0] for item in config.dataset]
     if config.data:
@@ -89,7 +89,7 @@ def describe_data(config: TrainConfig) -> str:
         told.append(f"photos of {without_path(config.real)} without a truth")
     if config.clean:
         rain = ", ".join(re.sub(r":[\d.]+$", "", kind) for kind in config.rain)
-        told.append(f"clean pictures of {', '.join(config.clean)} under {rain} rain")
+        told.append(f"clean images of {', '.join(config.clean)} under {rain} rain")
     return "; ".join(told)
 
 

@@ -6,7 +6,7 @@ metrics.jsonl          one line per log or validation
 state.pt               all that resuming needs
 last.safetensors       what the network was at the last validation
 best.safetensors       at the validation with the highest mean PSNR; `--model RUN` takes it
-pictures/              validation pictures: rainy, derained, clean and removed rain
+images/              validation images: rainy, derained, clean and removed rain
 =====================  ==================================================================
 """
 
@@ -112,15 +112,15 @@ class RunFolder:
         described |= {"commit": self._commit, "machine": machine(device)}
         save_checkpoint(self.path / file, model, config.model, described)
 
-    def save_picture(self, name: str, pixels: Any) -> None:  # noqa: ANN401 (an array)
-        """A PNG under `pictures/`.
+    def save_image(self, name: str, pixels: Any) -> None:  # noqa: ANN401 (an array)
+        """A PNG under `images/`.
 
         Raises:
             ResourceError: No space or no permission.
         """
         _, encoded = cv2.imencode(".png", pixels[..., ::-1])
-        (self.path / "pictures").mkdir(exist_ok=True)
-        write_whole(self.path / "pictures" / name, encoded.tobytes())
+        (self.path / "images").mkdir(exist_ok=True)
+        write_whole(self.path / "images" / name, encoded.tobytes())
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Add a line to the metrics.

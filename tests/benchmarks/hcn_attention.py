@@ -1,6 +1,6 @@
 """What HCN's mining costs: `OMP_NUM_THREADS=1 python tests/benchmarks/hcn_attention.py`.
 
-Measures three ways on a picture of 481x321, random weights, channels last, without gradients:
+Measures three ways on an image of 481x321, random weights, channels last, without gradients:
 
 - plain: all similarities of one mining step are formed at once, feature maps are joined whole;
 - fused: `scaled_dot_product_attention`, maps joined whole (what runs with gradients or on a GPU);

@@ -1,4 +1,4 @@
-"""How far tiles are from the whole picture: `python tests/benchmarks/tiles_against_whole.py NAME`.
+"""How far tiles are from the whole image: `python tests/benchmarks/tiles_against_whole.py NAME`.
 
 The sample photo at `--size` under rain of our maker, derained whole and in tiles with the default
 overlap; the difference in levels of 255.

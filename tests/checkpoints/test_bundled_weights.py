@@ -10,7 +10,7 @@ from PIL import Image
 from derain_cli.checkpoints.catalogue import list_weights
 from derain_cli.datasets.image_cache import read_pixels
 from derain_cli.datasets.known import dataset_pairs
-from derain_cli.datasets.layouts import list_pictures
+from derain_cli.datasets.layouts import list_images
 from derain_cli.evaluation.scoring import evaluate
 from derain_cli.evaluation.statistics import summarise
 from derain_cli.inference.derainer import Derainer
@@ -34,7 +34,7 @@ def test_sample_of_the_readme_loses_most_of_its_rain():
     )
 
 
-def test_tiles_equal_the_whole_picture_within_one_level_at_the_default_overlap():
+def test_tiles_equal_the_whole_image_within_one_level_at_the_default_overlap():
     photo = Image.open(ROOT / "tests" / "samples" / "rocket.jpg").resize((1500, 1000))
     layer = range_layer(1000, 1500, np.random.default_rng(0), LARGE)
     rainy = paint(np.asarray(photo), layer)
@@ -47,7 +47,7 @@ def test_tiles_equal_the_whole_picture_within_one_level_at_the_default_overlap()
 @needs_data
 def test_dry_photos_come_back_nearly_as_they_were():
     derainer = Derainer.load("rdmc-real")
-    photos = [read_pixels(path) for path in list_pictures(DATA / "rain100l" / "clean")[:20]]
+    photos = [read_pixels(path) for path in list_images(DATA / "rain100l" / "clean")[:20]]
     kept = fmean(psnr(derainer(photo), photo, "rgb") for photo in photos)
     assert kept == pytest.approx(47.5, abs=0.05)  # README's figure
 

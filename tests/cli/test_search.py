@@ -18,7 +18,7 @@ runner = CliRunner()
 TINY = ["--model-option", "widths=[2,2,2,2,2]", "--model-option", "dilations=[1]"]
 TINY += ["--model-option", "stages=1"]
 QUICK = ["--device", "cpu", "--batch-size", "2", "--crop", "32", "--held-out", "1", "--steps", "2"]
-QUICK += ["--pictures", "0"]
+QUICK += ["--images", "0"]
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
-"""The pictures of a search are well-formed SVG that shows what it should."""
+"""The images of a search are well-formed SVG that shows what it should."""
 
 from xml.etree import ElementTree
 
 import pytest
 
-from derain_cli.connections.diagram import history_picture, network_picture
+from derain_cli.connections.diagram import history_image, network_image
 from derain_cli.connections.file import FoundConnections
 from derain_cli.connections.space import SearchSpace
 from derain_cli.models.rdmc import CANDIDATES, all_connections
@@ -19,7 +19,7 @@ def found() -> FoundConnections:
 
 
 def test_network_shows_every_edge_as_thick_as_its_share(found):
-    root = ElementTree.fromstring(network_picture(found))
+    root = ElementTree.fromstring(network_image(found))
     paths = [path for path in root.iter(f"{SVG}path") if "data-edge" in path.attrib]
     widths = {path.get("data-edge"): float(path.get("stroke-width")) for path in paths}
     assert set(widths) == {f"{source}-{target}" for source, target in all_connections()}
@@ -34,7 +34,7 @@ def test_network_shows_every_edge_as_thick_as_its_share(found):
 
 
 def test_chosen_edges_are_marked_and_drawn_over_the_others(found):
-    root = ElementTree.fromstring(network_picture(found))
+    root = ElementTree.fromstring(network_image(found))
     kinds = [path.get("class") for path in root.iter(f"{SVG}path") if "data-edge" in path.attrib]
     assert kinds == ["candidate"] * 16 + ["chosen"] * 4
     chosen = {
@@ -44,7 +44,7 @@ def test_chosen_edges_are_marked_and_drawn_over_the_others(found):
 
 
 def test_network_names_layers_edges_and_cost(found):
-    text = "".join(ElementTree.fromstring(network_picture(found)).itertext())
+    text = "".join(ElementTree.fromstring(network_image(found)).itertext())
     assert all(f"layer {layer}" in text for layer in range(1, 11))
     assert all(f"{source}→{target}" in text for source, target in all_connections())
     assert f"{found.cost / 1e9:.3f} GMAC" in text
@@ -54,7 +54,7 @@ def test_history_has_a_line_per_edge_that_stays_in_its_panel(found):
     history = [
         (step, [[a * step / 90 for a in row] for row in ALPHAS]) for step in range(0, 91, 30)
     ]
-    root = ElementTree.fromstring(history_picture(history, found.edges))
+    root = ElementTree.fromstring(history_image(history, found.edges))
     lines = {line.get("data-edge"): line.get("points") for line in root.iter(f"{SVG}polyline")}
     assert set(lines) == {f"{source}-{target}" for source, target in all_connections()}
     for points in lines.values():
@@ -63,9 +63,9 @@ def test_history_has_a_line_per_edge_that_stays_in_its_panel(found):
         assert len(places) == 4
         assert all(60 <= y <= 480 for _, y in places)
     ends = [float(lines["1-6"].split()[i].split(",")[1]) for i in (0, -1)]
-    assert ends[1] < ends[0]  # its share rose: up the picture
+    assert ends[1] < ends[0]  # its share rose: up the image
 
 
 def test_history_of_a_single_row_is_drawn(found):
-    root = ElementTree.fromstring(history_picture([(0, ALPHAS)], found.edges))
+    root = ElementTree.fromstring(history_image([(0, ALPHAS)], found.edges))
     assert len(list(root.iter(f"{SVG}polyline"))) == 20

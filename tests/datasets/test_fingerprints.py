@@ -10,8 +10,8 @@ from PIL import Image
 from derain_cli.datasets.fingerprints import (
     SAME_PHOTO,
     duplicates,
+    image_digest,
     likeness,
-    picture_digest,
     same_photos,
     set_digest,
     thumbnail,
@@ -41,7 +41,7 @@ def test_a_photo_is_known_again_after_compression_and_resizing(photo):
     assert likeness(whole, whole) == pytest.approx(1)
 
 
-def test_other_photos_and_flat_pictures_are_not_alike(photo):
+def test_other_photos_and_flat_images_are_not_alike(photo):
     whole = thumbnail(photo)
     half = photo.shape[1] // 2
     for other in (photo[:, :half], photo[::-1], np.full_like(photo, 90)):
@@ -60,17 +60,17 @@ def test_copies_of_one_photo_form_one_group_even_by_way_of_a_third():
 
 
 def test_sets_are_compared_in_order(photo):
-    pictures = [thumbnail(pixels) for pixels in (photo, photo[::-1], photo[:, ::-1])]
-    assert list(same_photos(pictures, pictures[1:])) == [(1, 0), (2, 1)]
-    assert list(same_photos(pictures, [])) == []
+    images = [thumbnail(pixels) for pixels in (photo, photo[::-1], photo[:, ::-1])]
+    assert list(same_photos(images, images[1:])) == [(1, 0), (2, 1)]
+    assert list(same_photos(images, [])) == []
 
 
 def test_digest_is_of_pixels_and_shapes_not_of_names_or_order():
     flat = np.zeros((2, 6, 3), np.uint8)
     tall = flat.reshape(6, 2, 3)
-    assert picture_digest(flat) != picture_digest(tall)
-    assert picture_digest(flat) == picture_digest(np.zeros((4, 6, 3), np.uint8)[::2])
-    one, two = picture_digest(flat, flat), picture_digest(flat, flat + np.uint8(1))
+    assert image_digest(flat) != image_digest(tall)
+    assert image_digest(flat) == image_digest(np.zeros((4, 6, 3), np.uint8)[::2])
+    one, two = image_digest(flat, flat), image_digest(flat, flat + np.uint8(1))
     assert set_digest([one, two]) == set_digest([two, one])
     assert set_digest([one]) != set_digest([two])
 

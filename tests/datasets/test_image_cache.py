@@ -1,4 +1,4 @@
-"""Decoded pictures: kept up to a number of bytes, whoever asks."""
+"""Decoded images: kept up to a number of bytes, whoever asks."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,7 +37,7 @@ def test_nothing_is_kept_beyond_the_limit(paths):
     assert cache.held == 0
 
 
-def test_threads_see_right_pictures_and_the_limit_holds(paths):
+def test_threads_see_right_images_and_the_limit_holds(paths):
     cache = ImageCache(2 * BYTES)
     wanted = [index % 4 for index in range(400)]
     with ThreadPoolExecutor(4) as pool:
@@ -46,7 +46,7 @@ def test_threads_see_right_pictures_and_the_limit_holds(paths):
     assert 0 < cache.held <= 2 * BYTES
 
 
-def test_a_clean_picture_of_several_pairs_is_kept_once(paths):
+def test_a_clean_image_of_several_pairs_is_kept_once(paths):
     cache = ImageCache()
     for rainy in paths[:3]:
         cache.pair(Pair(rainy.stem, rainy, paths[3]))

@@ -22,7 +22,7 @@ from derain_cli.errors import DatasetError
 from derain_cli.metrics.full_reference import PROTOCOLS
 
 
-def picture(path: Path, size: tuple[int, int] = (40, 32), seed: int = 0) -> Path:
+def image(path: Path, size: tuple[int, int] = (40, 32), seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 200, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path)
@@ -31,8 +31,8 @@ def picture(path: Path, size: tuple[int, int] = (40, 32), seed: int = 0) -> Path
 
 def pairs_in(folder: Path, count: int = 1) -> Path:
     for number in range(1, count + 1):
-        picture(folder / f"rain/{number}.png")
-        picture(folder / f"norain/{number}.png")
+        image(folder / f"rain/{number}.png")
+        image(folder / f"norain/{number}.png")
     return folder
 
 
@@ -139,42 +139,42 @@ def test_counts_are_told_against_what_is_expected():
         "200 pairs, 100 expected: the version of 2018, called rain200l or rain200h here"
     )
     assert "no version known" in describe_count("rain100h", 99)
-    assert describe_count("ddn_sirr_real", 147) == "147 of 147 pictures"
+    assert describe_count("ddn_sirr_real", 147) == "147 of 147 images"
 
 
 def test_unequal_sizes_are_an_error_that_names_the_pair(tmp_path):
-    picture(tmp_path / "rainy/1.png", (40, 32))
-    picture(tmp_path / "clean/1.png", (40, 30))
+    image(tmp_path / "rainy/1.png", (40, 32))
+    image(tmp_path / "clean/1.png", (40, 30))
     (pair,) = find_pairs(tmp_path)
     with pytest.raises(DatasetError, match=r"pair '1': .*40x32.*40x30"):
         read_pair(pair)
 
 
-def test_an_unreadable_picture_is_an_error_that_names_the_pair(tmp_path):
-    picture(tmp_path / "clean/1.png")
+def test_an_unreadable_image_is_an_error_that_names_the_pair(tmp_path):
+    image(tmp_path / "clean/1.png")
     (tmp_path / "rainy").mkdir()
     (tmp_path / "rainy/1.png").write_text("<html>")
     with pytest.raises(DatasetError, match=r"pair '1': '.*1\.png' is"):
         read_pair(find_pairs(tmp_path)[0])
 
 
-def test_a_truncated_picture_is_an_error_not_a_grey_half(tmp_path):
-    whole = picture(tmp_path / "rainy/1.jpg", (200, 160)).read_bytes()
+def test_a_truncated_image_is_an_error_not_a_grey_half(tmp_path):
+    whole = image(tmp_path / "rainy/1.jpg", (200, 160)).read_bytes()
     (tmp_path / "rainy/1.jpg").write_bytes(whole[: len(whole) // 2])
-    picture(tmp_path / "clean/1.jpg", (200, 160))
+    image(tmp_path / "clean/1.jpg", (200, 160))
     with pytest.raises(DatasetError, match="pair '1'"):
         read_pair(find_pairs(tmp_path)[0])
 
 
 def test_halves_are_cut_apart(tmp_path):
-    path = picture(tmp_path / "1.png", (40, 32))
+    path = image(tmp_path / "1.png", (40, 32))
     pixels = np.asarray(Image.open(path))
     for half, rainy_columns in (("left", slice(0, 20)), ("right", slice(20, 40))):
         rainy, clean = read_pair(Pair("1", path, path, half))
         np.testing.assert_array_equal(rainy, pixels[:, rainy_columns])
         assert clean.shape == rainy.shape
         assert not np.array_equal(clean, rainy)
-    odd = picture(tmp_path / "2.png", (41, 32))
+    odd = image(tmp_path / "2.png", (41, 32))
     with pytest.raises(DatasetError, match=r"pair '2': .* 41 pixels wide"):
         read_pair(Pair("2", odd, odd, "left"))
 

@@ -102,11 +102,11 @@ def test_fingerprint_tells_copies_apart_by_pixels_only(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_pictures_without_ground_truth_are_counted_and_compared(tmp_path):
+def test_images_without_ground_truth_are_counted_and_compared(tmp_path):
     for seed in (1, 2, 1):
         write(tmp_path / "photos" / f"{len(list(tmp_path.glob('photos/*')))}.png", photo(seed))
     found = verify("photos", tmp_path)
-    assert (found.layout, found.count) == ("pictures without ground truth", "3 pairs")
+    assert (found.layout, found.count) == ("images without ground truth", "3 pairs")
     assert found.duplicates == [["0.png", "2.png"]]
     assert found.input_psnr == {}
 

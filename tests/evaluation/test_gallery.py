@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: the worst and best are kept, all are saved where asked."""
+"""Images of an evaluation: the worst and best are kept, all are saved where asked."""
 
 import io
 import math
@@ -18,8 +18,8 @@ def scored(
     image: str, score: float, *, model: str = "net", column: str = "psnr", level: int = 90
 ) -> Scored:
     row = Row("set", "", image, model, "y", {column: score}, 0.1)
-    pictures = (np.full((8, 12, 3), value, np.uint8) for value in (200, level, 10))
-    return Scored(row, *pictures)
+    images = (np.full((8, 12, 3), value, np.uint8) for value in (200, level, 10))
+    return Scored(row, *images)
 
 
 def names(gallery: Gallery) -> list[tuple[str, str]]:
@@ -40,7 +40,7 @@ def test_lower_is_better_for_some_scores():
     assert names(gallery) == [("worst", "b"), ("best", "a")]
 
 
-def test_no_picture_is_shown_twice_and_the_input_never():
+def test_no_image_is_shown_twice_and_the_input_never():
     gallery = Gallery(count=3)
     for image, score in (("a", 30), ("b", 20)):
         gallery.observe(scored(image, score))
@@ -48,7 +48,7 @@ def test_no_picture_is_shown_twice_and_the_input_never():
     assert names(gallery) == [("worst", "b"), ("worst", "a")]
 
 
-def test_pictures_are_kept_compressed_and_small():
+def test_images_are_kept_compressed_and_small():
     gallery = Gallery(count=1)
     big = np.zeros((LONGEST_SIDE * 2, LONGEST_SIDE, 3), np.uint8)
     gallery.observe(Scored(scored("a", 20).row, big, big + np.uint8(128), big))
@@ -58,7 +58,7 @@ def test_pictures_are_kept_compressed_and_small():
     assert abs(int(np.asarray(derained).mean()) - 128) <= 1
 
 
-def test_derained_pictures_are_saved_bit_for_bit_by_set_and_model(tmp_path):
+def test_derained_images_are_saved_bit_for_bit_by_set_and_model(tmp_path):
     save = save_derained(tmp_path)
     save(scored("heavy/1", 20, model="runs/a b", level=77))
     save(scored("1", 20, model=INPUT))

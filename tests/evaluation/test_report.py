@@ -20,7 +20,7 @@ HOSTILE = '<script>alert("1")</script>&'
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
-def picture(level: int) -> np.ndarray:
+def image(level: int) -> np.ndarray:
     slope = np.linspace(0, 60, 96, dtype=np.uint8)[None, :, None]
     return np.broadcast_to(slope + np.uint8(level), (64, 96, 3)).copy()
 
@@ -36,7 +36,7 @@ def report(tmp_path_factory) -> Path:
     for number in range(9):
         for gain, model in enumerate((INPUT, "first", HOSTILE)):
             rows.append(row("rain12", number, model, 20 + (number * 7) % 9 + 2.5 * gain))
-            gallery.observe(Scored(rows[-1], picture(180), picture(90), picture(10)))
+            gallery.observe(Scored(rows[-1], image(180), image(90), image(10)))
     rows.append(row("rain12", 9, "first", math.inf))
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(
@@ -95,7 +95,7 @@ def test_quotes_are_marked_and_name_their_protocol(report):
     assert ">35.90<" in line
 
 
-def test_histogram_counts_every_picture_on_one_scale():
+def test_histogram_counts_every_image_on_one_scale():
     svg = histogram({"a": [20.1, 20.2, 24.9], "b": [30.0]})
     bars = re.findall(r'class="bar" x="([\d.]+)"[^>]* height="([\d.]+)"', svg)
     heights = [float(height) for _, height in bars]
@@ -126,7 +126,7 @@ def browser(report):
     driver.quit()
 
 
-def test_page_shows_tables_and_pictures_without_complaint(browser):
+def test_page_shows_tables_and_images_without_complaint(browser):
     text = browser.find_element("css selector", "table.scores").text
     assert "first" in text
     assert HOSTILE in text
@@ -147,7 +147,7 @@ def pixel(browser, element, share: float) -> tuple[int, int, int]:
     return shot.getpixel((int(shot.width * share), shot.height // 2))
 
 
-def test_slider_uncovers_the_left_picture(browser):
+def test_slider_uncovers_the_left_image(browser):
     from selenium.webdriver import ActionChains
 
     compare = browser.find_element("css selector", "figure.case .compare")

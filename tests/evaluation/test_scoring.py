@@ -1,4 +1,4 @@
-"""Scoring: one row per picture and model, one pass over the data, the network never waiting."""
+"""Scoring: one row per image and model, one pass over the data, the network never waiting."""
 
 import math
 import threading
@@ -12,7 +12,7 @@ from PIL import Image
 from derain_cli.datasets.known import dataset_pairs
 from derain_cli.datasets.layouts import find_pairs
 from derain_cli.errors import DatasetError, ImageError, UsageError
-from derain_cli.evaluation.scoring import evaluate, score_picture
+from derain_cli.evaluation.scoring import evaluate, score_image
 from derain_cli.evaluation.statistics import INPUT, summarise
 from derain_cli.metrics.full_reference import psnr, ssim
 from derain_cli.metrics.niqe import niqe
@@ -23,7 +23,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the project's data ar
 
 
 class Darkening:
-    """Takes a constant from every pixel, and remembers the pictures it was given."""
+    """Takes a constant from every pixel, and remembers the images it was given."""
 
     def __init__(self, name: str, amount: int) -> None:
         self.name, self.amount = name, amount
@@ -34,7 +34,7 @@ class Darkening:
         return rainy - np.uint8(self.amount)
 
 
-def clean_picture(seed: int, size: tuple[int, int] = (40, 32)) -> np.ndarray:
+def clean_image(seed: int, size: tuple[int, int] = (40, 32)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 200, (size[1], size[0], 3)).astype(np.uint8)
 
 
@@ -42,12 +42,12 @@ def write_set(folder: Path, count: int, rain: int = 30) -> Path:
     for side, extra in (("rainy", rain), ("clean", 0)):
         (folder / side).mkdir(parents=True)
         for seed in range(count):
-            pixels = clean_picture(seed) + np.uint8(extra)
+            pixels = clean_image(seed) + np.uint8(extra)
             Image.fromarray(pixels).save(folder / side / f"{seed}.png")
     return folder
 
 
-def test_rows_follow_the_pictures_input_first(tmp_path):
+def test_rows_follow_the_images_input_first(tmp_path):
     pairs = find_pairs(write_set(tmp_path / "set", 3))
     models = [Darkening("good", 20), Darkening("bad", 5)]
     rows = list(evaluate({"set": pairs}, models))
@@ -55,18 +55,18 @@ def test_rows_follow_the_pictures_input_first(tmp_path):
     assert [(row.image, row.model) for row in rows] == expected
     by_model = {score.model: score.means["psnr"].value for score in summarise(rows)}
     assert by_model[INPUT] < by_model["bad"] < by_model["good"]
-    clean = clean_picture(2)
+    clean = clean_image(2)
     assert rows[7].scores == {
         "psnr": psnr(clean + np.uint8(10), clean),
         "ssim": ssim(clean + np.uint8(10), clean),
     }
 
 
-def test_every_picture_is_read_once_for_all_models(tmp_path):
+def test_every_image_is_read_once_for_all_models(tmp_path):
     pairs = find_pairs(write_set(tmp_path / "set", 4))
     models = [Darkening("a", 1), Darkening("b", 2), Darkening("c", 3)]
     list(evaluate({"set": pairs}, models))
-    identities = [[id(picture) for picture in model.seen] for model in models]
+    identities = [[id(image) for image in model.seen] for model in models]
     assert identities[0] == identities[1] == identities[2]
     assert len(identities[0]) == 4
 
@@ -113,7 +113,7 @@ def test_slow_scoring_holds_the_network_back_before_memory_fills(tmp_path):
     assert len(model.seen) == 12
 
 
-def test_observer_sees_every_scored_picture(tmp_path):
+def test_observer_sees_every_scored_image(tmp_path):
     pairs = find_pairs(write_set(tmp_path / "set", 2))
     seen: Counter[tuple[str, int]] = Counter()
 
@@ -126,11 +126,11 @@ def test_observer_sees_every_scored_picture(tmp_path):
 
 
 def test_metrics_are_those_asked_for_in_that_order(tmp_path):
-    clean = clean_picture(1, (100, 100))
+    clean = clean_image(1, (100, 100))
     rainy = clean.copy()
     rainy[::3] += np.uint8(50)
     derained = clean + np.uint8(3)
-    scores = score_picture(derained, rainy, clean, "rgb", ["e_b", "niqe", "e_r", "psnr"])
+    scores = score_image(derained, rainy, clean, "rgb", ["e_b", "niqe", "e_r", "psnr"])
     errors = region_errors(derained, rainy, clean)
     assert list(scores.items()) == [
         ("e_b", errors.e_b),
@@ -143,7 +143,7 @@ def test_metrics_are_those_asked_for_in_that_order(tmp_path):
 
 def test_scores_that_are_not_defined_are_left_out_of_means(tmp_path):
     folder = write_set(tmp_path / "set", 2)
-    dry = clean_picture(1)
+    dry = clean_image(1)
     for side in ("rainy", "clean"):
         Image.fromarray(dry).save(folder / side / "1.png")
     rows = list(evaluate({"set": find_pairs(folder)}, [], metrics=["psnr", "e_r", "e_b"]))
@@ -180,7 +180,7 @@ def test_pairs_that_cannot_be_scored_are_errors_that_name_them(tmp_path):
     (folder / "clean/1.png").write_bytes(b"GIF8")
     with pytest.raises(DatasetError, match=r"pair '1': '.*1\.png' is"):
         list(evaluate({"set": find_pairs(folder)}, [Darkening("net", 1)]))
-    Image.fromarray(clean_picture(1)[:20]).save(folder / "clean/1.png")
+    Image.fromarray(clean_image(1)[:20]).save(folder / "clean/1.png")
     with pytest.raises(DatasetError, match=r"pair '1': .* a pair must have one size"):
         list(evaluate({"set": find_pairs(folder)}, []))
     with pytest.raises(ImageError, match=r"pair '0' of 'set' under '\(input\)': NIQE needs"):

@@ -19,7 +19,7 @@ def row(image: str, model: str, psnr: float, *, group: str = "", **scores: float
     return Row("set", group, image, model, "y", {"psnr": psnr} | scores, 0.5)
 
 
-def test_means_are_over_pictures_with_their_standard_error():
+def test_means_are_over_images_with_their_standard_error():
     mean = mean_of([20.0, 22.0, 27.0])
     assert mean.value == pytest.approx(23)
     assert mean.error == pytest.approx(np.std([20, 22, 27], ddof=1) / math.sqrt(3))
@@ -53,11 +53,11 @@ def test_a_whole_set_comes_before_its_groups():
     assert scores[0].seconds == 0.5
 
 
-def test_differences_are_paired_by_picture_whatever_the_order():
+def test_differences_are_paired_by_image_whatever_the_order():
     first = [row(str(n), "a", 20 + 3.0 * n) for n in range(8)]
     second = [row(str(n), "b", 20.5 + 3.0 * n) for n in reversed(range(8))]
     (found,) = differences([*first, *second])
-    # The pictures differ by 21 dB among them, the models by exactly half a decibel on each.
+    # The images differ by 21 dB among them, the models by exactly half a decibel on each.
     assert (found.model, found.against, found.column) == ("b", "a", "psnr")
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
     assert found.images == 8

@@ -57,7 +57,7 @@ class Formula(nn.Module):
 
 
 class Greedy(Smoother):
-    """Asks for far more memory than any machine has when a picture is longer than `limit`."""
+    """Asks for far more memory than any machine has when an image is longer than `limit`."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def noise(height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
 
 
 def tiny_rdmc(**config: object) -> Rdmc:
-    """A small RDMC whose batch norms did see pictures, so that folding them changes weights."""
+    """A small RDMC whose batch norms did see images, so that folding them changes weights."""
     torch.manual_seed(0)
     model = Rdmc(RdmcConfig(widths=(4, 4, 4, 4, 4), stages=2, **config))
     visit_batch_norms(model)
@@ -157,7 +157,7 @@ def test_the_given_network_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("size", [(150, 203), (97, 400), (333, 64), (201, 198)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_tiles_equal_the_whole_picture_at_an_exact_overlap(
+def test_tiles_equal_the_whole_image_at_an_exact_overlap(
     size: tuple[int, int], dtype: type
 ) -> None:
     rainy = noise(*size, dtype)
@@ -184,13 +184,13 @@ def test_tiled_tensor_equals_the_whole_one() -> None:
 
 
 def test_bands_run_along_the_short_side() -> None:
-    """Else a panorama's band of floats would be nearly as large as the picture."""
+    """Else a panorama's band of floats would be nearly as large as the image."""
     for size in ((60, 2000), (2000, 60)):
         run = _Run(derainer(tile=100), size, 100, ())
         assert (run.height, run.width, run.rows.count > 1) == (2000, 60, True)
 
 
-def test_a_network_that_sees_the_whole_picture_says_so_when_tiled() -> None:
+def test_a_network_that_sees_the_whole_image_says_so_when_tiled() -> None:
     facts_of_model = entry(not_tile_exact="it sees everything", receptive_radius=None)
     rainy = noise(150, 150)
     assert derainer(tile=100, entry=facts_of_model).run(rainy)[1].notices == (
@@ -217,7 +217,7 @@ def test_automatic_tiles_fit_the_budget() -> None:
     assert derainer().run(rainy)[1].tile == 0
 
 
-# Any picture
+# Any image
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 1000), (1000, 3), (17, 31), (2, 2)])
@@ -256,7 +256,7 @@ def test_arrays_may_be_read_only_and_oddly_strided() -> None:
     np.testing.assert_array_equal(engine(rainy[::-1, ::2]), engine(rainy[::-1, ::2].copy()))
 
 
-def test_what_is_no_picture_is_refused() -> None:
+def test_what_is_no_image_is_refused() -> None:
     for array, words in (
         (np.zeros((4, 4, 3), np.float32), "not 4x4x3 of float32"),
         (np.zeros((4, 4), np.uint8), "not 4x4 of uint8"),
@@ -271,21 +271,21 @@ def test_what_is_no_picture_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_strength_0_is_the_picture_bit_for_bit_and_a_copy(dtype: type) -> None:
+def test_strength_0_is_the_image_bit_for_bit_and_a_copy(dtype: type) -> None:
     rainy = noise(33, 47, dtype)
     derained = derainer(Formula(lambda rainy: rainy / 0))(rainy, strength=0)
     np.testing.assert_array_equal(derained, rainy)
     assert not np.shares_memory(derained, rainy)
 
 
-def test_strength_blends_linearly_between_picture_and_result() -> None:
+def test_strength_blends_linearly_between_image_and_result() -> None:
     rainy = noise(150, 130, np.uint16)
-    for picture, tile in ((rainy, 0), (rainy, 100), (rainy.swapaxes(0, 1), 100)):
+    for image, tile in ((rainy, 0), (rainy, 100), (rainy.swapaxes(0, 1), 100)):
         engine = derainer(tile=tile)
-        full = engine(picture).astype(float)
+        full = engine(image).astype(float)
         for strength in (0.25, 0.5, 0.9):
-            expected = picture + strength * (full - picture)
-            assert np.abs(engine(picture, strength=strength) - expected).max() <= 1.01
+            expected = image + strength * (full - image)
+            assert np.abs(engine(image, strength=strength) - expected).max() <= 1.01
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.01, math.nan])
@@ -422,12 +422,12 @@ def test_load_takes_a_checkpoint_and_its_own_entry(tiny_checkpoint: Path) -> Non
         Derainer.load("rdmc-moon")
 
 
-# Slow: compiling, a real shortage of memory, a large picture
+# Slow: compiling, a real shortage of memory, a large image
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses torch.jit
-def test_compiled_networks_give_the_same_picture_at_any_size() -> None:
+def test_compiled_networks_give_the_same_image_at_any_size() -> None:
     engine, plain = derainer(compile=True), derainer()
     for size in ((40, 60), (60, 40), (33, 90)):
         rainy = noise(*size)
@@ -470,7 +470,7 @@ def test_a_real_shortage_of_memory_is_survived() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tile", [None, 512])
-def test_trained_weights_in_tiles_stay_within_a_level_of_the_whole_picture(
+def test_trained_weights_in_tiles_stay_within_a_level_of_the_whole_image(
     tile: int | None,
 ) -> None:
     try:

@@ -99,7 +99,7 @@ def test_memory_is_not_kept_where_the_address_space_is_limited() -> None:
 
 
 class Working(nn.Module):
-    """Holds four copies of a picture at a time, whatever it held before."""
+    """Holds four copies of an image at a time, whatever it held before."""
 
     def forward(self, rainy: Tensor) -> Tensor:
         for _ in range(3):

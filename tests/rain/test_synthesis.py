@@ -1,4 +1,4 @@
-"""Pairs made of clean pictures."""
+"""Pairs made of clean images."""
 
 import errno
 from pathlib import Path
@@ -42,14 +42,14 @@ def test_rain_of_a_data_set_below_the_data_root(tmp_path, photos):
     assert made == 2
 
 
-def test_two_pictures_of_one_name_are_refused(tmp_path, photos):
+def test_two_images_of_one_name_are_refused(tmp_path, photos):
     Image.new("RGB", (40, 32)).save(photos / "A.jpg")
     with pytest.raises(DatasetError, match=r"'A.jpg' and 'a.png' would both|'a.png' and 'A.jpg'"):
         synthesize(photos, tmp_path / "made", "large", 0)
     assert not (tmp_path / "made").exists()
 
 
-def test_a_picture_that_cannot_be_read_leaves_nothing(tmp_path, photos):
+def test_a_image_that_cannot_be_read_leaves_nothing(tmp_path, photos):
     (photos / "z.png").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"z\.png"):
         synthesize(photos, tmp_path / "made", "large", 0)

@@ -30,7 +30,7 @@ MakeConfig = Callable[..., TrainConfig]
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four smooth pictures of 64x48 with and without rain."""
+    """A folder of four smooth images of 64x48 with and without rain."""
     folder = tmp_path_factory.mktemp("data") / "pairs"
     for side in ("rainy", "clean"):
         (folder / side).mkdir(parents=True)

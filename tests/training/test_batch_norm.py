@@ -1,4 +1,4 @@
-"""Batch norm: statistics of whole pictures; freezing."""
+"""Batch norm: statistics of whole images; freezing."""
 
 import pytest
 import torch
@@ -18,12 +18,12 @@ def model():
     return build_model("rdmc", {"stages": 1, "widths": [2, 2, 2, 2, 2]}).train()
 
 
-def test_gathered_statistics_are_the_plain_average_over_pictures(model):
-    pictures = [torch.rand(1, 3, 32, 48), torch.rand(1, 3, 64, 32)]
+def test_gathered_statistics_are_the_plain_average_over_images(model):
+    images = [torch.rand(1, 3, 32, 48), torch.rand(1, 3, 64, 32)]
     seen = []
     path = model.encoder[0].paths[0]
     path.conv.register_forward_hook(lambda module, given, result: seen.append(result.detach()))
-    gather_norm_statistics(model, iter(pictures))
+    gather_norm_statistics(model, iter(images))
     expected = torch.stack([result.mean(dim=(0, 2, 3)) for result in seen]).mean(dim=0)
     norm = path.norm.stages[0]
     torch.testing.assert_close(norm.running_mean, expected)
@@ -31,8 +31,8 @@ def test_gathered_statistics_are_the_plain_average_over_pictures(model):
     assert norm.momentum == 0.1
 
 
-def test_no_picture_is_an_error_unless_there_is_no_batch_norm(model):
-    with pytest.raises(TrainingError, match="no pictures"):
+def test_no_image_is_an_error_unless_there_is_no_batch_norm(model):
+    with pytest.raises(TrainingError, match="no images"):
         gather_norm_statistics(model, iter(()))
     gather_norm_statistics(torch.nn.Conv2d(3, 3, 1), iter(()))
 

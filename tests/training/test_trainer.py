@@ -115,11 +115,11 @@ def test_it_learns_and_leaves_a_whole_run_folder(tiny_config, tmp_path, lines_of
         "state.pt",
         "last.safetensors",
         "best.safetensors",
-        "pictures",
+        "images",
     }
     assert TrainConfig.read(tmp_path / "run" / "config.json") == config
     assert [line["step"] for line in lines_of(tmp_path / "run")] == [40, 50, 80, 100, 100]
-    assert len(list((tmp_path / "run" / "pictures").iterdir())) == 3
+    assert len(list((tmp_path / "run" / "images").iterdir())) == 3
     metadata = load_model(tmp_path / "run").metadata
     assert metadata["recipe"] == "supervised"
     assert float(metadata["validation_psnr"]) == pytest.approx(result.best_psnr, abs=0.001)

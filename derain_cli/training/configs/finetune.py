@@ -66,7 +66,7 @@ class FinetuneConfig(TrainConfig):
     labelled: float = option(1.0, "Share of the labelled pairs that self-training sees.")
     warmup_epochs: int = option(10, "Epochs of self-training on labelled pairs alone.")
     labelled_weight: float = option(10.0, "lambda_1 of eq. 12: labelled pairs.")
-    noisy_weight: float = option(1.0, "lambda_2 of eq. 12: noisy pictures with pseudo-labels.")
+    noisy_weight: float = option(1.0, "lambda_2 of eq. 12: noisy images with pseudo-labels.")
     alpha: tuple[float, ...] = option(
         (0.5, 1.1), "Range of alpha of eq. 9: how strong the rain added is.", pair=True
     )

@@ -88,7 +88,7 @@ RDMC_PAPER = {
     **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
     **_settings(
         "ours: frozen where the paper's fine-tuning begins (crops' statistics fit no whole "
-        "picture: measured 30.8 against 34.4 dB)",
+        "image: measured 30.8 against 34.4 dB)",
         freeze_norm_from=0.6,
     ),
 }
@@ -172,7 +172,7 @@ NO_CONTRAST = _settings("ours: no VGG-19 needed", loss=("ssim:1", "mse:0.1"))
 
 
 FREEZE_EARLY = _settings(
-    "ours: few steps; statistics of small crops do not fit whole pictures",
+    "ours: few steps; statistics of small crops do not fit whole images",
     freeze_norm_from=0.45,
 )
 

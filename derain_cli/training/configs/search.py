@@ -16,7 +16,7 @@ class SearchConfig(TrainConfig):
     batch_size: int = option(8, "Crops per step and half of the training set.")
     freeze_norm_from: float = option(
         1.0,
-        "Share of the steps after which batch-norm statistics are gathered on whole pictures and "
+        "Share of the steps after which batch-norm statistics are gathered on whole images and "
         "frozen; 1 = never.",
     )
 

@@ -13,7 +13,7 @@ from derain_cli.errors import ConfigError, did_you_mean
 
 # What may differ between a run and its continuation without changing any number of it.
 FREE_ON_RESUME = frozenset(
-    {"device", "threads", "workers", "cache", "max_time", "save_every", "pictures", "data_root"}
+    {"device", "threads", "workers", "cache", "max_time", "save_every", "images", "data_root"}
 )
 
 
@@ -49,17 +49,17 @@ class TrainConfig:
     data: tuple[str, ...] = option(
         (), "RAINY_FOLDER CLEAN_FOLDER of pairs, matched by name.", pair=True
     )
-    clean: tuple[str, ...] = option((), "Folder of clean pictures to paint rain on; repeatable.")
+    clean: tuple[str, ...] = option((), "Folder of clean images to paint rain on; repeatable.")
     rain: tuple[str, ...] = option(
         (),
         "KIND[:WEIGHT] of painted rain: small, medium, large, heavy, dry, streaks:FOLDER or "
         "pairs:DATASET; repeatable.",
     )
     backgrounds: int = option(
-        0, "Paint on this many clean patches of 128x128, chosen by the seed; 0 = all pictures."
+        0, "Paint on this many clean patches of 128x128, chosen by the seed; 0 = all images."
     )
     held_out: int = option(
-        20, "Pictures per folder kept out of training, for validation; at most half of them."
+        20, "Images per folder kept out of training, for validation; at most half of them."
     )
     crops: str = option("random", "random places, or ten: corners and middle, each also mirrored.")
     flip: bool = option(True, "Mirror half of the crops.")
@@ -106,7 +106,7 @@ class TrainConfig:
     )
     freeze_norm_from: float = option(
         0.7,
-        "Share of the steps after which batch-norm statistics are gathered on whole pictures and "
+        "Share of the steps after which batch-norm statistics are gathered on whole images and "
         "frozen; 1 = never; 0 with --weights = those of the weights.",
     )
 
@@ -118,9 +118,9 @@ class TrainConfig:
     compile: bool = option(False, "Compile the network with torch.compile.")
     threads: int = option(0, "CPU threads; 0 = as PyTorch chooses.")
     workers: int = option(0, "Threads that draw batches ahead; 0 = one on a CPU, four on a GPU.")
-    cache: float = option(2.0, "GiB of decoded pictures to keep in memory.")
+    cache: float = option(2.0, "GiB of decoded images to keep in memory.")
     validate_every: int = option(2000, "Steps between validations; 0 = only at the end.")
-    pictures: int = option(1, "Validation pictures to save of each source; 0 = none.")
+    images: int = option(1, "Validation images to save of each source; 0 = none.")
     save_every: int = option(500, "Steps between saves of the resumable state.")
     max_time: float = option(0.0, "Stop and save after this many minutes; 0 = no limit.")
 
@@ -138,7 +138,7 @@ class TrainConfig:
             self._require(name, getattr(self, name) > 0, "above 0")
         for name in (
             *("held_out", "backgrounds", "final_crop", "lr_min", "warmup", "clip_gradient"),
-            *("max_time", "threads", "workers", "cache", "validate_every", "pictures"),
+            *("max_time", "threads", "workers", "cache", "validate_every", "images"),
             *("save_every", "seed"),
         ):
             self._require(name, getattr(self, name) >= 0, "0 or above")

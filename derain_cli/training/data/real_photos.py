@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from derain_cli.datasets.image_cache import ImageCache
 from derain_cli.datasets.known import plain_folder
-from derain_cli.datasets.layouts import list_pictures
+from derain_cli.datasets.layouts import list_images
 from derain_cli.errors import ConfigError, DatasetError, ImageError, TrainingError
 from derain_cli.images import probe_image
 from derain_cli.training.configs.finetune import FinetuneConfig
@@ -48,7 +48,7 @@ class RealPhotos:
 
         Raises:
             ConfigError: No folder was named.
-            DatasetError: No such folder, no picture in it, or one that cannot be read or is
+            DatasetError: No such folder, no image in it, or one that cannot be read or is
                 smaller than a crop.
         """
         if not config.real:
@@ -58,9 +58,9 @@ class RealPhotos:
             raise DatasetError(
                 f"no folder of rainy photos {config.real!r}, neither here nor in --data-root"
             )
-        paths = list_pictures(folder)
+        paths = list_images(folder)
         if not paths:
-            raise DatasetError(f"no pictures in {str(folder)!r}; --real needs rainy photos")
+            raise DatasetError(f"no images in {str(folder)!r}; --real needs rainy photos")
         crop = max(config.crop, config.final_crop)
         return cls(tuple(paths), tuple(_size(path, crop) for path in paths))
 

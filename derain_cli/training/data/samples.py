@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]
 Window = tuple[slice, slice]
 
 
-# A clean picture: a whole file, or the clean half of a pair that lies side by side in one.
+# A clean image: a whole file, or the clean half of a pair that lies side by side in one.
 Clean = Path | Pair
 
 
@@ -53,13 +53,13 @@ class Source(Protocol):
         """Rainy and clean `(crop, crop, 3)`, decided by `rng` alone."""
 
     def validation(self) -> list[tuple[Pixels, Pixels]]:
-        """Held-out whole pictures, rainy and clean."""
+        """Held-out whole images, rainy and clean."""
 
     def whole(self, rng: np.random.Generator) -> Pixels:
-        """A whole rainy training picture (for batch-norm statistics)."""
+        """A whole rainy training image (for batch-norm statistics)."""
 
     def check(self, crop: int) -> None:
-        """Refuse unreadable, unequal and too small pictures, from their headers."""
+        """Refuse unreadable, unequal and too small images, from their headers."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class PairSource:
     cache: ImageCache = field(default_factory=ImageCache, compare=False)
 
     def sample(self, crop: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """The same place of both pictures of a random pair."""
+        """The same place of both images of a random pair."""
         rainy, clean = self.cache.pair(self.training[int(rng.integers(len(self.training)))])
         if not self.ten_crops:
             window = _window(rainy, crop, rng, self.name)
@@ -92,11 +92,11 @@ class PairSource:
         return [self.cache.pair(pair) for pair in self.held_out]
 
     def whole(self, rng: np.random.Generator) -> Pixels:
-        """A random rainy picture."""
+        """A random rainy image."""
         return self.cache.pair(self.training[int(rng.integers(len(self.training)))])[0]
 
     def check(self, crop: int) -> None:
-        """Look at the header of every picture.
+        """Look at the header of every image.
 
         Raises:
             DatasetError: The first that cannot be read, is too small or differs from its partner.
@@ -113,7 +113,7 @@ class PairSource:
 
 @dataclass(frozen=True)
 class Background:
-    """A patch of `BACKGROUND_SIDE` pixels of a clean picture."""
+    """A patch of `BACKGROUND_SIDE` pixels of a clean image."""
 
     path: Clean
     top: int
@@ -122,10 +122,10 @@ class Background:
 
 @dataclass(frozen=True)
 class PaintedSource:
-    """Rain painted on the fly onto clean pictures, or onto a few patches of them.
+    """Rain painted on the fly onto clean images, or onto a few patches of them.
 
     Attributes:
-        backgrounds: The only patches to paint on; without any, all of all pictures.
+        backgrounds: The only patches to paint on; without any, all of all images.
     """
 
     name: str
@@ -137,7 +137,7 @@ class PaintedSource:
     cache: ImageCache = field(default_factory=ImageCache, compare=False)
 
     def sample(self, crop: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """A random place of a random clean picture, and the same with fresh rain."""
+        """A random place of a random clean image, and the same with fresh rain."""
         clean = self._background(rng)
         clean = clean[_window(clean, crop, rng, self.name)]
         return paint(clean, self.layer(crop, crop, rng)), clean
@@ -153,21 +153,21 @@ class PaintedSource:
         return self.cache.pair(clean)[1] if isinstance(clean, Pair) else self.cache.pixels(clean)
 
     def validation(self) -> list[tuple[Pixels, Pixels]]:
-        """The held-out pictures, each under rain that never changes."""
+        """The held-out images, each under rain that never changes."""
         rng = np.random.default_rng(0)
-        pictures = [self._pixels(clean) for clean in self.held_out]
+        images = [self._pixels(clean) for clean in self.held_out]
         return [
             (paint(clean, self.layer(clean.shape[0], clean.shape[1], rng)), clean)
-            for clean in pictures
+            for clean in images
         ]
 
     def whole(self, rng: np.random.Generator) -> Pixels:
-        """A random clean picture under fresh rain."""
+        """A random clean image under fresh rain."""
         clean = self._pixels(self.training[int(rng.integers(len(self.training)))])
         return paint(clean, self.layer(clean.shape[0], clean.shape[1], rng))
 
     def check(self, crop: int) -> None:
-        """Look at the header of every picture.
+        """Look at the header of every image.
 
         Raises:
             DatasetError: The first that cannot be read or is too small.
@@ -186,16 +186,16 @@ class PaintedSource:
 def choose_backgrounds(paths: Sequence[Clean], count: int, seed: int) -> list[Background]:
     """The first `count` of an endless row of clean patches that the seed decides.
 
-    Pictures take turns, so that few patches are of many pictures; 8 patches are among the 16.
+    Images take turns, so that few patches are of many images; 8 patches are among the 16.
 
     Raises:
-        DatasetError: No picture is large enough.
+        DatasetError: No image is large enough.
     """
     sizes = {path: _size_of(path) for path in paths}
     large = [path for path in paths if min(sizes[path]) >= BACKGROUND_SIDE]
     if not large:
         raise DatasetError(
-            f"no clean picture has room for a patch of {BACKGROUND_SIDE}x{BACKGROUND_SIDE} pixels; "
+            f"no clean image has room for a patch of {BACKGROUND_SIDE}x{BACKGROUND_SIDE} pixels; "
             "give larger ones, or leave --backgrounds out"
         )
     order = np.random.default_rng([seed, BACKGROUNDS]).permutation(len(large))
@@ -209,14 +209,14 @@ def choose_backgrounds(paths: Sequence[Clean], count: int, seed: int) -> list[Ba
     return chosen
 
 
-def _size_of(picture: Clean) -> tuple[int, int]:
+def _size_of(image: Clean) -> tuple[int, int]:
     """(width, height) from the header; of a half, where a pair lies side by side."""
-    path = picture.clean if isinstance(picture, Pair) else picture
+    path = image.clean if isinstance(image, Pair) else image
     try:
         width, height = probe_image(path)
     except ImageError as error:
         raise DatasetError(str(error)) from error
-    if not isinstance(picture, Pair):
+    if not isinstance(image, Pair):
         return width, height
     if width % 2:
         raise DatasetError(
@@ -225,17 +225,17 @@ def _size_of(picture: Clean) -> tuple[int, int]:
     return width // 2, height
 
 
-def _require_room(picture: str, height: int, width: int, crop: int) -> None:
+def _require_room(image: str, height: int, width: int, crop: int) -> None:
     if min(height, width) < crop:
         raise DatasetError(
-            f"{picture!r} is {width}x{height}, smaller than the {crop}x{crop} crop; "
+            f"{image!r} is {width}x{height}, smaller than the {crop}x{crop} crop; "
             "take it out or choose a smaller --crop"
         )
 
 
 def _window(pixels: Pixels, crop: int, rng: np.random.Generator, source: str) -> Window:
     height, width = pixels.shape[:2]
-    _require_room(f"a picture of {source}", height, width, crop)
+    _require_room(f"an image of {source}", height, width, crop)
     top, left = rng.integers(0, height - crop + 1), rng.integers(0, width - crop + 1)
     return slice(top, top + crop), slice(left, left + crop)
 
@@ -243,7 +243,7 @@ def _window(pixels: Pixels, crop: int, rng: np.random.Generator, source: str) ->
 def _one_of_five(pixels: Pixels, crop: int, rng: np.random.Generator, source: str) -> Window:
     """A corner or the middle."""
     height, width = pixels.shape[:2]
-    _require_room(f"a picture of {source}", height, width, crop)
+    _require_room(f"an image of {source}", height, width, crop)
     down, right = height - crop, width - crop
     places = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
     top, left = places[int(rng.integers(len(places)))]
@@ -278,7 +278,7 @@ def draw_batch(
 
 
 def draw_whole(sources: Sequence[Source], rng: np.random.Generator) -> Pixels:
-    """A whole rainy training picture of one of the sources, chosen with their weights."""
+    """A whole rainy training image of one of the sources, chosen with their weights."""
     return _choose(sources, rng).whole(rng)
 
 
@@ -287,7 +287,7 @@ def _choose(sources: Sequence[Source], rng: np.random.Generator) -> Source:
     return sources[int(rng.choice(len(sources), p=weights / weights.sum()))]
 
 
-def to_batch(pictures: Sequence[Pixels]) -> NDArray[np.float32]:
-    """`(batch, 3, height, width)` in 0..1 of equally large `(height, width, 3)` uint8 pictures."""
-    stacked = np.stack(pictures).astype(np.float32) / 255
+def to_batch(images: Sequence[Pixels]) -> NDArray[np.float32]:
+    """`(batch, 3, height, width)` in 0..1 of equally large `(height, width, 3)` uint8 images."""
+    stacked = np.stack(images).astype(np.float32) / 255
     return np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))

@@ -15,7 +15,7 @@ from derain_cli.datasets.known import (
     plain_folder,
     training_pairs,
 )
-from derain_cli.datasets.layouts import Pair, find_pairs, list_pictures, match_pairs
+from derain_cli.datasets.layouts import Pair, find_pairs, list_images, match_pairs
 from derain_cli.errors import ConfigError, DatasetError, ImageError
 from derain_cli.rain.kinds import layer_source, trainable_pairs
 from derain_cli.training.data.samples import (
@@ -44,21 +44,21 @@ def build_sources(
 
     Args:
         dataset: `NAME_OR_FOLDER[:WEIGHT]` of given pairs.
-        clean: `NAME_OR_FOLDER` of clean pictures for painted rain.
+        clean: `NAME_OR_FOLDER` of clean images for painted rain.
         rain: `KIND[:WEIGHT]`; KIND is small, medium, large, heavy, dry, `streaks:FOLDER` (grey rain
             layers) or `pairs:NAME_OR_FOLDER` (the rain of given pairs).
         data_root: Where named data sets lie.
-        held_out: Pictures per folder that are kept out of training, for validation.
+        held_out: Images per folder that are kept out of training, for validation.
         seed: Of the painted rain and of the backgrounds.
-        data: A folder of rainy and one of clean pictures, matched by name; or nothing.
-        backgrounds: Patches of the clean pictures to paint on; 0 = all of them.
+        data: A folder of rainy and one of clean images, matched by name; or nothing.
+        backgrounds: Patches of the clean images to paint on; 0 = all of them.
         ten_crops: See `PairSource`.
-        cache: Of decoded pictures; a new one when left out.
+        cache: Of decoded images; a new one when left out.
 
     Raises:
-        ConfigError: Nothing to train on, clean pictures without rain or rain without them, an
+        ConfigError: Nothing to train on, clean images without rain or rain without them, an
             unknown kind of rain, or an impossible weight.
-        DatasetError: A test set, an unknown name, a missing folder or one without pictures.
+        DatasetError: A test set, an unknown name, a missing folder or one without images.
     """
     cache = cache or ImageCache()
     given = [_named_pairs(spec, data_root) for spec in dataset]
@@ -67,11 +67,11 @@ def build_sources(
         PairSource(name, weight, *hold_out(pairs, held_out), ten_crops, cache)
         for name, weight, pairs in given
     ]
-    parts = [hold_out(_clean_pictures(name, data_root), held_out) for name in clean]
+    parts = [hold_out(_clean_images(name, data_root), held_out) for name in clean]
     if rain and not parts:
-        raise ConfigError(f"rain {rain[0]!r} needs clean pictures to fall on: give --clean FOLDER")
+        raise ConfigError(f"rain {rain[0]!r} needs clean images to fall on: give --clean FOLDER")
     if parts and not rain:
-        raise ConfigError(f"clean pictures {clean[0]!r} need rain: give --rain KIND")
+        raise ConfigError(f"clean images {clean[0]!r} need rain: give --rain KIND")
     training = [path for part, _ in parts for path in part]
     validation = [path for _, part in parts for path in part]
     shown = hold_out(validation, held_out)[1] or validation
@@ -117,41 +117,41 @@ def _folder_pairs(rainy: str, clean: str) -> tuple[str, float, list[Pair]]:
         if not Path(folder).is_dir():
             raise DatasetError(f"--data: no folder {folder!r}")
         _refuse_test_set(Path(folder))
-        if not list_pictures(Path(folder)):
-            raise DatasetError(f"--data: no pictures in {folder!r}")
+        if not list_images(Path(folder)):
+            raise DatasetError(f"--data: no images in {folder!r}")
     return rainy, 1.0, match_pairs(Path(rainy), Path(clean))
 
 
-def _clean_pictures(name: str, data_root: Path) -> list[Clean]:
-    """A folder of clean pictures, or the clean side of a training set."""
+def _clean_images(name: str, data_root: Path) -> list[Clean]:
+    """A folder of clean images, or the clean side of a training set."""
     folder = plain_folder(name, data_root)
     if folder.parent == data_root and folder.name in DATASETS:
         return _clean_sides(training_pairs(folder.name, data_root))
     if not folder.is_dir():
-        raise DatasetError(f"no folder of clean pictures {name!r}, neither here nor in --data-root")
+        raise DatasetError(f"no folder of clean images {name!r}, neither here nor in --data-root")
     _refuse_test_set(folder)
-    pictures = list_pictures(folder)
-    if not pictures:
+    images = list_images(folder)
+    if not images:
         inside = ", ".join(repr(str(path)) for path in sorted(folder.iterdir()) if path.is_dir())
         hint = f"itself; name one of {inside}" if inside else "to paint rain on"
-        raise DatasetError(f"--clean: no pictures in {str(folder)!r} {hint}")
-    return _clean_sides(_side_by_side(folder, pictures)) or [*pictures]
+        raise DatasetError(f"--clean: no images in {str(folder)!r} {hint}")
+    return _clean_sides(_side_by_side(folder, images)) or [*images]
 
 
 def _clean_sides(pairs: Sequence[Pair]) -> list[Clean]:
-    """The clean pictures of pairs, each once and in the order of their files."""
+    """The clean images of pairs, each once and in the order of their files."""
     halves: list[Clean] = [pair for pair in pairs if pair.rainy_half]
     files = {pair.clean for pair in pairs if not pair.rainy_half}
     return [*halves, *sorted(files)]
 
 
-def _side_by_side(folder: Path, pictures: Sequence[Path]) -> list[Pair]:
-    """The pairs in the halves of a folder's pictures; none where these are plain pictures."""
+def _side_by_side(folder: Path, images: Sequence[Path]) -> list[Pair]:
+    """The pairs in the halves of a folder's images; none where these are plain images."""
     try:
         pairs = find_pairs(folder)
     except (DatasetError, ImageError):  # no layout of pairs; what is damaged is said later
         return []
-    return [pair for pair in pairs if pair.rainy_half and pair.rainy in set(pictures)]
+    return [pair for pair in pairs if pair.rainy_half and pair.rainy in set(images)]
 
 
 def _refuse_test_set(folder: Path) -> None:

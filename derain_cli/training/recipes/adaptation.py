@@ -1,7 +1,7 @@
 """What recipes that learn from real photos have in common, and the guard that watches them.
 
 Without a truth a network can follow itself anywhere. Two ends are known: it stops removing
-anything (its rain goes to 0), or it removes ever more (its rain grows, pictures wash out). So
+anything (its rain goes to 0), or it removes ever more (its rain grows, images wash out). So
 before the first and after every epoch all photos are derained whole and reported in
 `epochs.jsonl`; the best network that shows neither is `best.safetensors`. Where adaptation only
 made things worse, that is the network as it came. What is best is the recipe's to say: labelled
@@ -203,8 +203,8 @@ class AdaptingRecipe:
 
 def derain_whole(derainer: Derainer, rainy: Planes) -> Planes:
     """Derained `(height, width, 3)` in 0..1, floats, in tiles where it must be."""
-    picture = torch.from_numpy(np.ascontiguousarray(rainy.transpose(2, 0, 1)))[None]
-    derained = derainer.derain_tensor(picture)[0].cpu().numpy().transpose(1, 2, 0)
+    image = torch.from_numpy(np.ascontiguousarray(rainy.transpose(2, 0, 1)))[None]
+    derained = derainer.derain_tensor(image)[0].cpu().numpy().transpose(1, 2, 0)
     return np.ascontiguousarray(derained, np.float32)
 
 

@@ -96,7 +96,7 @@ class OnlineUpdate(AdaptingRecipe):
         labelled = sources_of(config) if named else []
         super().__init__(model, chosen, folder, photos, labelled, passes(len(photos), chosen))
         self._optimization = Optimization(model.parameters(), config)
-        # A network with more results than the derained picture has parts that this never uses.
+        # A network with more results than the derained image has parts that this never uses.
         unused = bool(find_model(config.model).training_outputs)
         self._forward = processes.wrap(model, config, unused=unused)
 

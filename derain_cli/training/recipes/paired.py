@@ -18,10 +18,10 @@ Pixels = NDArray[np.uint8]
 
 
 def sources_of(config: TrainConfig) -> list[Source]:
-    """The sources of pairs that the config names, their pictures looked at.
+    """The sources of pairs that the config names, their images looked at.
 
     Raises:
-        DatasetError: A test set, an unknown name, a missing folder, or pictures that do not fit.
+        DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
     """
     sources = build_sources(
         dataset=config.dataset,
@@ -83,7 +83,7 @@ class PairedRecipe:
         return {"rainy": rainy, "clean": clean}
 
     def whole(self, rng: np.random.Generator) -> Pixels:
-        """A whole rainy training picture."""
+        """A whole rainy training image."""
         return draw_whole(self.sources, rng)
 
     def update(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:

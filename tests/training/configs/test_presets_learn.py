@@ -30,7 +30,7 @@ STEPS = {
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "rain200h_sample").is_dir(), reason="needs ../shared/data")
 @pytest.mark.parametrize("model", list(STEPS))
-def test_quick_preset_improves_whole_pictures(model, tmp_path):
+def test_quick_preset_improves_whole_images(model, tmp_path):
     data = {"dataset": ("rain200h_sample",), "data_root": str(DATA), "held_out": 3}
     steps = STEPS[model]
     cut = {"steps": steps, "validate_every": steps // 2, "warmup": 4, "device": "cpu"}

@@ -19,7 +19,7 @@ from derain_cli.training.data.samples import (
 from derain_cli.training.data.sources import build_sources
 
 
-def picture(path: Path, size: tuple[int, int] = (40, 32), seed: int = 0) -> Path:
+def image(path: Path, size: tuple[int, int] = (40, 32), seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 200, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path)
@@ -35,9 +35,9 @@ def test_hold_out_splits_without_loss_or_overlap(count):
 
 def sources_of(folder: Path, **changes):
     for index in range(6):
-        picture(folder / "train" / "rainy" / f"{index}.png", seed=index)
-        picture(folder / "train" / "clean" / f"{index}.png", seed=index + 50)
-        picture(folder / "dry" / f"{index}.png", seed=index + 90)
+        image(folder / "train" / "rainy" / f"{index}.png", seed=index)
+        image(folder / "train" / "clean" / f"{index}.png", seed=index + 50)
+        image(folder / "dry" / f"{index}.png", seed=index + 90)
     options = {
         "dataset": ["train:2"],
         "clean": ["dry"],
@@ -68,7 +68,7 @@ def test_slices_of_two_processes_are_the_batch_of_one(tmp_path):
     np.testing.assert_array_equal(whole, np.concatenate(halves, axis=1))
 
 
-def test_held_out_pictures_are_never_trained_on(tmp_path):
+def test_held_out_images_are_never_trained_on(tmp_path):
     pairs, painted, dry = sources_of(tmp_path)
     assert [source.weight for source in (pairs, painted, dry)] == [2.0, 0.5, 1.0]
     assert not set(pairs.training) & set(pairs.held_out)
@@ -86,8 +86,8 @@ def test_painted_rain_only_adds_light(tmp_path):
 
 
 def test_training_on_a_test_set_is_refused(tmp_path):
-    picture(tmp_path / "rain100h/rainy/1.png")
-    picture(tmp_path / "rain100h/clean/1.png")
+    image(tmp_path / "rain100h/rainy/1.png")
+    image(tmp_path / "rain100h/clean/1.png")
     sides = (str(tmp_path / "rain100h/rainy"), str(tmp_path / "rain100h/clean"))
     for changes in (
         {"dataset": ["rain100h"]},
@@ -103,8 +103,8 @@ def test_training_half_of_a_set_with_both_halves_is_not_refused(tmp_path):
     """`Rain800` alone is the test set; a `train` folder in it is not."""
     for index in range(4):
         for side in ("rain", "norain"):
-            picture(tmp_path / "Rain800/train" / side / f"{index}.png", seed=index)
-            picture(tmp_path / "Rain800/test" / side / f"{index}.png", seed=index)
+            image(tmp_path / "Rain800/train" / side / f"{index}.png", seed=index)
+            image(tmp_path / "Rain800/test" / side / f"{index}.png", seed=index)
     for part in ("train", "test"):
         sides = tuple(str(tmp_path / "Rain800" / part / side) for side in ("rain", "norain"))
         changes = {"dataset": [], "clean": [sides[1]], "rain": ["dry"], "data": sides}
@@ -119,15 +119,15 @@ def test_training_half_of_a_set_with_both_halves_is_not_refused(tmp_path):
     ("changes", "error", "message"),
     [
         ({"dataset": [], "clean": [], "rain": []}, ConfigError, "nothing to train on"),
-        ({"rain": []}, ConfigError, "clean pictures 'dry' need rain"),
-        ({"clean": []}, ConfigError, "needs clean pictures"),
+        ({"rain": []}, ConfigError, "clean images 'dry' need rain"),
+        ({"clean": []}, ConfigError, "needs clean images"),
         ({"rain": ["hevy"]}, ConfigError, "Did you mean 'heavy'.*dry.*pairs:DATASET"),
         ({"rain": ["heavy:-1"]}, ConfigError, "of 'heavy:-1' is -1; it must be a number above 0"),
         ({"rain": ["heavy:1.2.3"]}, ConfigError, r"is 1\.2\.3; it must be a number above 0"),
         ({"rain": ["streaks:none"]}, DatasetError, "no folder of rain layers 'none'"),
         ({"rain": ["pairs:none"]}, DatasetError, "no folder of pairs .*none', neither here nor"),
         ({"dataset": ["none"]}, DatasetError, "no folder of pairs .*none', neither here nor"),
-        ({"clean": ["train"]}, DatasetError, "no pictures in .*train' itself; .*train/clean'"),
+        ({"clean": ["train"]}, DatasetError, "no images in .*train' itself; .*train/clean'"),
     ],
 )
 def test_wrong_sources_are_named(tmp_path, changes, error, message):
@@ -135,30 +135,30 @@ def test_wrong_sources_are_named(tmp_path, changes, error, message):
         sources_of(tmp_path, **changes)
 
 
-def test_crop_larger_than_a_picture_is_an_error(tmp_path):
+def test_crop_larger_than_a_image_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="40x32, smaller than the 33x33 crop"):
         draw_batch(sources_of(tmp_path), 0, 0, range(1), 33, flip=False)
 
 
 def test_two_folders_are_pairs_by_name(tmp_path):
     for index in range(4):
-        picture(tmp_path / "a" / f"{index}.png", seed=index)
-        picture(tmp_path / "b" / f"{index}.png", seed=index + 50)
+        image(tmp_path / "a" / f"{index}.png", seed=index)
+        image(tmp_path / "b" / f"{index}.png", seed=index + 50)
     folders = (str(tmp_path / "a"), str(tmp_path / "b"))
     (source,) = sources_of(tmp_path, dataset=[], clean=[], rain=[], data=folders)
     assert (source.name, len(source.training), len(source.held_out)) == (folders[0], 2, 2)
-    picture(tmp_path / "a" / "9.png")
+    image(tmp_path / "a" / "9.png")
     with pytest.raises(DatasetError, match=r"9\.png"):
         sources_of(tmp_path, dataset=[], clean=[], rain=[], data=folders)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"--data: no pictures in .*empty'"):
+    with pytest.raises(DatasetError, match=r"--data: no images in .*empty'"):
         sources_of(tmp_path, data=(folders[0], str(tmp_path / "empty")))
     with pytest.raises(DatasetError, match="--data: no folder"):
         sources_of(tmp_path, data=(folders[0], str(tmp_path / "c")))
 
 
 def test_ten_crops_are_corners_and_middle_each_also_mirrored(tmp_path):
-    path = picture(tmp_path / "0.png")
+    path = image(tmp_path / "0.png")
     source = PairSource("one", 1.0, [Pair("0", path, path)], (), ten_crops=True)
     samples = [source.sample(16, np.random.default_rng(seed)) for seed in range(200)]
     pixels = read_pixels(path)
@@ -182,25 +182,25 @@ def test_turned_crops_keep_rainy_and_clean_together(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def large_pictures(tmp_path_factory):
+def large_images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("large")
     sizes = [(140, 130), (128, 128), (200, 150), (90, 300)]
-    return [picture(folder / f"{i}.png", size, i) for i, size in enumerate(sizes)]
+    return [image(folder / f"{i}.png", size, i) for i, size in enumerate(sizes)]
 
 
-def test_backgrounds_are_decided_by_the_seed_and_grow(large_pictures):
-    few, more = (choose_backgrounds(large_pictures, count, 5) for count in (4, 9))
+def test_backgrounds_are_decided_by_the_seed_and_grow(large_images):
+    few, more = (choose_backgrounds(large_images, count, 5) for count in (4, 9))
     assert more[:4] == few
-    assert choose_backgrounds(large_pictures, 4, 6) != few
-    assert {patch.path for patch in more} == set(large_pictures[:3])
+    assert choose_backgrounds(large_images, 4, 6) != few
+    assert {patch.path for patch in more} == set(large_images[:3])
     with pytest.raises(DatasetError, match="room for a patch of 128"):
-        choose_backgrounds(large_pictures[3:], 1, 0)
+        choose_backgrounds(large_images[3:], 1, 0)
 
 
-def test_rain_falls_on_the_chosen_patches_only(large_pictures):
+def test_rain_falls_on_the_chosen_patches_only(large_images):
     (source,) = build_sources(
         dataset=[],
-        clean=[str(large_pictures[0].parent)],
+        clean=[str(large_images[0].parent)],
         rain=["dry"],
         data_root=Path(),
         held_out=1,
@@ -218,23 +218,23 @@ def test_rain_falls_on_the_chosen_patches_only(large_pictures):
         source.check(129)
 
 
-def test_pictures_are_looked_at_before_training(tmp_path):
+def test_images_are_looked_at_before_training(tmp_path):
     pairs, *_, dry = sources_of(tmp_path)
     pairs.check(32)
     with pytest.raises(DatasetError, match=r"rainy/\d\.png' is 40x32, smaller than the 33x33 crop"):
         pairs.check(33)
     with pytest.raises(DatasetError, match=r"dry/\d\.png' is 40x32, smaller"):
         dry.check(33)
-    picture(tmp_path / "train/clean/4.png", (40, 33))
+    image(tmp_path / "train/clean/4.png", (40, 33))
     with pytest.raises(DatasetError, match=r"pair '4': .* is 40x32, .* is 40x33; .* one size"):
         pairs.check(16)
-    (tmp_path / "train/rainy/3.png").write_bytes(b"no picture")
+    (tmp_path / "train/rainy/3.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"^'.*3\.png' is"):
         pairs.check(16)
 
 
 def side_by_side(folder: Path, count: int = 6, side: int = 140) -> dict[str, np.ndarray]:
-    """Pictures whose left half is rainy; their clean halves by name."""
+    """Images whose left half is rainy; their clean halves by name."""
     folder.mkdir(parents=True)
     clean = {}
     for index in range(count):
@@ -255,8 +255,8 @@ def test_rain_falls_on_the_clean_halves_of_pairs_side_by_side(tmp_path, name, ba
     for clean in (name, str(tmp_path / name)):
         (source,) = build_sources(clean=[clean], backgrounds=backgrounds, **options)
         source.check(64)
-        held = [picture for _, picture in source.validation()]
-        assert len(held) == 1  # half of the two that are kept out, as of any clean pictures
+        held = [image for _, image in source.validation()]
+        assert len(held) == 1  # half of the two that are kept out, as of any clean images
         for whole in (*held, source.whole(np.random.default_rng(0))):
             assert any(np.array_equal(whole, half) for half in halves.values())
         for seed in range(5):
@@ -266,27 +266,26 @@ def test_rain_falls_on_the_clean_halves_of_pairs_side_by_side(tmp_path, name, ba
             source.check(141)
 
 
-def is_inside(crop: np.ndarray, picture: np.ndarray) -> bool:
+def is_inside(crop: np.ndarray, image: np.ndarray) -> bool:
     height, width = crop.shape[:2]
-    corners = (picture[: 1 - height or None, : 1 - width or None] == crop[0, 0]).all(axis=2)
+    corners = (image[: 1 - height or None, : 1 - width or None] == crop[0, 0]).all(axis=2)
     return any(
-        np.array_equal(picture[y : y + height, x : x + width], crop)
-        for y, x in np.argwhere(corners)
+        np.array_equal(image[y : y + height, x : x + width], crop) for y, x in np.argwhere(corners)
     )
 
 
-def test_an_odd_picture_has_no_halves_and_is_named_before_training(tmp_path):
+def test_an_odd_image_has_no_halves_and_is_named_before_training(tmp_path):
     side_by_side(tmp_path / "mine", count=9)
-    picture(tmp_path / "mine" / "5.png", (281, 140))
+    image(tmp_path / "mine" / "5.png", (281, 140))
     options = {"dataset": [], "rain": ["dry"], "data_root": tmp_path, "held_out": 2, "seed": 3}
     (source,) = build_sources(clean=["mine"], **options)
     with pytest.raises(DatasetError, match=r"5\.png' is 281 pixels wide: no two halves"):
         source.check(64)
 
 
-def test_plain_pictures_stay_whole(tmp_path):
+def test_plain_images_stay_whole(tmp_path):
     for index in range(6):
-        picture(tmp_path / "photos" / f"{index}.png", (80, 40), index)
+        image(tmp_path / "photos" / f"{index}.png", (80, 40), index)
     options = {"dataset": [], "rain": ["dry"], "data_root": tmp_path, "held_out": 2, "seed": 3}
     (source,) = build_sources(clean=["photos"], **options)
     assert all(isinstance(path, Path) for path in (*source.training, *source.held_out))

@@ -45,7 +45,7 @@ def recipe_of(pairs: Path, **changes) -> ConnectionSearch:
 
 def batch_of(recipe: ConnectionSearch, step: int = 0) -> dict[str, torch.Tensor]:
     drawn = recipe.draw(step, range(recipe.config.batch_size))
-    return {name: torch.from_numpy(pictures) for name, pictures in drawn.items()}
+    return {name: torch.from_numpy(images) for name, images in drawn.items()}
 
 
 def leaf(value) -> torch.Tensor:
@@ -109,7 +109,7 @@ def test_gradient_of_the_supernet_equals_finite_differences(pairs, second_order)
     """Also through the step of all its weights, convolutions and batch norms, in float64."""
     recipe = recipe_of(pairs, loss=("ssim:1", "mse:0.1"), second_order=second_order)
     recipe.model.double()
-    batch = {name: pictures.double() for name, pictures in batch_of(recipe).items()}
+    batch = {name: images.double() for name, images in batch_of(recipe).items()}
     other = {name: batch[f"other_{name}"] for name in ("rainy", "clean")}
     weights = [value for name, value in recipe.model.named_parameters() if name != "alphas"]
     rate = 0.5  # large, so that the second order shows
@@ -194,14 +194,14 @@ def test_batches_are_a_pure_function_of_the_step_and_halves_never_mix(pairs):
     assert not np.array_equal(first["rainy"], recipe.draw(6, range(2))["rainy"])
     # A process's slice is that part of the whole batch.
     assert all(
-        np.array_equal(first[name][1:], pictures)
-        for name, pictures in recipe.draw(5, range(1, 2)).items()
+        np.array_equal(first[name][1:], images)
+        for name, images in recipe.draw(5, range(1, 2)).items()
     )
     other = np.concatenate([first["other_clean"], again["other_clean"]])
     assert not any(np.array_equal(one, two) for one in first["clean"] for two in other)
 
 
-def test_halves_never_share_a_picture_and_validation_stays(pairs):
+def test_halves_never_share_a_image_and_validation_stays(pairs):
     (source,) = recipe_of(pairs).sources
     halves = [half_of(source, half) for half in (0, 1)]
     cleans = [{pair.clean for pair in half.training} for half in halves]
@@ -210,7 +210,7 @@ def test_halves_never_share_a_picture_and_validation_stays(pairs):
     assert halves[0].held_out == halves[1].held_out == source.held_out
 
 
-def test_halves_keep_all_rain_of_one_clean_picture_together():
+def test_halves_keep_all_rain_of_one_clean_image_together():
     training = [
         Pair(f"{name}-{rain}", Path(f"{name}-{rain}.png"), Path(f"{name}.png"))
         for name in "abc"
@@ -221,7 +221,7 @@ def test_halves_keep_all_rain_of_one_clean_picture_together():
     assert names == [["a-0", "a-1", "c-0", "c-1"], ["b-0", "b-1"]]
 
 
-def test_halves_of_painted_pictures_and_patches():
+def test_halves_of_painted_images_and_patches():
     paths = [Path(f"{name}.png") for name in "abc"]
     patches = [Background(paths[0], 0, 0), Background(paths[0], 9, 9), Background(paths[1], 0, 0)]
     source = PaintedSource("small", 1.0, paths, [], lambda *given: None, patches)
@@ -230,10 +230,10 @@ def test_halves_of_painted_pictures_and_patches():
     assert [half.backgrounds for half in halves] == [[patches[0], patches[2]], [patches[1]]]
 
 
-def test_one_picture_cannot_be_halved():
+def test_one_image_cannot_be_halved():
     pair = Pair("a", Path("a-rainy.png"), Path("a.png"))
     half_of(PairSource("one", 1.0, [pair], []), 0)
-    with pytest.raises(DatasetError, match="'one' has one training picture"):
+    with pytest.raises(DatasetError, match="'one' has one training image"):
         half_of(PairSource("one", 1.0, [pair], []), 1)
 
 
@@ -327,7 +327,7 @@ SMALL = ("widths=[4,4,4,4,4]", "dilations=[1]", "stages=1")
 
 
 def planted_batch(generator: torch.Generator):
-    """Grey pictures whose rain is a coarse and a fine field; the fields by the edge they go to."""
+    """Grey images whose rain is a coarse and a fine field; the fields by the edge they go to."""
     coarse = torch.randn(4, 1, 4, 4, generator=generator)
     fine = torch.randn(4, 1, 16, 16, generator=generator)
     rain = sum(F.interpolate(field, size=(32, 32), mode="bilinear") for field in (coarse, fine))

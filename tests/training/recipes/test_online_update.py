@@ -41,7 +41,7 @@ def _registered(monkeypatch):
 
 @pytest.fixture
 def config(pairs, tmp_path):
-    """Makes the config of a run on the four rainy pictures, from weights that are saved first."""
+    """Makes the config of a run on the four rainy images, from weights that are saved first."""
 
     def make(model="resnet", **changes):
         options = {"model": model, "model_option": OPTIONS[model], "real": str(pairs / "rainy")}
@@ -240,7 +240,7 @@ def test_photos_large_enough_have_a_niqe(config, tmp_path):
 
 def test_empty_folder(config, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"no pictures in .*empty"):
+    with pytest.raises(DatasetError, match=r"no images in .*empty"):
         train(config(real=str(tmp_path / "empty")), tmp_path / "run")
     with pytest.raises(DatasetError, match="no folder"):
         train(config(real=str(tmp_path / "absent")), tmp_path / "run2")
@@ -262,7 +262,7 @@ def test_unreadable_and_small_photos(config, tmp_path, pairs):
     shutil.copytree(pairs / "rainy", folder)
     with pytest.raises(DatasetError, match="smaller than --crop 50"):
         train(config(real=str(folder), crop=50), tmp_path / "run")
-    (folder / "1.png").write_bytes(b"no picture")
+    (folder / "1.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"1\.png"):
         train(config(real=str(folder)), tmp_path / "run2")
 

@@ -22,10 +22,10 @@ def recipe_of(config):
 
 def batch_of(recipe, step=0):
     drawn = recipe.draw(step, range(2))
-    return {name: torch.from_numpy(pictures) for name, pictures in drawn.items()}
+    return {name: torch.from_numpy(images) for name, images in drawn.items()}
 
 
-def test_supervised_updates_towards_the_clean_picture(tiny_config):
+def test_supervised_updates_towards_the_clean_image(tiny_config):
     recipe = recipe_of(tiny_config("unet", loss=("l1:1",), lr=1e-2))
     batch = batch_of(recipe)
     values = [recipe.update(batch, step)["loss"] for step in range(9)]
@@ -47,7 +47,7 @@ def test_collaborative_loss_is_eq_5(tiny_config, pyramid):
     batch = batch_of(recipe)
     total, parts = recipe.losses(batch)
     bottom, middle, top, half, quarter = recipe.model(batch["rainy"], all_outputs=True)
-    full = sum(losses.ssim(picture, batch["clean"]) for picture in (bottom, middle, top))
+    full = sum(losses.ssim(image, batch["clean"]) for image in (bottom, middle, top))
     torch.testing.assert_close(parts["collaborative"], -full)
     compact = losses.multi_scale_compact((half, quarter), batch["clean"], (0.05, 0.001), pyramid)
     torch.testing.assert_close(parts["compact"], compact)

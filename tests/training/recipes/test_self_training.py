@@ -14,7 +14,7 @@ from derain_cli.training.recipes.self_training import (
     SelfTraining,
     labelled_count,
     labelled_sources,
-    noisy_pictures,
+    noisy_images,
 )
 from derain_cli.training.trainer import train
 
@@ -69,20 +69,20 @@ def test_six_steps_and_three_are_nine(config, tmp_path, assert_same_run):
     assert read_reports(tmp_path / "whole") == read_reports(tmp_path / "parts")
 
 
-def test_noisy_pictures_by_hand():
+def test_noisy_images_by_hand():
     generator = torch.Generator().manual_seed(0)
     names = ("rainy", "clean", "real", "other_rainy", "other_clean", "other_real")
     batch = {name: torch.rand(8, 3, 4, 4, generator=generator) for name in names}
     pseudo, other_pseudo = torch.rand(2, 8, 3, 4, 4, generator=generator)
     kinds = [(k % 4, k // 4, 0.5 + k / 16) for k in range(8)]
     batch["mix"] = torch.tensor(kinds)[..., None, None]
-    noisy, labels = noisy_pictures(batch, pseudo, other_pseudo)
+    noisy, labels = noisy_images(batch, pseudo, other_pseudo)
     for k, (background, rain, alpha) in enumerate(kinds):
-        picture = (batch["rainy"], batch["clean"], batch["real"], pseudo)[background][k]
+        image = (batch["rainy"], batch["clean"], batch["real"], pseudo)[background][k]
         label = (batch["clean"], batch["clean"], pseudo, pseudo)[background][k]
         synthetic = batch["other_rainy"][k] - batch["other_clean"][k]
         residual = (synthetic, batch["other_real"][k] - other_pseudo[k])[rain]
-        assert torch.allclose(noisy[k], (picture + alpha * residual).clamp(0, 1))
+        assert torch.allclose(noisy[k], (image + alpha * residual).clamp(0, 1))
         assert torch.equal(labels[k], label)
 
 
@@ -94,7 +94,7 @@ def test_loss_by_hand(config, tmp_path):
     with torch.no_grad():
         target = twin.result
         labels = target(torch.cat((batch["real"], batch["other_real"]))).clamp(0, 1).chunk(2)
-        noisy, label = noisy_pictures(batch, *labels)
+        noisy, label = noisy_images(batch, *labels)
         derained = twin.model.train()(torch.cat((batch["rainy"], noisy)))
     recipe.model.train()
     logged = recipe.learn(batch, 5)
