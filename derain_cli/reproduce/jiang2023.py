@@ -107,7 +107,9 @@ ROWS_5 = {
 def _searched() -> Row:
     """Section IV-A: search on two halves, then train the derived network on all pairs."""
     search = Run("search", "search", {})
-    return Row("searched", "", (search, Run("searched", "train", {"model": "rdmc"}, after="search")))
+    return Row(
+        "searched", "", (search, Run("searched", "train", {"model": "rdmc"}, after="search"))
+    )
 
 
 def _random(number: int, edges: str) -> Row:
@@ -154,7 +156,10 @@ TABLES = (
         quoted(
             TABLE_4,
             (*ON_RAIN100L, *REAL),
-            {f"stage-{count}": _trained(f"stage-{count}", f"stages={count}") for count in range(1, 5)},
+            {
+                f"stage-{count}": _trained(f"stage-{count}", f"stages={count}")
+                for count in range(1, 5)
+            },
         ),
         against="stage-3",
         short=SHORT,
@@ -168,8 +173,8 @@ TABLES = (
         quoted(TABLE_5, (*ON_RAIN100L, *REAL), ROWS_5),
         against="no-prior",
         short=SHORT,
-        note="The paper prints NIQE and PI on real photos alone; PI is left out. The baseline keeps "
-        "three stages and as many parameters: its paths have one dilation.",
+        note="The paper prints NIQE and PI on real photos alone; PI is left out. The baseline "
+        "keeps three stages and as many parameters: its paths have one dilation.",
     ),
     Table(
         "rdmc-search",

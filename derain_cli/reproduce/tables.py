@@ -133,7 +133,7 @@ class OutOfReach:
 
 
 def quoted(text: str, columns: Sequence[Column], ours: Mapping[str, Row]) -> tuple[Row, ...]:
-    """Rows of a text table with the papers' figures, those of `ours` with their runs.
+    r"""Rows of a text table with the papers' figures, those of `ours` with their runs.
 
     The head names the columns by label; cells hold a figure per metric of their column, with `/`
     between, `-` for none. The first word of a line is the row's name, the rest up to two spaces
@@ -141,7 +141,7 @@ def quoted(text: str, columns: Sequence[Column], ours: Mapping[str, Row]) -> tup
 
     Example:
         >>> column = Column("rain12")
-        >>> quoted("row  method  rain12\\nx  Some one's  30.1/0.9", [column], {})[0].paper
+        >>> quoted("row  method  rain12\nx  Some one's  30.1/0.9", [column], {})[0].paper
         {'rain12': (30.1, 0.9)}
     """
     head, *lines = (re.split(r"\s{2,}", line.strip()) for line in text.strip().splitlines())

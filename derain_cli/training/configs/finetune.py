@@ -6,8 +6,10 @@ from typing import Any
 
 from derain_cli.training.configs.train import TrainConfig, option
 
-# Table 4 of MOSS: what each of its ablations leaves out.
-WITHOUT = ("memory", "self-training", "tv", "skip-connection")
+# Table 4 of huang2021: what each of its ablations leaves out; `mixing` and `photos` are ours.
+WITHOUT = ("memory", "self-training", "tv", "skip-connection", "mixing", "photos")
+# What `--real` says for the pairs that `--labelled` leaves out.
+REST = "rest"
 
 
 # Published where a paper says it. HCN names no rate: its release steps through these between
@@ -43,7 +45,11 @@ class FinetuneConfig(TrainConfig):
     validate_every: int = option(0, "Real photos are scored after each epoch instead.")
     ema: float = option(0.999, "v of eq. 7 of self-training: how slowly the target follows.")
 
-    real: str = option("", "Folder of rainy photos without a truth, here or in --data-root.")
+    real: str = option(
+        "",
+        "Folder of rainy photos without ground truth, here or in --data-root; `rest` takes the "
+        "rainy images of the pairs that --labelled leaves out (self-training).",
+    )
     epochs: int = option(0, "Epochs, instead of --steps; 0 = as many as the steps make.")
     epoch_steps: int = option(
         0, "Steps of an epoch; 0 = one pass over the photos (self-training: the labelled pairs)."
@@ -72,7 +78,21 @@ class FinetuneConfig(TrainConfig):
     )
     tv_weight: float = option(0.001, "lambda_3 of eq. 12: total variation.")
     without: tuple[str, ...] = option(
-        (), "memory, self-training, tv or skip-connection: ablations of Table 4; repeatable."
+        (),
+        "Ablations of self-training: memory, self-training (real photos still reach the memory), "
+        "tv, skip-connection, mixing (pseudo-labels are the labels of the photos themselves) or "
+        "photos (labelled pairs alone); repeatable.",
+    )
+    sampling: str = option(
+        "even",
+        "Backgrounds and rain of self-training: even (each kind as often) or union (in proportion "
+        "to the numbers of images, as eq. 8-9 print it).",
+    )
+    memory_update: str = option(
+        "all", "What the memory of self-training learns from: all images, or the unlabelled ones."
+    )
+    save: str = option(
+        "average", "Network of self-training that is judged and saved: average or student."
     )
 
     def __post_init__(self) -> None:
@@ -93,6 +113,9 @@ class FinetuneConfig(TrainConfig):
         self._require("labelled", 0 < self.labelled <= 1, "above 0, to 1")
         self._require_one_of("recipe", tuple(METHODS))
         self._require_one_of("pseudo_truth", ("online", "frozen"))
+        self._require_one_of("sampling", ("even", "union"))
+        self._require_one_of("memory_update", ("all", "unlabelled"))
+        self._require_one_of("save", ("average", "student"))
         known = all(name in WITHOUT for name in self.without)
         self._require("without", known, f"of {', '.join(WITHOUT)}")
 
