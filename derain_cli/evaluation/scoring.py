@@ -42,11 +42,13 @@ DEFAULT_METRICS = ("psnr", "ssim")
 
 
 class Deraining(Protocol):
-    """What evaluation needs of a model: `inference.Derainer` fits."""
+    """What evaluation needs of a model: `inference.derainer.Derainer` fits."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What its rows are called."""
 
-    def __call__(self, rainy: Pixels) -> Pixels:
+    def __call__(self, rainy: Pixels, /) -> Pixels:
         """Derained 8-bit image of an 8-bit image."""
 
 

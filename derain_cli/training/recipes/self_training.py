@@ -28,7 +28,6 @@ through the encoder, so that the memory knows real rain although no loss asks fo
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ from derain_cli.training import processes
 from derain_cli.training.configs.finetune import REST
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.real_photos import RealPhotos
-from derain_cli.training.data.samples import PaintedSource, PairSource, Source, draw_batch
+from derain_cli.training.data.samples import PairSource, Source, draw_batch
 from derain_cli.training.optimization import MovingAverage, Optimization, autocast
 from derain_cli.training.recipes.adaptation import AdaptingRecipe, passes, require_finetune_config
 from derain_cli.training.recipes.paired import sources_of
@@ -88,7 +87,7 @@ class SelfTraining(AdaptingRecipe):
         """
         chosen = require_finetune_config(config)
         every = every_source(chosen)
-        self._pairs = [_part_of(source, chosen.labelled, chosen.seed) for source in every]
+        self._pairs = [source.part(chosen.labelled, chosen.seed) for source in every]
         rest = left_over(every, self._pairs) if chosen.real == REST else []
         photos = RealPhotos.of_pairs(rest, chosen) if chosen.real == REST else RealPhotos.of(chosen)
         length = passes(labelled_count(self._pairs), chosen)
@@ -266,7 +265,7 @@ def labelled_sources(config: TrainConfig) -> list[Source]:
         DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
     """
     config = require_finetune_config(config)
-    return [_part_of(source, config.labelled, config.seed) for source in every_source(config)]
+    return [source.part(config.labelled, config.seed) for source in every_source(config)]
 
 
 def every_source(config: TrainConfig) -> list[Source]:
@@ -311,15 +310,4 @@ def labelled_count(sources: Sequence[Source]) -> int:
         >>> labelled_count([PairSource("a", 1.0, [None] * 3, [])])
         3
     """
-    images = [source for source in sources if isinstance(source, PairSource | PaintedSource)]
-    return sum(len(source.training) for source in images)
-
-
-def _part_of(source: Source, share: float, seed: int) -> Source:
-    """A source with a share of its training images, chosen by the seed; one at least."""
-    if share == 1 or not isinstance(source, PairSource | PaintedSource):
-        return source
-    count = max(1, round(share * len(source.training)))
-    order = np.random.default_rng([seed, len(source.training)]).permutation(len(source.training))
-    kept = [source.training[index] for index in sorted(order[:count])]
-    return replace(source, training=kept)
+    return sum(source.training_count for source in sources)
