@@ -64,8 +64,8 @@ class Vgg19Features(nn.Module):
         """
         x = (image - self.mean) / self.deviation
         maps = []
-        for position, layer in enumerate(self.features[: max(layers) + 1]):
-            x = layer(x)
+        for position in range(max(layers) + 1):
+            x = self.features[position](x)
             if position in layers:
                 maps.append(x)
         return maps

@@ -89,8 +89,8 @@ def _sirr_columns(*metrics: str) -> tuple[Column, ...]:
     )
 
 
-def _self_training(name: str, real: str = "ddn_sirr_real", **options: object) -> Row:
-    fields = {"model": "moss", "recipe": "self_training", "real": real} | options
+def _self_training(name: str, **options: object) -> Row:
+    fields = {"model": "moss", "recipe": "self_training", "real": "ddn_sirr_real"} | options
     return Row(name, "", (Run(name, "finetune", fields),))
 
 
@@ -119,7 +119,7 @@ def _limited(number: int, dataset: str, text: str) -> Table:
     columns = (Column(dataset, trained_on=(f"{dataset}_train",), protocol="rgb"),)
     rows = {}
     for share in SHARES:
-        part = {"labelled": share / 100, "real": "rest"}
+        part: dict[str, object] = {"labelled": share / 100, "real": "rest"}
         # D_L alone: the same pairs and steps, nothing learnt from the rest.
         alone = {"without": ("self-training", "photos")} | part
         if share < 100:

@@ -162,19 +162,16 @@ def _figures(cell: str, count: int) -> Figures:
     return figures + (None,) * (count - len(figures))
 
 
-def variants(
-    model: str, prefix: str, options: Mapping[str, Mapping[str, Any]], **shared: object
-) -> dict[str, Row]:
+def variants(model: str, prefix: str, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
     """Rows that are one training each, told apart by some config fields.
 
     Args:
         model: The network.
         prefix: Start of the runs' names.
         options: Row's name to its fields.
-        **shared: Fields of all of them.
     """
     return {
-        name: Row(name, "", (Run(f"{prefix}-{name}", "train", {"model": model} | shared | fields),))
+        name: Row(name, "", (Run(f"{prefix}-{name}", "train", {"model": model, **fields}),))
         for name, fields in options.items()
     }
 

@@ -92,7 +92,7 @@ def _option(*settings: str) -> dict[str, Any]:
     return {"model_option": settings}
 
 
-WHOLE = {"hcn": {}}
+WHOLE: Mapping[str, Mapping[str, Any]] = {"hcn": {}}
 
 
 def _hcn(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
@@ -132,7 +132,7 @@ def _real_table(name: str, title: str, number: str, model: str, note: str) -> Ta
         REAL,
         quoted(FIGURE_11, REAL, _adapted(model)),
         against="trained",
-        short=SHORT | {"epochs": 2},
+        short={**SHORT, "epochs": 2},
         images=4,
         photos=4,
         note=note,

@@ -103,7 +103,7 @@ class FinetuneConfig(TrainConfig):
         """
         super().__post_init__()
         for name in (
-            *("epochs", "epoch_steps", "tile", "kl_weight", "warmup_epochs"),
+            *("tile", "kl_weight", "warmup_epochs"),
             *("labelled_weight", "noisy_weight", "tv_weight"),
         ):
             self._require(name, getattr(self, name) >= 0, "0 or above")

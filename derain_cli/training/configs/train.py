@@ -66,6 +66,8 @@ class TrainConfig:
     rotate: bool = option(False, "Turn the crops by 0, 90, 180 or 270 degrees.")
 
     steps: int = option(20_000, "Optimisation steps.")
+    epochs: int = option(0, "Passes over the training data, instead of --steps; 0 = --steps.")
+    epoch_steps: int = option(0, "Steps of an epoch; 0 = one pass over the training data.")
     batch_size: int = option(16, "Crops per step, over all processes.")
     crop: int = option(64, "Side of the training crops, pixels.")
     final_crop: int = option(
@@ -138,6 +140,7 @@ class TrainConfig:
             self._require(name, getattr(self, name) > 0, "above 0")
         for name in (
             *("held_out", "backgrounds", "final_crop", "lr_min", "warmup", "clip_gradient"),
+            *("epochs", "epoch_steps"),
             *("max_time", "threads", "workers", "cache", "validate_every", "images"),
             *("save_every", "seed"),
         ):
