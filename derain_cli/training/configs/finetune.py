@@ -11,7 +11,6 @@ WITHOUT = ("memory", "self-training", "tv", "skip-connection", "mixing", "photos
 # What `--real` says for the pairs that `--labelled` leaves out.
 REST = "rest"
 
-
 # Published where a paper says it. HCN names no rate: its release steps through these between
 # epochs 6 and 16 of 20, here as shares of 30 epochs; patches of 224, one at a time.
 METHODS: Mapping[str, Mapping[str, Any]] = {

@@ -62,7 +62,6 @@ HCN_PAPER = {
     **_settings("wang2022 release", seed=66),
 }
 
-
 MOSS_PAPER = {
     **_settings("huang2021, section 3.2.1: eq. 6, the part that learns from pairs", loss=("l1:1",)),
     **_settings("huang2021, section 4.4: Rain200H", dataset=("rain200h_train",)),
@@ -71,7 +70,6 @@ MOSS_PAPER = {
     **_settings("huang2021 release: horizontal flips, p = 0.5", flip=True),
     **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
 }
-
 
 RDMC_PAPER = {
     **_settings("jiang2023, title and eq. 10", recipe="supervised"),
@@ -155,7 +153,6 @@ MENET_PAPER = {
     **_settings("ours: frozen after the last drop of the rate", freeze_norm_from=0.8),
 }
 
-
 STUDY = {
     **_settings("gu2023, sections 2.1 and E.2: patches of 128x128", crop=128),
     **_settings(
@@ -171,13 +168,11 @@ STUDY = {
     **_settings("gu2023 says nothing of augmentation", flip=False),
 }
 
-
 STUDY_PAPER = {
     **STUDY,
     **_settings("gu2023, section 2.1: the largest set", backgrounds=30_000),
     **_settings("gu2023, section 3.1: where no range is named", rain=("medium",)),
 }
-
 
 WIDE_RAIN = {
     **STUDY,
@@ -188,9 +183,7 @@ WIDE_RAIN = {
     **_settings("gu2023, Table 1: large", rain=("large",)),
 }
 
-
 QUICK = "ours: minutes on two CPU cores"
-
 
 QUICK_COMMON = _settings(
     QUICK,
@@ -205,19 +198,14 @@ QUICK_COMMON = _settings(
     seed=0,
 )
 
-
 NO_CONTRAST = _settings("ours: no VGG-19 needed", loss=("ssim:1", "mse:0.1"))
-
 
 FREEZE_EARLY = _settings(
     "ours: few steps; statistics of small crops do not fit whole images",
     freeze_norm_from=0.45,
 )
 
-
 EASIER_START = _settings("ours: faster in few steps", lr=1e-3)
-
-
 MOSS_START = _settings("ours: faster in few steps; at 1e-3 its tanh was stuck at black", lr=3e-4)
 
 
@@ -229,7 +217,6 @@ def _quick(paper: Preset, **values: Any) -> dict[str, Setting]:  # noqa: ANN401 
 
 
 MENET_QUICK = {**_quick(MENET_PAPER, steps=2000, crop=96, lr=1e-3), **FREEZE_EARLY}
-
 
 PRESETS: Mapping[str, Mapping[str, Preset]] = {
     "hcn": {
