@@ -100,8 +100,10 @@ ROWS_5 = {
     "unet": _trained("unet", "dilations=[1,1,1]", "connections=[]", **WITHOUT_PRIOR),
     "mfe": _trained("mfe", "connections=[]", **WITHOUT_PRIOR),
     "no-prior": _trained("no-prior", **WITHOUT_PRIOR),
-    "rdmc": _trained("rdmc"),
+    # Named here, so that the row is not run without the prior that it is about.
+    "rdmc": _trained("rdmc", contrastive=0.1),
 }
+WHOLE = {"rdmc": _trained("whole")}
 
 
 def _searched() -> Row:
@@ -122,7 +124,7 @@ TABLES = (
         "RDMC against ten methods on five synthetic sets",
         f"{SOURCE}, Table I",
         COLUMNS_1,
-        quoted(TABLE_1, COLUMNS_1, {"rdmc": ROWS_5["rdmc"]}),
+        quoted(TABLE_1, COLUMNS_1, WHOLE),
         against="rdmc",
         short=SHORT,
         note="One network for all five sets, as the paper's section IV-A reads.",
@@ -132,7 +134,7 @@ TABLES = (
         "RDMC against ten methods on real photos",
         f"{SOURCE}, Table II",
         REAL,
-        quoted(TABLE_2, REAL, {"rdmc": ROWS_5["rdmc"]}),
+        quoted(TABLE_2, REAL, WHOLE),
         against="rdmc",
         short=SHORT,
         images=10,
@@ -144,7 +146,7 @@ TABLES = (
         "Parameters (K) and multiply-adds at 256x256 (M)",
         f"{SOURCE}, Table III",
         NETWORK,
-        quoted(TABLE_3, NETWORK, {"rdmc": ROWS_5["rdmc"]}),
+        quoted(TABLE_3, NETWORK, WHOLE),
         count_only=True,
         note="What the paper calls FLOPs are multiply-adds of all three stages.",
     ),

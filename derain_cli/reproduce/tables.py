@@ -101,6 +101,7 @@ class Table:
         rows: In the order of the paper.
         against: Name of the row that the others are compared with.
         short: Config fields that a `--budget` puts in place of the paper's, besides the steps.
+        short_networks: Network to the options that make it small, likewise.
         images: Images of each test set that a `--budget` scores; 0 = all.
         photos: Real photos that a `--budget` adapts to; 0 = all.
         figure: Draws what the paper draws: `curves` (learning curves) or `points` (a score over
@@ -116,6 +117,7 @@ class Table:
     rows: tuple[Row, ...]
     against: str = ""
     short: Mapping[str, Any] = field(default_factory=dict)
+    short_networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     images: int = 20
     photos: int = 0
     figure: str = ""
