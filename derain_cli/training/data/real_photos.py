@@ -51,15 +51,15 @@ class RealPhotos:
                 smaller than a crop.
         """
         if not config.real:
-            raise ConfigError("no --real: name the folder of rainy photos to adapt to")
+            raise ConfigError("no `real`: name the folder of rainy photos to adapt to")
         folder = plain_folder(config.real, Path(config.data_root))
         if not folder.is_dir():
             raise DatasetError(
-                f"no folder of rainy photos {config.real!r}, neither here nor in --data-root"
+                f"no folder of rainy photos {config.real!r}, neither here nor in `data_root`"
             )
         paths = list_images(folder)
         if not paths:
-            raise DatasetError(f"no images in {str(folder)!r}; --real needs rainy photos")
+            raise DatasetError(f"no images in {str(folder)!r}; `real` needs rainy photos")
         crop = max(config.crop, config.final_crop)
         return cls(tuple(paths), tuple(_size(path, crop) for path in paths))
 
@@ -107,11 +107,11 @@ def _size(path: Path, crop: int, halves: int = 1) -> tuple[int, int]:
         width, height = probe_image(path)
         width //= halves
     except ImageError as error:
-        raise DatasetError(f"{error}; or take it out of --real") from error
+        raise DatasetError(f"{error}; or take it out of `real`") from error
     if min(width, height) < crop:
         raise DatasetError(
-            f"{str(path)!r} is {width}x{height}, smaller than --crop {crop}; "
-            "take a smaller --crop, or the photo out of --real"
+            f"{str(path)!r} is {width}x{height}, smaller than `crop` {crop}; "
+            "take a smaller `crop`, or the photo out of `real`"
         )
     return height, width
 
@@ -159,7 +159,7 @@ class PseudoTruth:
             opened: Planes = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise TrainingError(
-                f"pseudo-truth {str(path)!r} is gone or damaged; start a new run with --out"
+                f"pseudo-truth {str(path)!r} is gone or damaged; start a new run with `out`"
             ) from error
         return opened
 

@@ -277,8 +277,8 @@ def every_source(config: TrainConfig) -> list[Source]:
     """
     if not (config.dataset or config.data or config.clean):
         raise ConfigError(
-            "self-training learns from labelled pairs too: give --dataset NAME or --data "
-            "RAINY CLEAN; without any, take --method online-update"
+            "self-training learns from labelled pairs too: give `dataset` NAME or `data` "
+            "RAINY CLEAN; without any, take `method` online-update"
         )
     return sources_of(config)
 
@@ -307,6 +307,7 @@ def labelled_count(sources: Sequence[Source]) -> int:
     """How many images there are to learn from.
 
     Example:
+        >>> from derain_cli.training.data.samples import PairSource
         >>> labelled_count([PairSource("a", 1.0, [None] * 3, [])])
         3
     """
