@@ -21,6 +21,7 @@ from derain_cli.cli import (
     finetune_real,
     models,
     plot,
+    reproduce,
     search,
     serve,
     train,
@@ -199,5 +200,6 @@ app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
+app.command("reproduce")(reproduce.reproduce)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
