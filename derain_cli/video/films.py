@@ -196,6 +196,7 @@ class _Work:
     def _facts(self, segments: list[Segment], resumed: int, notices: tuple[str, ...]) -> FilmFacts:
         flicker = sum((segment.flicker for segment in segments), Flicker())
         frames = sum(len(segment.times) for segment in segments)
+        said = (*self._film.notices, *self._coding.notices, *self._network.notices, *notices)
         return FilmFacts(
             self._film,
             self._coding.codec,
@@ -203,8 +204,21 @@ class _Work:
             resumed,
             flicker,
             self._network.tile,
-            (*self._film.notices, *self._coding.notices, *self._network.notices, *notices),
+            (*said, *_damage(self._film, segments, frames)),
         )
+
+
+def _damage(film: Film, segments: list[Segment], frames: int) -> list[str]:
+    """What of the input was not whole."""
+    lost, damaged = film.frames - frames, sum(segment.damaged for segment in segments)
+    return [
+        f"is damaged: {count} of {film.frames} frames {what}"
+        for count, what in (
+            (lost, "could not be decoded and are missing"),
+            (damaged, "are made up in part by the decoder"),
+        )
+        if count > 0
+    ]
 
 
 def _facts(
