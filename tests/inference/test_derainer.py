@@ -591,6 +591,7 @@ def test_channel_attention_sees_the_whole_image_through_tiles(
     )
     assert not MODELS["menet"].not_tile_exact
     expected = whole.derain_tensor(rainy)
-    assert (tiled.derain_tensor(rainy) - expected).abs().max() < 0.01 / 255
+    with_mean = (tiled.derain_tensor(rainy) - expected).abs().max()
+    assert with_mean < 0.01 / 255
     monkeypatch.setattr(tiled, "run_context", lambda rainy: None)  # each tile by its own mean
-    assert (tiled.derain_tensor(rainy) - expected).abs().max() > 0.1 / 255
+    assert (tiled.derain_tensor(rainy) - expected).abs().max() > 10 * with_mean
