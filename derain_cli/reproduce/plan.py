@@ -16,6 +16,7 @@ from derain_cli.datasets.known import dataset_folder, plain_folder
 from derain_cli.errors import DatasetError, UsageError, did_you_mean
 from derain_cli.models import build_model, find_model
 from derain_cli.reproduce.tables import Column, Row, Run, Table
+from derain_cli.training.configs.fields import without_unused
 from derain_cli.training.configs.finetune import REST, FinetuneConfig, method_values
 from derain_cli.training.configs.presets import preset_values
 from derain_cli.training.configs.search import SearchConfig
@@ -194,8 +195,8 @@ def published_config(job: Job, options: Options) -> TrainConfig:
         DatasetError: Its data are missing.
     """
     values = _published_values(job, options)
-    config = KINDS[job.run.command](**values)
-    return _counted(config)
+    kind = KINDS[job.run.command]
+    return _counted(kind(**without_unused(kind, values)))
 
 
 def _published_values(job: Job, options: Options) -> dict[str, Any]:
@@ -235,6 +236,8 @@ def _of_earlier(earlier: Job, given: Mapping[str, Any], options: Options) -> dic
     model = earlier.run.options.get("model", given.get("model"))
     own: dict[str, Any] = {"weights": str(weights), "model": model}
     settings = list(earlier.run.options.get("model_option", ()))
+    if (folder / "config.json").exists():  # which a budget may have made smaller
+        settings = list(KINDS[earlier.run.command].read(folder / "config.json").model_option)
     if earlier.run.command == "search":
         own["model"] = "rdmc"
         if (folder / "connections.toml").exists():
