@@ -32,6 +32,7 @@ from derain_cli.inference.memory import (
     measure_bytes_per_pixel,
     memory_budget,
 )
+from derain_cli.inference.repeats import ORIENTATIONS, repeated
 from derain_cli.inference.tiles import cheapest_tiles, plan_axis, round_down
 from derain_cli.models import ModelEntry, find_model
 from derain_cli.sizes import pad_to_multiple, round_up
@@ -76,6 +77,8 @@ class DerainerOptions(TypedDict, total=False):
     tile_overlap: int | None
     compile: bool
     threads: int | None
+    passes: int
+    tta: bool
 
 
 class Derainer:
@@ -102,6 +105,8 @@ class Derainer:
         tile_overlap: int | None = None,
         compile: bool = False,
         threads: int | None = None,
+        passes: int = 1,
+        tta: bool = False,
     ) -> None:
         """Copy of the network, folded, on its device.
 
@@ -116,6 +121,9 @@ class Derainer:
             tile_overlap: At most half a tile; None for the network's own, less in small tiles.
             compile: Compile the network with `torch.compile` at its first image.
             threads: CPU threads of the whole process; None leaves torch's own choice.
+            passes: Times an image goes through the network, each time the result of the last.
+            tta: Average over eight flips and turns of the image: eight times the work for the last
+                tenths of a dB.
 
         Raises:
             UsageError: An unknown or absent device, or a value that cannot mean anything.
@@ -124,6 +132,9 @@ class Derainer:
             raise UsageError(f"threads must be at least 1, not {threads}")
         if threads is not None:
             torch.set_num_threads(threads)
+        if passes < 1:
+            raise UsageError(f"passes must be at least 1, not {passes}")
+        self.passes, self.tta = passes, tta
         self.name = name
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
@@ -180,13 +191,21 @@ class Derainer:
         """Name, device and precision."""
         return f"Derainer({self.name!r}, device={str(self.device)!r}, precision={self.precision!r})"
 
-    def run(self, rainy: Pixels, strength: float = 1.0) -> tuple[Pixels, RunFacts]:
+    def run(
+        self,
+        rainy: Pixels,
+        strength: float = 1.0,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> tuple[Pixels, RunFacts]:
         """Derained image, and how it was computed.
 
         Args:
             rainy: `(height, width, 3)`, uint8 or uint16, of any size.
             strength: 0 returns the image bit for bit, 1 the derained one; values between blend
                 the two.
+            on_progress: Called after each tile with the share of the image that is done, up to 1.
+                It starts again from 0 where memory ran out and smaller tiles take over.
 
         Raises:
             UsageError: Not such an array; strength outside 0..1.
@@ -198,8 +217,11 @@ class Derainer:
             raise UsageError(f"strength must lie in 0..1, not {strength}")
         if strength == 0:
             return rainy.copy(), RunFacts(0, self.precision)
+        if self._is_repeated:
+            return self._run_repeated(rainy, strength, on_progress)
 
         def attempt(run: "_Run") -> tuple[Pixels, RunFacts]:
+            run.on_progress = on_progress
             derained = np.empty_like(rainy, order="C")
             # A view whose rows are the bands that the run goes through.
             source, target = (run.turned(array, 0, 1) for array in (rainy, derained))
@@ -222,12 +244,43 @@ class Derainer:
             ResourceError: Not enough memory even for small tiles.
             ImageError: The network gave values that are not finite.
         """
+        if self._is_repeated:
+            return repeated(lambda levels: self._once(levels)[0], rainy, self.passes, self.tta)
+        return self._once(rainy)[0]
 
-        def attempt(run: "_Run") -> Tensor:
+    @property
+    def _is_repeated(self) -> bool:
+        return self.passes > 1 or self.tta
+
+    def _run_repeated(
+        self, rainy: Pixels, strength: float, on_progress: Callable[[float], None] | None
+    ) -> tuple[Pixels, RunFacts]:
+        """`run` in several passes or orientations; the image is held as floats meanwhile."""
+        levels = _pixel_reader(rainy, torch.device("cpu"))(slice(None), slice(None))
+        facts: list[RunFacts] = []
+        times = self.passes * (len(ORIENTATIONS) if self.tta else 1)
+
+        def once(given: Tensor) -> Tensor:
+            derained, fact = self._once(given)
+            facts.append(fact)
+            if on_progress is not None:
+                on_progress(len(facts) / times)
+            return derained
+
+        derained = repeated(once, levels, self.passes, self.tta).cpu()
+        target = np.empty_like(rainy, order="C")
+        _write_pixels(levels.lerp_(derained, strength).clamp_(0, 1), target)
+        notices = tuple(dict.fromkeys(notice for fact in facts for notice in fact.notices))
+        return target, RunFacts(facts[0].tile, facts[-1].precision, notices)
+
+    def _once(self, rainy: Tensor) -> tuple[Tensor, RunFacts]:
+        """Derained images in 0..1 after one pass, and how they were computed."""
+
+        def attempt(run: "_Run") -> tuple[Tensor, RunFacts]:
             source, target = (run.turned(tensor, -1, -2) for tensor in (rainy, derained))
             for rows, result in run.bands(_tensor_reader(source, self.device)):
                 target[..., rows, :] = result
-            return derained
+            return derained, run.facts()
 
         # Created outside of inference mode, so that a training step may use it as a target.
         derained = torch.empty_like(rainy, dtype=torch.float32, requires_grad=False)
@@ -393,6 +446,8 @@ class _Run:
         self.columns = plan_axis(self.width, tile[1], self.overlap, multiple)
         self.tile = 0 if self.rows.count == self.columns.count == 1 else max(tile)
         self.precision = derainer.precision
+        self.on_progress: Callable[[float], None] | None = None
+        self._tiles_done = 0
         self.notices = [*notices, *self._tile_notices()]
 
     def facts(self) -> RunFacts:
@@ -421,6 +476,7 @@ class _Run:
         for left, weights in zip(columns.starts, columns.weights, strict=True):
             place = slice(left, left + columns.tile)
             derained = self._derain(pad_to_multiple(read(rows, place), multiple))
+            self._advance()
             derained = self.turned(derained, -1, -2)
             if columns.count == self.rows.count == 1:
                 return derained
@@ -432,6 +488,11 @@ class _Run:
             band[..., place] += derained.mul_(blend)
         assert band is not None, "an axis has at least one tile"
         return band
+
+    def _advance(self) -> None:
+        self._tiles_done += 1
+        if self.on_progress is not None:
+            self.on_progress(self._tiles_done / (self.rows.count * self.columns.count))
 
     def _derain(self, rainy: Tensor) -> Tensor:
         """The network's result in float32, redone in fp32 where a lower precision overflowed."""
