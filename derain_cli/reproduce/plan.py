@@ -74,10 +74,10 @@ class Options:
             UsageError: A number out of its range.
         """
         if self.seeds < 1 or self.budget < 0 or self.images < 0:
-            raise UsageError("--seeds must be 1 or above, --budget and --images 0 or above")
+            raise UsageError("`seeds` must be 1 or above, `budget` and `images` 0 or above")
         number, count = self.shard
         if not 1 <= number <= count:
-            raise UsageError(f"--shard is {number}/{count}; it must be I/N with I from 1 to N")
+            raise UsageError(f"`shard` is {number}/{count}; it must be I/N with I from 1 to N")
 
     def named(self, dataset: str) -> str:
         """The data set to take for one that a table names."""
@@ -204,11 +204,11 @@ def _published_values(job: Job, options: Options) -> dict[str, Any]:
     run = job.run
     if run.command == "finetune":
         values = method_values(run.options["recipe"], given)
-    elif run.command == "search":
-        values = preset_values("rdmc-supernet", run.preset, given)
     else:
-        preset = "searched" if job.earlier else run.preset
-        values = preset_values(run.options["model"], preset, given) if preset else {}
+        model = given.get("model", "rdmc-supernet")
+        # The second half of a search's training has a preset of its own.
+        preset = "searched" if run.preset and job.earlier else run.preset
+        values = preset_values(model, preset, given) if preset else {}
     own = values | given
     prior = "contrastive:" in " ".join(own.get("loss", ()))
     if prior and not options.vgg and "contrastive" not in own:

@@ -143,7 +143,7 @@ def _open(table: Table, options: Options) -> None:
             name = changed[0]
             raise ConfigError(
                 f"{str(options.out)!r} was begun with {name} {before.get(name)!r}, now "
-                f"{asked[name]!r}; ask for the same, or name another --out"
+                f"{asked[name]!r}; ask for the same, or name another `out`"
             )
     elif processes.is_first():
         options.out.mkdir(parents=True, exist_ok=True)

@@ -229,6 +229,21 @@ def test_fine_tuning_starts_from_the_earlier_run_and_real_photos_are_scored(data
     assert lines[2].cells[1].ours > 0
 
 
+def test_a_searched_network_is_trained_on_with_the_supernets_weights(data_root, tmp_path):
+    shape = ("widths=[2,2,2,2,2]", "stages=1")
+    common = TRAIN | {"batch_size": 1, "steps": 2}
+    search = Run("search", "search", common | {"model_option": shape}, preset="")
+    later = Run("searched", "train", common | {"model": "rdmc"}, preset="", after="search")
+    table = pairs_table(rows=(Row("searched", "Searched", (search, later)),), against="")
+    options = options_of(data_root, tmp_path)
+    assert reproduce(table, options)
+    config = json.loads((tmp_path / "runs/searched--train_set--seed0/config.json").read_text())
+    assert any(text.startswith("connections=") for text in config["model_option"])
+    assert config["weights"].endswith("search--train_set--seed0/last.safetensors")
+    (_, line) = results_of(table, options).lines
+    assert line.cells[0].images == 3
+
+
 KILLED = """
     import sys
     from pathlib import Path
@@ -298,9 +313,9 @@ def test_a_figure_is_drawn_over_the_number_of_patches(data_root, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": 0}, "--seeds must be 1 or above"),
-        ({"budget": -1.0}, "--budget"),
-        ({"shard": (3, 2)}, "--shard is 3/2"),
+        ({"seeds": 0}, "`seeds` must be 1 or above"),
+        ({"budget": -1.0}, "`budget`"),
+        ({"shard": (3, 2)}, "`shard` is 3/2"),
     ],
 )
 def test_impossible_options_are_refused(changes, message, data_root, tmp_path):
