@@ -22,11 +22,11 @@ L1 does not fade with the difference (its sign counts), so Adam wanders. A visib
 to that: over random partners the divergence is least for rain that is even everywhere.
 
 What helps is a pseudo ground truth with less rain than the network leaves: its result of its
-result, `--pseudo-passes 2`. At 1e-5 on 50 photos, with the truth frozen, the rain left, as `rdmc-real` sees
-it, falls from 9.29 to 8.98 levels in 4 epochs and to 8.91 in 8; NIQE goes from 4.191 to 4.192 and
-4.188, PSNR of held-out pairs falls by 0.12 and 0.23 dB. A renewed truth takes it to 8.44 in 2
-epochs (NIQE 4.23, 0.06 dB), three frozen passes to 8.23 in 4 (NIQE 4.21, 0.19 dB). RDMC, whose
-stages are passes already, finds little more in a second one, and gains nothing.
+result, `--pseudo-passes 2`. At 1e-5 on 50 photos, with the truth frozen, the rain left, as
+`rdmc-real` sees it, falls from 9.29 to 8.98 levels in 4 epochs and to 8.91 in 8; NIQE goes from
+4.191 to 4.192 and 4.188, PSNR of held-out pairs falls by 0.12 and 0.23 dB. A renewed truth takes
+it to 8.44 in 2 epochs (NIQE 4.23, 0.06 dB), three frozen passes to 8.23 in 4 (NIQE 4.21, 0.19 dB).
+RDMC, whose stages are passes already, finds little more in a second one, and gains nothing.
 """
 
 from collections.abc import Mapping
