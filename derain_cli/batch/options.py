@@ -31,6 +31,7 @@ class BatchOptions:
         batch_size: Images of one size that go through the network together.
         max_pixels: Larger images are refused before they are decoded; None: the reader's limit.
         fail_fast: Whether the first failure ends the batch.
+        strict: Whether an image fails that decoders find damaged although they can read it.
     """
 
     output: str | None = None
@@ -47,6 +48,7 @@ class BatchOptions:
     batch_size: int = 1
     max_pixels: int | None = None
     fail_fast: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot mean anything, before any file is looked at."""
