@@ -129,8 +129,8 @@ def _remove_litter(folder: Path) -> None:
     if folder in _tidied:
         return
     _tidied.add(folder)
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             litter = _LITTER.fullmatch(entry.name)
             if litter and is_abandoned(folder / entry.name, litter["owner"]):
                 (folder / entry.name).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import typer.core
 
 from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, serve, train
 from derain_cli.cli.output_files import give_up_standard_output
+from derain_cli.cli.streams import LONGEST_MESSAGE, prepare_streams, printable
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
 from derain_cli.version import __version__
 
@@ -51,6 +52,7 @@ class DerainGroup(typer.core.TyperGroup):
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:  # noqa: ANN401
         """Run, and turn every error a user can fix into one line on stderr and its exit code."""
+        prepare_streams()
         run = functools.partial(super().main, *args, **(extra | {"standalone_mode": False}))
         given = args[0] if args else extra.get("args")
         code = _exit_code(run, sys.argv[1:] if given is None else given)
@@ -69,6 +71,7 @@ class DerainGroup(typer.core.TyperGroup):
 
 def _exit_code(run: Callable[[], Any], words: Sequence[str]) -> int:
     try:
+        _check_working_folder()
         return run() or 0
     except DerainError as error:
         _say_error(str(error))
@@ -84,6 +87,18 @@ def _exit_code(run: Callable[[], Any], words: Sequence[str]) -> int:
             raise
         _say_error(_usage_line(error, words))
         return int(error.exit_code)
+
+
+def _check_working_folder() -> None:
+    """Relative paths mean nothing in a folder that was deleted, and libraries fail there.
+
+    Raises:
+        UsageError: It was.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder was deleted: change to another one") from error
 
 
 def _said_by_the_system(error: OSError) -> str:
@@ -118,7 +133,7 @@ def _values_of(names: Sequence[str], words: Sequence[str]) -> list[str]:
 
 def _say_error(message: str) -> None:
     if message:
-        print(f"error: {message}", file=sys.stderr)  # noqa: T201 (the one place)
+        print(f"error: {printable(message, LONGEST_MESSAGE)}", file=sys.stderr)  # noqa: T201 (the one place)
 
 
 app = typer.Typer(

@@ -50,8 +50,7 @@ def broken_contents(folder: Path, make_image: Callable[..., Path]) -> dict[str, 
         kind: make_image(folder / f"whole.{kind}", (64, 48)).read_bytes()
         for kind in ("jpg", "png", "webp", "tif")
     }
-    flipped, bomb = bytearray(whole["png"]), bytearray(whole["png"])
-    flipped[len(flipped) // 2] ^= 0xFF
+    bomb = bytearray(whole["png"])
     bomb[16:24] = (60000).to_bytes(4, "big") * 2
     floats = io.BytesIO()
     Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(floats, "TIFF")
@@ -60,7 +59,7 @@ def broken_contents(folder: Path, make_image: Callable[..., Path]) -> dict[str, 
         "truncated.jpg": whole["jpg"][: len(whole["jpg"]) // 2],
         "truncated.webp": whole["webp"][: len(whole["webp"]) // 2],
         "truncated.tif": whole["tif"][: len(whole["tif"]) // 2],
-        "bit-flip.png": bytes(flipped),
+        "truncated.png": whole["png"][: len(whole["png"]) // 2],
         "bomb.png": bytes(bomb),
         "page.jpg": b"<!DOCTYPE html><html><body>404</body></html>",
         "pointer.png": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
