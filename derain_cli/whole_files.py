@@ -55,10 +55,7 @@ def write_whole_file(
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-        else:
-            _move_to_free_name(temporary, path)
+        move_whole_file(temporary, path, replace=replace)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -75,6 +72,20 @@ def _refuse_devices(path: Path) -> None:
     below = any(folder.is_relative_to(place) for place in _DEVICES)
     if below and not folder.is_relative_to(_MEMORY):
         raise PermissionError(errno.EACCES, "a place for devices, not for files", str(path))
+
+
+def move_whole_file(temporary: Path, path: Path, *, replace: bool) -> None:
+    """Give a finished file its name; without `replace` only where nothing is there.
+
+    Raises:
+        FileExistsError: Without `replace`, when something is there.
+        OSError: It cannot be moved.
+    """
+    if replace:
+        temporary.replace(path)
+    else:
+        _move_to_free_name(temporary, path)
+        temporary.unlink(missing_ok=True)  # a link was made: two names lead to the file
 
 
 def _move_to_free_name(temporary: Path, path: Path) -> None:

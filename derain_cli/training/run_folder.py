@@ -1,11 +1,11 @@
-"""A run's folder: what it holds, written so that a crash, a kill or a full disk spoils nothing.
+"""A run's folder. Its files survive a crash, a kill or a full disk.
 
 =====================  ==================================================================
 config.json            the run's `TrainConfig`
 metrics.jsonl          one line per log or validation
-state.pt               all that resuming needs
-last.safetensors       what the network was at the last validation
-best.safetensors       at the validation with the highest mean PSNR; `--model RUN` takes it
+state.pt               everything that resuming needs
+last.safetensors       the network at the last validation
+best.safetensors       the network with the highest mean PSNR; `--model RUN` uses it
 images/                validation images: rainy, derained, clean and removed rain
 =====================  ==================================================================
 """
@@ -24,7 +24,8 @@ from torch import nn
 
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.errors import ConfigError, ResourceError, TrainingError
-from derain_cli.training.configs.train import FREE_ON_RESUME, TrainConfig
+from derain_cli.training.configs.fields import names
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.metrics_log import METRICS, read_metrics
 from derain_cli.training.origin import machine, source_commit
 from derain_cli.version import __version__
@@ -40,11 +41,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Now, because a long run's checkout may move on.
+        # Read now: the checkout may change while a long run goes on.
         self._commit = source_commit()
 
     def open(self, config: TrainConfig, *, resume: bool) -> None:
-        """Make the folder and note the config in it.
+        """Create the folder and write the config into it.
 
         Raises:
             ConfigError: It holds a run and `resume` is not set; or there is none to resume, or
@@ -54,15 +55,15 @@ class RunFolder:
         path = self.path / "config.json"
         if path.exists() and not resume:
             raise ConfigError(
-                f"{str(self.path)!r} holds a run: add --resume, or name another --out"
+                f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
             )
         if resume and not path.exists():
-            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave --resume out")
+            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(
-                f"cannot make {str(self.path)!r}: {error.strerror}; name another --out"
+                f"cannot make {str(self.path)!r}: {error.strerror}; name another `out`"
             ) from error
         if resume:
             _check_same_run(type(config).read(path), config)
@@ -79,14 +80,14 @@ class RunFolder:
         if weights.exists() and not self.has_state:
             raise ConfigError(
                 f"{str(self.path)!r} holds weights but no state.pt to resume from; begin another "
-                f"run with them: --weights {weights} --out NEW"
+                f"run with them: `weights` {weights} `out` NEW"
             )
 
     def damaged_state(self) -> TrainingError:
         """The error for a state that cannot be read or does not fit the run."""
         return TrainingError(
             f"{str(self.path / 'state.pt')!r} is damaged; begin another run where its last "
-            f"validation left off: --weights {self.path / 'last.safetensors'} --out NEW"
+            f"validation left off: `weights` {self.path / 'last.safetensors'} `out` NEW"
         )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
@@ -101,11 +102,11 @@ class RunFolder:
 
     @property
     def has_state(self) -> bool:
-        """Whether `save_state` came to save anything; if not, resuming begins at the beginning."""
+        """Whether a state was saved; without one, resuming starts from the beginning."""
         return (self.path / "state.pt").exists()
 
     def load_state(self, device: torch.device) -> dict[str, Any]:
-        """What `save_state` saved last.
+        """The state that was saved last.
 
         Raises:
             TrainingError: The file is damaged.
@@ -120,7 +121,7 @@ class RunFolder:
     def save_weights(
         self, file: str, model: nn.Module, config: TrainConfig, about: Mapping[str, str]
     ) -> None:
-        """A checkpoint that describes itself: how it was made, from which code, on what.
+        """Write a checkpoint whose metadata states its config, code and machine.
 
         Raises:
             ResourceError: No space or no permission; an old file stays.
@@ -156,7 +157,7 @@ class RunFolder:
             raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
     def forget_log_after(self, step: int) -> None:
-        """Lines of steps that were done but not saved are done again: drop them."""
+        """Drop log lines of steps that a resumed run will repeat."""
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_whole(self.path / METRICS, text.encode())
@@ -164,10 +165,11 @@ class RunFolder:
 
 def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     before, now = asdict(saved), asdict(asked)
-    changed = [name for name in before if before[name] != now[name] and name not in FREE_ON_RESUME]
+    free = names(type(saved), lambda option: option.free_on_resume)
+    changed = [name for name in before if before[name] != now[name] and name not in free]
     if changed:
         name = changed[0]
         raise ConfigError(
-            f"--resume with another {name!r}: the run has {before[name]!r}, now {now[name]!r}; "
-            "leave it out, or start a new run with --out"
+            f"`resume` with another `{name}`: the run has {before[name]!r}, now {now[name]!r}; "
+            "leave it out, or start a new run with `out`"
         )

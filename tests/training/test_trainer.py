@@ -199,7 +199,7 @@ def test_a_damaged_state_is_told_with_a_way_out(tiny_config, tmp_path):
     state = tmp_path / "run" / "state.pt"
     for damaged in (state.read_bytes()[:1000], b"", b"not a state"):
         state.write_bytes(damaged)
-        with pytest.raises(TrainingError, match=r"state\.pt' is damaged.*--weights .*last\.safe"):
+        with pytest.raises(TrainingError, match=r"state\.pt' is damaged.*`weights` .*last\.safe"):
             train(config, tmp_path / "run", resume=True)
 
 
@@ -224,7 +224,7 @@ def test_time_limit_stops_resumably(tiny_config, tmp_path):
 def test_existing_run_is_not_overwritten(tiny_config, tmp_path):
     config = tiny_config("resnet", steps=1)
     train(config, tmp_path / "run")
-    with pytest.raises(ConfigError, match="--resume"):
+    with pytest.raises(ConfigError, match="`resume`"):
         train(config, tmp_path / "run")
     with pytest.raises(ConfigError, match="no run to resume"):
         train(config, tmp_path / "other", resume=True)
@@ -418,3 +418,13 @@ def test_weights_frozen_from_the_start_keep_their_statistics(tiny_config, tmp_pa
     assert statistics
     assert all(torch.equal(before[name], after[name]) for name in statistics)
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_epochs_are_passes_over_the_data_that_is_there(tiny_config, tmp_path):
+    """Three pairs and one held out; with ten crops each is ten samples."""
+    result = train(tiny_config("resnet", epochs=2), tmp_path / "run")
+    assert result.step == 2 * 2
+    every = tiny_config("resnet", epochs=1, held_out=0, crops="ten", flip=False)
+    assert train(every, tmp_path / "ten").step == 4 * 10 // 2
+    stated = tiny_config("resnet", epochs=3, epoch_steps=2)
+    assert train(stated, tmp_path / "stated").step == 6
