@@ -79,8 +79,20 @@ def write_csv(path: Path, rows: "Sequence[Row]") -> None:
     writer.writerow([*about, *rows[0].scores, "seconds"])
     for row in rows:
         scores = ["" if math.isnan(score) else score for score in row.scores.values()]
-        writer.writerow([*(getattr(row, name) for name in about), *scores, row.seconds])
-    write_whole(path, text.getvalue().encode())
+        names = (without_formula(str(getattr(row, name))) for name in about)
+        writer.writerow([*names, *scores, row.seconds])
+    # A name that is no text in UTF-8 comes out as it went in.
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def without_formula(cell: str) -> str:
+    """A cell that spreadsheets take for text, not for a formula to compute.
+
+    Example:
+        >>> without_formula("=HYPERLINK(1)"), without_formula("a=b")
+        ("'=HYPERLINK(1)", 'a=b')
+    """
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def show_json(results: Results) -> None:

@@ -68,7 +68,7 @@ def write_report(
         facts=" · ".join(map(escape, facts)),
         sections="\n".join(sections),
     )
-    write_whole(path, page.encode())
+    write_whole(path, page.encode("utf-8", "backslashreplace"))  # names may be no text
 
 
 def _scores_section(scores: Sequence[Score], quotes: Sequence[Quoted]) -> str:

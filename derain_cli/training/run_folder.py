@@ -13,7 +13,6 @@ images/                validation images: rainy, derained, clean and removed rai
 import io
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -78,6 +77,27 @@ class RunFolder:
             raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
         if resume:
             _check_same_run(type(config).read(path), config)
+            self._refuse_lost_state()
+
+    def _refuse_lost_state(self) -> None:
+        """A run with weights but no state would begin anew, and replace them.
+
+        Raises:
+            ConfigError: It is one.
+        """
+        weights = self.path / "last.safetensors"
+        if weights.exists() and not self.has_state:
+            raise ConfigError(
+                f"{str(self.path)!r} holds weights but no state.pt to resume from; begin another "
+                f"run with them: `weights` {weights} `out` NEW"
+            )
+
+    def damaged_state(self) -> TrainingError:
+        """The error for a state that cannot be read or does not fit the run."""
+        return TrainingError(
+            f"{str(self.path / 'state.pt')!r} is damaged; begin another run where its last "
+            f"validation left off: `weights` {self.path / 'last.safetensors'} `out` NEW"
+        )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the resumable state, whole or not at all.
@@ -103,11 +123,8 @@ class RunFolder:
         path = self.path / "state.pt"
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(
-                f"{str(path)!r} is damaged; begin another run where its last validation left off: "
-                f"`weights` {self.path / 'last.safetensors'} `out` NEW"
-            ) from error
+        except Exception as error:  # whatever bytes of any kind make of a reader
+            raise self.damaged_state() from error
         return state
 
     def save_weights(
