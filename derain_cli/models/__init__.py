@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from derain_cli.errors import ConfigError, UsageError, did_you_mean
-from derain_cli.models import hcn, menet, moss, rdmc, resnet, swinir, unet
+from derain_cli.models import hcn, menet, moss, prenet, rdmc, resnet, swinir, unet
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,14 @@ MODELS: Mapping[str, ModelEntry] = {
         tile_overlap=224,
         receptive_radius=3 * 155,
         not_exportable="which edges are computed depends on the alphas; export the found network",
+    ),
+    "prenet": ModelEntry(
+        build=prenet.PReNet,
+        config=prenet.PReNetConfig,
+        paper="Ren et al., CVPR 2019",
+        padding_multiple=1,
+        tile_overlap=96,
+        receptive_radius=6 * 13,
     ),
     "resnet": ModelEntry(
         build=resnet.ResNet,
