@@ -161,7 +161,7 @@ class Lpips(nn.Module):
 
 
 class Dists(nn.Module):
-    """DISTS: `network(derained, clean)` is a distance, from 0 to about 1; images are not resized."""
+    """DISTS: `network(derained, clean)` is a distance from 0 to about 1. Nothing is resized."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -286,7 +286,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 (whatever a damaged or hostile file makes a reader raise)
+    except Exception as error:  # whatever a damaged or hostile file makes a reader raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{str(path)!r} cannot be read as weights: {reason}") from error
     if not isinstance(stored, dict):

@@ -97,7 +97,9 @@ def test_random_weights_order_images_by_distortion() -> None:
 
 @pytest.mark.parametrize("load", [load_lpips, load_dists])
 def test_without_weights_one_line_says_where_they_come_from(load, tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match="needs published weights: put .* authors") as raised:
+    with pytest.raises(
+        UnavailableError, match=r"needs published weights: put .* authors"
+    ) as raised:
         load(tmp_path)
     assert "\n" not in str(raised.value)
     assert str(tmp_path) in str(raised.value)
