@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain_cli.padding import pad_to_multiple
+from derain_cli.sizes import pad_to_multiple
 
 # TensorFlow's defaults, which the paper's implementation ran with: torch counts the share of the
 # new batch (1 - 0.99), TensorFlow that of the past.

@@ -6,11 +6,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from derain_cli import losses
 from derain_cli.errors import ConfigError, did_you_mean
-from derain_cli.loss_weights import weigh_losses
-from derain_cli.training.config import TrainConfig
-from derain_cli.vgg import load_vgg19_features
+from derain_cli.losses import formulas as losses
+from derain_cli.losses.vgg import load_vgg19_features
+from derain_cli.losses.weighting import weigh_losses
+from derain_cli.training.configs.train import TrainConfig
 
 Term = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,7 +54,7 @@ def parse_loss(terms: tuple[str, ...]) -> dict[str, float]:
 
 
 class Objective:
-    """Loss of a derained picture: the terms that have a weight, and their sum."""
+    """Loss of a derained image: the terms that have a weight, and their sum."""
 
     def __init__(self, config: TrainConfig, model: nn.Module) -> None:
         """Read what the terms need.

@@ -18,23 +18,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from derain_cli.checkpoints import load_model
+from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, TrainingError, UsageError, did_you_mean
-from derain_cli.inference import choose_device
+from derain_cli.inference.devices import choose_device
 from derain_cli.models import build_model, model_config
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
-from derain_cli.training.norms import freeze_norms, gather_norm_statistics, share_norms
+from derain_cli.training.batch_norm import freeze_norms, gather_norm_statistics, share_norms
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.samples import Source
 from derain_cli.training.optimization import autocast
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.run_folder import RunFolder
-from derain_cli.training.sources import Source
-from derain_cli.training.validation import Validation, file_name, statistics_pictures, validate
+from derain_cli.training.validation import Validation, file_name, statistics_images, validate
 
 __all__ = ["Progress", "Recipe", "TrainResult", "gather_norm_statistics", "train"]
 
 LOG_EVERY = 50
-STATISTICS_PICTURES = 48
+STATISTICS_IMAGES = 48
 GPU_WORKERS = 4
 
 Batch = Mapping[str, Tensor]
@@ -57,8 +57,8 @@ class Recipe(Protocol):
       end of the run); `result` is what is validated and saved: `model`, or an average of it.
       Forward passes go through `processes.wrap(model, config)`, which averages gradients over
       processes; steps through `optimization.Optimization`.
-    - **Validation** scores `result` on the held-out pictures of `sources`. Without any there is no
-      score, and so no best checkpoint. `whole` draws pictures for batch-norm statistics.
+    - **Validation** scores `result` on the held-out images of `sources`. Without any there is no
+      score, and so no best checkpoint. `whole` draws images for batch-norm statistics.
 
     `paired.PairedRecipe` does all of this for recipes that learn from pairs.
     """
@@ -78,7 +78,7 @@ class Recipe(Protocol):
         """Samples `part` of the batch of a step, by name."""
 
     def whole(self, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """A whole rainy training picture `(height, width, 3)`."""
+        """A whole rainy training image `(height, width, 3)`."""
 
     def update(self, batch: Batch, step: int) -> dict[str, float]:
         """One optimisation step on what `draw` drew, on the device; the loss parts, for the log."""
@@ -294,10 +294,10 @@ class _Run:
     def _draw(self, step: int) -> Batch:
         part = processes.share_of(self.config.crop_at(step)[1])
         drawn = self.recipe.draw(step, part)
-        return {name: self._to_device(pictures) for name, pictures in drawn.items()}
+        return {name: self._to_device(images) for name, images in drawn.items()}
 
-    def _to_device(self, pictures: NDArray[np.float32]) -> Tensor:
-        tensor = torch.from_numpy(pictures).to(self.device)
+    def _to_device(self, images: NDArray[np.float32]) -> Tensor:
+        tensor = torch.from_numpy(images).to(self.device)
         return tensor.contiguous(memory_format=torch.channels_last)
 
     def _prepare(self, step: int) -> None:
@@ -361,22 +361,22 @@ class _Run:
         if found.psnr is not None and found.psnr > self.state.best_psnr:
             self.state.best_psnr = found.psnr
             self.folder.save_weights("best.safetensors", network, self.config, about)
-        for source, picture in found.pictures:
-            self.folder.save_picture(file_name(self.state.step, source), picture)
+        for source, image in found.images:
+            self.folder.save_image(file_name(self.state.step, source), image)
         return found
 
     def _ready_network(self) -> nn.Module:
-        """A copy fit for whole pictures: batch-norm statistics of crops do not fit those."""
+        """A copy fit for whole images: batch-norm statistics of crops do not fit those."""
         network = copy.deepcopy(self.recipe.result)
         if not self.state.norm_frozen:
             self._gather_statistics(network)
         return network.eval()
 
     def _gather_statistics(self, network: nn.Module) -> None:
-        pictures = statistics_pictures(
-            self.recipe.whole, self.config.seed, STATISTICS_PICTURES, self._to_device
+        images = statistics_images(
+            self.recipe.whole, self.config.seed, STATISTICS_IMAGES, self._to_device
         )
-        gather_norm_statistics(network, pictures)
+        gather_norm_statistics(network, images)
 
     def _save_state(self) -> None:
         if processes.is_first():

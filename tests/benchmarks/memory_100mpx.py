@@ -1,7 +1,7 @@
-"""Peak memory of a 100-megapixel picture on the CPU: `python tests/benchmarks/memory_100mpx.py`.
+"""Peak memory of a 100-megapixel image on the CPU: `python tests/benchmarks/memory_100mpx.py`.
 
-Two processes: one only imports torch, the other derains a picture of noise from array to array. The
-difference of their peaks (VmHWM, Linux) must stay under 2 GiB; the two pictures alone are 0.56 GiB.
+Two processes: one only imports torch, the other derains an image of noise from array to array. The
+difference of their peaks (VmHWM, Linux) must stay under 2 GiB; the two images alone are 0.56 GiB.
 """
 
 import argparse
