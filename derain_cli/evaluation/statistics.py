@@ -10,14 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 INPUT = "(input)"
-
-
 RESAMPLES = 5000
-
-
 RESAMPLE_CHUNK = 250
-
-
 CONFIDENCE = 0.95
 
 
@@ -28,21 +22,38 @@ class Column:
     Attributes:
         title: What it is called.
         decimals: How many are printed.
-        better: "higher", "lower", or "" where it only tells what another score can reach.
+        better: "higher", "lower", or "" where it only states what another score can reach.
+        range: From what to what it goes, with its unit.
     """
 
     title: str
     decimals: int
     better: str
+    range: str
+
+    @property
+    def meaning(self) -> str:
+        """Range and direction, to print.
+
+        Example:
+            >>> COLUMNS["psnr"].meaning
+            'dB, 0 to infinity, higher is better'
+        """
+        return f"{self.range}, {self.better} is better" if self.better else self.range
 
 
 COLUMNS: Mapping[str, Column] = {
-    "psnr": Column("PSNR", 2, "higher"),
-    "ssim": Column("SSIM", 4, "higher"),
-    "niqe": Column("NIQE", 2, "lower"),
-    "e_r": Column("E_R", 2, "higher"),
-    "e_r_ceiling": Column("E_R ceiling", 2, ""),
-    "e_b": Column("E_B", 2, "lower"),
+    "psnr": Column("PSNR", 2, "higher", "dB, 0 to infinity"),
+    "ssim": Column("SSIM", 4, "higher", "-1 to 1"),
+    "niqe": Column("NIQE", 2, "lower", "about 2 to 20"),
+    "lpips": Column("LPIPS", 4, "lower", "0 to about 1"),
+    "dists": Column("DISTS", 4, "lower", "0 to about 1"),
+    "e_r": Column("E_R", 2, "higher", "levels, at most E_R ceiling"),
+    "e_r_ceiling": Column("E_R ceiling", 2, "", "levels: what E_R can reach"),
+    "e_b": Column("E_B", 2, "lower", "levels, 0 to 255"),
+    "dry": Column("dry PSNR", 2, "higher", "dB, 0 to infinity, of the clean image derained"),
+    "change": Column("change", 2, "", "levels, 0 to 255: mean difference from the input"),
+    "changed": Column("changed", 4, "", "share of pixels, 0 to 1, more than 2 levels off the input"),
 }
 
 
@@ -59,6 +70,7 @@ class Row:
         scores: By column. NaN where a score is not defined (see `metrics`), infinite PSNR for
             equal images.
         seconds: Time in the network.
+        tone: Whether rainy and clean image have one tone (`datasets.tone`), or "" unexamined.
     """
 
     dataset: str
@@ -68,6 +80,7 @@ class Row:
     protocol: str
     scores: Mapping[str, float]
     seconds: float
+    tone: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,19 +144,28 @@ class Difference:
 def summarise(rows: Iterable[Row]) -> list[Score]:
     """Means by data set, group and model, in the order of the rows; a whole set before its groups.
 
-    A score that is not defined (NaN) is left out of its mean.
+    A score that is not defined (NaN) is left out of its mean. A set in which some pairs differ in
+    tone is scored in two parts besides: those that do, and those that do not.
     """
-    datasets: dict[str, dict[str, dict[str, list[Row]]]] = {}
+    datasets: dict[str, list[Row]] = {}
     for row in rows:
-        groups = datasets.setdefault(row.dataset, {"": {}})
-        for group in {"": 0, row.group: 0}:
-            groups.setdefault(group, {}).setdefault(row.model, []).append(row)
+        datasets.setdefault(row.dataset, []).append(row)
     return [
         _mean_of_rows(dataset, group, model, members)
-        for dataset, groups in datasets.items()
-        for group, models in groups.items()
+        for dataset, own in datasets.items()
+        for group, models in _groups(own).items()
         for model, members in models.items()
     ]
+
+
+def _groups(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Rows of one data set by group ("" = all) and model."""
+    tones = len({row.tone for row in rows}) > 1
+    groups: dict[str, dict[str, list[Row]]] = {"": {}}
+    for row in rows:
+        for group in dict.fromkeys(("", row.group, row.tone if tones else "")):
+            groups.setdefault(group, {}).setdefault(row.model, []).append(row)
+    return groups
 
 
 def _mean_of_rows(dataset: str, group: str, model: str, rows: Sequence[Row]) -> Score:
