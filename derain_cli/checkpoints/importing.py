@@ -197,7 +197,9 @@ def _unwrapped(stored: object) -> dict[str, Tensor]:
         if not isinstance(stored, Mapping):
             return {}
         tensors = {str(name): x for name, x in stored.items() if isinstance(x, Tensor)}
-        inner = next((stored[key] for key in WRAPPERS if isinstance(stored.get(key), Mapping)), None)
+        inner = next(
+            (stored[key] for key in WRAPPERS if isinstance(stored.get(key), Mapping)), None
+        )
         if inner is None:
             return tensors
         stored = inner

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 WHAT, HOW, SPEED, RESULTS = "What is scored", "How", "Speed and memory", "Results"
 METRICS_HELP = (
-    "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to 20, "
-    "lower; needs no clean image), lpips and dists (0 to about 1, lower; need published weights), "
-    "e_r (levels of rain removed, higher), e_b (levels of background changed, lower), dry (PSNR of "
-    "the clean image derained, higher; twice the time), change (levels changed)."
+    "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
+    "20, lower; needs no clean image), lpips and dists (0 to about 1, lower; need published "
+    "weights), e_r (levels of rain removed, higher), e_b (levels of background changed, lower), "
+    "dry (PSNR of the clean image derained, higher; twice the time), change (levels changed)."
 )
 
 
@@ -324,9 +324,7 @@ class Scoring:
         journal.resume() if resume else journal.begin(overwrite=overwrite)
         return journal
 
-    def run(
-        self, view: "EvalView", journal: "Journal | None"
-    ) -> "tuple[list[Row], float, bool]":
+    def run(self, view: "EvalView", journal: "Journal | None") -> "tuple[list[Row], float, bool]":
         """All rows, the seconds of this session, and whether Ctrl-C ended it."""
         from derain_cli.evaluation import scoring
         from derain_cli.evaluation.extremes import leading_column

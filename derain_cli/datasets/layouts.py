@@ -87,6 +87,11 @@ class Pair:
     rainy_half: str = ""
     group: str = ""
 
+    @property
+    def is_unpaired(self) -> bool:
+        """Whether it is an image without ground truth: a pair with itself."""
+        return self.rainy == self.clean and not self.rainy_half
+
 
 @dataclass(frozen=True)
 class Matching:
@@ -120,6 +125,18 @@ def match_pairs(rainy_folder: Path, clean_folder: Path) -> list[Pair]:
     """
     matching = _match("", list_images(rainy_folder), list_images(clean_folder))
     return complete(matching, rainy_folder)
+
+
+def unpaired_images(folder: Path) -> list[Pair]:
+    """The images of a folder, each as a pair with itself, named by its file.
+
+    Raises:
+        DatasetError: No folder, or no image in it.
+    """
+    images = list_images(folder)
+    if not images:
+        raise DatasetError(f"no images in {str(folder)!r}")
+    return [Pair(path.name, path, path) for path in images]
 
 
 def complete(matching: Matching, folder: Path) -> list[Pair]:

@@ -104,15 +104,14 @@ def largest_differences(rows: Iterable[Row], column: str, count: int = 10) -> li
     return [change for changes in ranked for change in changes if change.gain > 0]
 
 
-def _changes(
-    rows: Iterable[Row], column: str, wanted: Callable[[str, str], bool]
-) -> list[Change]:
+def _changes(rows: Iterable[Row], column: str, wanted: Callable[[str, str], bool]) -> list[Change]:
     images: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         images.setdefault((row.dataset, row.image), []).append(row)
     found = []
     for members in images.values():
-        for against, row in itertools.combinations(members, 2):
+        input_first = sorted(members, key=lambda row: row.model != INPUT)
+        for against, row in itertools.combinations(input_first, 2):
             gain = sign_of(column) * (row.scores[column] - against.scores[column])
             if wanted(row.model, against.model) and math.isfinite(gain):
                 found.append(Change(row, against, gain))

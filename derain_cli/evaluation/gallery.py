@@ -64,7 +64,9 @@ def choose_cases(rows: Sequence[Row], column: str, count: int = CASES) -> list[C
     First those made worse than the input, then the worst and the best, then those on which two
     models differ most; at most `count` of each kind.
     """
-    scored = [row for row in rows if row.model != INPUT and row.scores[column] == row.scores[column]]
+    scored = [
+        row for row in rows if row.model != INPUT and row.scores[column] == row.scores[column]
+    ]
     found: list[Choice] = []
     for key in dict.fromkeys((row.dataset, row.model) for row in scored):
         members = [row for row in scored if (row.dataset, row.model) == key]

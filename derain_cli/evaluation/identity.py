@@ -39,7 +39,10 @@ def data_identity(
     """
     paths = list(
         dict.fromkeys(
-            path for pairs in datasets.values() for pair in pairs for path in (pair.rainy, pair.clean)
+            path
+            for pairs in datasets.values()
+            for pair in pairs
+            for path in (pair.rainy, pair.clean)
         )
     )
     digests: dict[Path, str] = {}
@@ -59,4 +62,3 @@ def _set_digest(pairs: Sequence[Pair], digests: Mapping[Path, str]) -> str:
         about = (pair.name, pair.group, pair.rainy_half, digests[pair.rainy], digests[pair.clean])
         whole.update("\0".join((*about, "\n")).encode())
     return whole.hexdigest()
-

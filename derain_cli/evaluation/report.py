@@ -33,11 +33,11 @@ from derain_cli.evaluation.statistics import (
     Difference,
     Row,
     Score,
+    describe_protocol,
     format_difference,
     format_mean,
     format_score,
 )
-from derain_cli.metrics.full_reference import PROTOCOLS
 from derain_cli.whole_files import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -93,10 +93,11 @@ def _context(report: Report) -> dict[str, Any]:
         "datasets": list(dict.fromkeys(score.dataset for score in report.scores)),
         "facts": report.facts,
         "columns": {column: COLUMNS[column] for column in columns},
+        "undefined_score": math.nan,
         "leading": leading,
         "leading_title": COLUMNS[leading].title,
         "protocols": [
-            {"name": name, "description": PROTOCOLS[name].description, "parts": list(parts)}
+            {"title": describe_protocol(name), "parts": list(parts)}
             for name, parts in _protocols(report)
         ],
         "quotes": report.quotes,
@@ -188,5 +189,3 @@ def sorting_value(value: float) -> str:
         ('-Infinity', 'Infinity', '2.5')
     """
     return "-Infinity" if math.isnan(value) else str(value).replace("inf", "Infinity")
-
-

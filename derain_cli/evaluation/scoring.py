@@ -21,7 +21,7 @@ from derain_cli.datasets.known import dataset_protocol
 from derain_cli.datasets.layouts import Pair
 from derain_cli.datasets.tone import OTHER_TONE, SAME_TONE, differs_in_tone
 from derain_cli.errors import ImageError, UsageError, did_you_mean
-from derain_cli.evaluation.statistics import INPUT, Row
+from derain_cli.evaluation.statistics import INPUT, UNPAIRED, Row
 from derain_cli.metrics.full_reference import PROTOCOLS, psnr, ssim
 from derain_cli.metrics.niqe import niqe
 from derain_cli.metrics.region_errors import region_errors
@@ -98,8 +98,7 @@ class Case:
     @property
     def tone(self) -> str:
         """Whether rainy and clean image have one tone; "" without ground truth."""
-        pair = self.plan.pair
-        if pair.rainy == pair.clean and not pair.rainy_half:
+        if self.plan.pair.is_unpaired:
             return ""
         return OTHER_TONE if differs_in_tone(self.rainy, self.clean) else SAME_TONE
 
@@ -150,7 +149,7 @@ def evaluate(
         Planned(
             dataset,
             pair,
-            protocol or dataset_protocol(dataset),
+            UNPAIRED if pair.is_unpaired else protocol or dataset_protocol(dataset),
             frozenset(name for name in names if (dataset, pair.name, name) not in done),
         )
         for dataset, pairs in datasets.items()
@@ -243,9 +242,7 @@ class _Evaluation:
                     futures[place].append(scorers.submit(score))
         return itertools.chain.from_iterable(futures)
 
-    def _derain(
-        self, model: Deraining, batch: Sequence[Case]
-    ) -> dict[int, tuple[Pixels, float]]:
+    def _derain(self, model: Deraining, batch: Sequence[Case]) -> dict[int, tuple[Pixels, float]]:
         """Derained image and seconds by place in the batch; images of one size together."""
         by_size: dict[tuple[int, ...], list[int]] = {}
         for place, case in enumerate(batch):
@@ -255,12 +252,12 @@ class _Evaluation:
             began = time.perf_counter()
             derained = _derain_images(model, [batch[place].rainy for place in places])
             seconds = (time.perf_counter() - began) / len(places)
-            found |= {place: (image, seconds) for place, image in zip(places, derained, strict=True)}
+            found |= {
+                place: (image, seconds) for place, image in zip(places, derained, strict=True)
+            }
         return found
 
-    def _score(
-        self, case: Case, model: str, derained: Pixels, dry: Pixels, seconds: float
-    ) -> Row:
+    def _score(self, case: Case, model: str, derained: Pixels, dry: Pixels, seconds: float) -> Row:
         dataset, pair, protocol = case.plan.dataset, case.plan.pair, case.plan.protocol
         try:
             scores = score_image(
@@ -271,9 +268,7 @@ class _Evaluation:
             raise ImageError(f"{where}: {error}") from error
         if "dry" in self.metrics:
             scores["dry"] = psnr(dry, case.clean, protocol)
-        row = Row(
-            dataset, pair.group, pair.name, model, protocol, scores, seconds, tone=case.tone
-        )
+        row = Row(dataset, pair.group, pair.name, model, protocol, scores, seconds, tone=case.tone)
         self.observe(Scored(row, case.rainy, derained, case.clean))
         return row
 

@@ -9,7 +9,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from derain_cli.metrics.full_reference import PROTOCOLS
+
 INPUT = "(input)"
+# The protocol of images that have no ground truth to compare with.
+UNPAIRED = ""
 RESAMPLES = 5000
 RESAMPLE_CHUNK = 250
 CONFIDENCE = 0.95
@@ -53,7 +57,9 @@ COLUMNS: Mapping[str, Column] = {
     "e_b": Column("E_B", 2, "lower", "levels, 0 to 255"),
     "dry": Column("dry PSNR", 2, "higher", "dB, 0 to infinity, of the clean image derained"),
     "change": Column("change", 2, "", "levels, 0 to 255: mean difference from the input"),
-    "changed": Column("changed", 4, "", "share of pixels, 0 to 1, more than 2 levels off the input"),
+    "changed": Column(
+        "changed", 4, "", "share of pixels, 0 to 1, more than 2 levels off the input"
+    ),
 }
 
 
@@ -115,6 +121,11 @@ class Score:
         """Name of the data set with its group, to print."""
         return f"{self.dataset} ({self.group})" if self.group else self.dataset
 
+    def holds(self, row: Row) -> bool:
+        """Whether a row is one of those that the means are of."""
+        in_group = not self.group or self.group in (row.group, row.tone)
+        return in_group and (row.dataset, row.model) == (self.dataset, self.model)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -172,6 +183,18 @@ def _mean_of_rows(dataset: str, group: str, model: str, rows: Sequence[Row]) -> 
     means = {column: mean_of([row.scores[column] for row in rows]) for column in rows[0].scores}
     seconds = sum(row.seconds for row in rows) / len(rows)
     return Score(dataset, group, model, rows[0].protocol, len(rows), means, seconds)
+
+
+def describe_protocol(protocol: str) -> str:
+    """A protocol with what its numbers are, to print.
+
+    Example:
+        >>> describe_protocol("y-full"), describe_protocol(UNPAIRED)
+        ('y-full: full-range luma (0..255), 8-bit', 'images without ground truth')
+    """
+    if protocol == UNPAIRED:
+        return "images without ground truth"
+    return f"{protocol}: {PROTOCOLS[protocol].description}"
 
 
 def mean_of(scores: Sequence[float]) -> Mean:

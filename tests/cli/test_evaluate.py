@@ -189,7 +189,7 @@ def test_a_missing_pair_is_one_line_that_names_it(data_root):
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [(b"<html>", "not an image this program reads"), (None, "a pair must have one size")],
+    [(b"<html>", "this program reads"), (None, "a pair must have one size")],
 )
 def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
     path = data_root / "rain12/clean/2.png"
@@ -209,7 +209,7 @@ def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
         ([], "nothing to score: give --dataset NAME"),
         (["--rainy", "."], "--rainy and --clean go together"),
         (["--dataset", "{}/rain12", "--input-only", "-m", "rdmc"], "exclude each other"),
-        (["--dataset", "{}/rain12", "--input-only", "--metrics", "psnr,lpips"], "metric 'lpips'"),
+        (["--dataset", "{}/rain12", "--input-only", "--metrics", "psnr,lpibs"], "metric 'lpibs'"),
         (["--dataset", "{}/rain12", "--input-only", "--metrics", ","], "--metrics names none"),
         (["--dataset", "{}/rain12", "--input-only", "--protocol", "lab"], "protocol 'lab'"),
         (["--dataset", "{}/rain12", "--input-only", "--html", "{}"], "is a folder"),
