@@ -10,6 +10,7 @@ that this program saved: from the cache if it is there, `derain models pull` ref
 """
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ def load_tensors(model: nn.Module, path: Path) -> None:
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, architecture: str, about: Mapping[str, str]
+    path: str | os.PathLike[str], model: nn.Module, architecture: str, about: Mapping[str, str]
 ) -> None:
     """Write a network's weights, whole or not at all.
 
@@ -132,4 +133,4 @@ def save_checkpoint(
         key: tensor.detach().to("cpu", copy=True).contiguous()
         for key, tensor in model.state_dict().items()
     }
-    write_whole(path, save(tensors, metadata))
+    write_whole(Path(path), save(tensors, metadata))

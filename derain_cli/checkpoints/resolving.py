@@ -1,5 +1,6 @@
 """From a name or path to a verified checkpoint file, and to its network."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class LoadedModel:
     metadata: Mapping[str, str]
 
 
-def load_model(name_or_path: str | Path) -> LoadedModel:
+def load_model(name_or_path: str | os.PathLike[str]) -> LoadedModel:
     """Network with trained weights.
 
     Args:
@@ -46,7 +47,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     return LoadedModel(model.eval(), metadata["model"], _shown(name_or_path), path, metadata)
 
 
-def _shown(name_or_path: str | Path) -> str:
+def _shown(name_or_path: str | os.PathLike[str]) -> str:
     """A name as it is, a file without its suffix, a run by its folder."""
     path = Path(name_or_path)
     if path.is_dir():
@@ -54,7 +55,7 @@ def _shown(name_or_path: str | Path) -> str:
     return path.stem if path.is_file() else str(name_or_path)
 
 
-def resolve_weights(name_or_path: str | Path) -> Path:
+def resolve_weights(name_or_path: str | os.PathLike[str]) -> Path:
     """The verified file behind a name or path, downloaded if it is not here.
 
     Raises:
@@ -65,7 +66,7 @@ def resolve_weights(name_or_path: str | Path) -> Path:
     return find_weights(name_or_path) or download_weights(str(name_or_path))
 
 
-def find_weights(name_or_path: str | Path) -> Path | None:
+def find_weights(name_or_path: str | os.PathLike[str]) -> Path | None:
     """The verified file behind a name or path if it is here; the network is not asked.
 
     Raises:

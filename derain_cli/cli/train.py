@@ -173,7 +173,7 @@ def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], 
         typer.echo("no data yet: give --dataset, --data or --clean", err=True)
         return
     for source in sources_of(config):
-        shown = f"{len(source.training)} to train on, {len(source.held_out)} held out"  # type: ignore[attr-defined]
+        shown = f"{source.training_count} to train on, {source.held_out_count} held out"
         typer.echo(f"{source.name}: {shown}", err=True)
 
 

@@ -51,11 +51,13 @@ CACHED_BYTES = 256 << 20
 
 
 class Deraining(Protocol):
-    """What evaluation needs of a model: `inference.Derainer` fits."""
+    """What evaluation needs of a model: `inference.derainer.Derainer` fits."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What its rows are called."""
 
-    def __call__(self, rainy: Pixels) -> Pixels:
+    def __call__(self, rainy: Pixels, /) -> Pixels:
         """Derained 8-bit image of an 8-bit image."""
 
 

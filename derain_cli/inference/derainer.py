@@ -8,23 +8,23 @@ With an overlap of at least twice the receptive radius plus `tiles.FEATHER`, til
 image up to float rounding. Less is enough in practice: what lies far away hardly counts.
 """
 
-import copy
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
 from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ImageError, ResourceError, UsageError
 from derain_cli.inference.devices import PRECISIONS, choose_device
+from derain_cli.inference.folding import folded_network
+from derain_cli.inference.kinds import derain_any
 from derain_cli.inference.memory import (
     give_back_freed_memory,
     is_out_of_memory,
@@ -37,6 +37,7 @@ from derain_cli.models import ModelEntry, find_model
 from derain_cli.sizes import pad_to_multiple, round_up
 
 Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
+Image = TypeVar("Image")  # see `inference.kinds`
 
 
 Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
@@ -141,7 +142,7 @@ class Derainer:
         self.tile_overlap = self._checked_overlap(tile_overlap)
         self._tile_limit: int | None = None  # learnt by running out of memory
         self._bytes_per_pixel = 0.0  # measured when first needed
-        self._network = fold_batch_norm(model).requires_grad_(requires_grad=False)
+        self._network = folded_network(model, entry, name).requires_grad_(requires_grad=False)
         self._network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._compiled = _compile(self._network, self.device) if compile else None
         if self.device.type == "cpu":
@@ -149,7 +150,7 @@ class Derainer:
 
     @classmethod
     def load(
-        cls, name: str | Path = DEFAULT_WEIGHTS, **options: Unpack[DerainerOptions]
+        cls, name: str | os.PathLike[str] = DEFAULT_WEIGHTS, **options: Unpack[DerainerOptions]
     ) -> "Derainer":
         """Derainer with trained weights.
 
@@ -165,9 +166,29 @@ class Derainer:
         loaded = load_model(name)
         return cls(loaded.model, find_model(loaded.architecture), name=loaded.name, **options)
 
-    def __call__(self, rainy: Pixels, *, strength: float = 1.0) -> Pixels:
-        """Derained image of the same shape and dtype; see `run`."""
-        return self.run(rainy, strength)[0]
+    def __call__(self, images: Image, /, *, strength: float = 1.0) -> Image:
+        """The derained image, or a list of them, of the kind that was given.
+
+        Args:
+            images: A `Picture`, a PIL image, an array (uint8, uint16, or float in 0..1; gray or
+                RGB, with or without alpha), a tensor (uint8, or float in 0..1), or a list of
+                these; see `inference.kinds`.
+            strength: How much of the rain is removed: 0 gives the image back as it is, 1 the
+                derained one.
+
+        Raises:
+            UsageError: Another kind of image, values outside of their range, or another strength.
+            ResourceError: Not enough memory even for small tiles.
+            ImageError: The network gave no finite values.
+        """
+        if isinstance(images, list | tuple):
+            kind = type(images)
+            return cast(Image, kind(derain_any(self, image, strength) for image in images))
+        return cast(Image, derain_any(self, images, strength))
+
+    def __repr__(self) -> str:
+        """Name, device and precision."""
+        return f"Derainer({self.name!r}, device={str(self.device)!r}, precision={self.precision!r})"
 
     def run(self, rainy: Pixels, strength: float = 1.0) -> tuple[Pixels, RunFacts]:
         """Derained image, and how it was done.
@@ -411,24 +432,6 @@ class _Run:
 def _compile(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
     # Freezing lets the CPU's kernels keep the weights in their own layout.
     return torch.compile(network, options={"freezing": True} if device.type == "cpu" else None)
-
-
-def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Equal copy for inference, in eval mode, without the batch norms that can be merged.
-
-    A network that has its own way says so by a method `folded()`. In any other, each module whose
-    attributes `conv` and `norm` are a convolution and a batch norm is taken to apply the one right
-    after the other, which is how this house writes such pairs.
-    """
-    own_way: Callable[[], nn.Module] | None = getattr(model, "folded", None)
-    if own_way is not None:
-        return own_way().eval()
-    folded = copy.deepcopy(model).eval()
-    for pair in folded.modules():
-        conv, norm = getattr(pair, "conv", None), getattr(pair, "norm", None)
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            pair.conv, pair.norm = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    return folded
 
 
 def _check_image(rainy: Pixels) -> None:

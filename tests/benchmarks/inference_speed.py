@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from derain_cli.inference.derainer import Derainer, fold_batch_norm
+from derain_cli.inference.derainer import Derainer
+from derain_cli.inference.folding import folded_network
 from derain_cli.models import build_model, find_model
 
 VARIANTS: dict[str, tuple[dict[str, object], float]] = {
@@ -114,7 +115,8 @@ def variant(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
         return lambda: derainer(rainy)
     tensor = (torch.from_numpy(rainy).float() / 255).permute(2, 0, 1)[None].contiguous()
     if name in RUNTIMES:
-        return exported(name, fold_batch_norm(model), tensor, rainy, arguments.threads)
+        folded = folded_network(model, find_model(arguments.model), name)
+        return exported(name, folded, tensor, rainy, arguments.threads)
 
     def plain() -> None:
         with torch.inference_mode():

@@ -13,7 +13,7 @@ READ_PEAK = "; import re, pathlib; print(re.search(r'VmHWM:\\s+(\\d+)', "
 READ_PEAK += "pathlib.Path('/proc/self/status').read_text())[1])"
 DERAIN = """
 import numpy, torch
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 from derain_cli.models import build_model, find_model
 derainer = Derainer(build_model({model!r}), find_model({model!r}), name={model!r}, {options})
 rainy = numpy.random.default_rng(0).integers(0, 256, ({height}, {width}, 3), numpy.uint8)

@@ -279,10 +279,12 @@ def cached_files(tmp_path: Path) -> list[str]:
 
 
 def child_of(hub_server: FakeHub, home: Path, code: str, **environment: str):
-    """A process that runs code after `derain_cli.hub` was imported, with a Hub of ours."""
+    """A process that runs code after `checkpoints.hub` was imported, with a Hub of ours."""
     settings = {"HF_ENDPOINT": hub_server.url, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
     prelude = (
-        "import sys\nfrom derain_cli.errors import DerainError\nfrom derain_cli.hub import *\n"
+        "import sys\n"
+        "from derain_cli.errors import DerainError\n"
+        "from derain_cli.checkpoints.hub import *\n"
         "def stop(error): print(error, file=sys.stderr); sys.exit(error.exit_code)\n"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

@@ -1,5 +1,6 @@
 """The engine: whole and tiled, folded and not; memory, precision, devices, options."""
 
+import copy
 import math
 import os
 import subprocess
@@ -13,12 +14,21 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from derain_cli.errors import ImageError, ResourceError, UnavailableError, UsageError
-from derain_cli.inference.derainer import Derainer, RunFacts, _Run, fold_batch_norm
+from derain_cli.errors import (
+    CheckpointError,
+    ImageError,
+    ResourceError,
+    UnavailableError,
+    UsageError,
+)
+from derain_cli.inference.derainer import Derainer, RunFacts, _Run
 from derain_cli.inference.devices import choose_device
+from derain_cli.inference.folding import folded_network
 from derain_cli.models import MODELS, ModelEntry, build_model
 from derain_cli.models.rdmc import Rdmc, RdmcConfig
+from derain_cli.models.unet import UNetConfig
 from derain_cli.rain.painting import heavy_layer, paint
 
 RADIUS = 12
@@ -122,7 +132,7 @@ def by_hand(model: nn.Module, rainy: np.ndarray) -> np.ndarray:
 def test_folded_rdmc_has_no_batch_norm_and_equals_the_plain_one() -> None:
     for norm_per_stage in (True, False):
         model = tiny_rdmc(norm_per_stage=norm_per_stage)
-        folded = fold_batch_norm(model)
+        folded = folded_network(model, MODELS["rdmc"], "rdmc")
         rainy = torch.rand(2, 3, 37, 50)
         assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
         assert model.training
@@ -136,11 +146,52 @@ def test_every_network_with_batch_norm_folds_wholly_and_stays_equal(name: str) -
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         pytest.skip("no batch norm")
     visit_batch_norms(model)
-    folded, rainy = fold_batch_norm(model), torch.rand(1, 3, 32, 48)
+    folded = folded_network(model, MODELS[name], name)
+    rainy = torch.rand(1, 3, 32, 48)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     with torch.no_grad():
         plain = model.eval()(rainy)
         torch.testing.assert_close(folded(rainy), plain, rtol=1e-3, atol=1e-4)
+
+
+class PreActivation(nn.Module):
+    """A stranger's network: batch norm and ReLU in front of the convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = UNetConfig()
+        self.norm = nn.BatchNorm2d(3)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, rainy: torch.Tensor) -> torch.Tensor:
+        return rainy - self.conv(torch.relu(self.norm(rainy)))
+
+
+class WronglyFolded(PreActivation):
+    """One that merges its batch norm as if it came after the convolution."""
+
+    def folded(self) -> nn.Module:
+        copied = copy.deepcopy(self)
+        copied.conv = fuse_conv_bn_eval(copied.conv.eval(), copied.norm.eval())
+        copied.norm = nn.Identity()
+        return copied
+
+
+def test_a_pre_activation_block_gives_the_networks_own_result() -> None:
+    torch.manual_seed(0)
+    model = PreActivation()
+    visit_batch_norms(model)
+    rainy = noise(40, 56)
+    derained = Derainer(model, MODELS["unet"], name="stranger")(rainy)
+    np.testing.assert_allclose(derained, by_hand(model, rainy), atol=0.51)
+
+
+def test_a_network_that_folds_wrongly_is_refused_when_it_is_made_ready() -> None:
+    torch.manual_seed(0)
+    model = WronglyFolded()
+    visit_batch_norms(model)
+    with pytest.raises(CheckpointError, match=r"'stranger': merging its batch norms changes"):
+        Derainer(model, MODELS["unet"], name="stranger")
 
 
 def test_the_given_network_stays_as_it_is() -> None:
@@ -451,7 +502,7 @@ def test_a_real_shortage_of_memory_is_survived() -> None:
         import resource
         import numpy as np
         import torch
-        from derain_cli.inference import Derainer
+        from derain_cli.inference.derainer import Derainer
         from derain_cli.models import MODELS, build_model
         from test_inference import noise
         network = build_model("rdmc").eval()

@@ -57,7 +57,7 @@ def test_available_memory_obeys_an_address_space_limit(tmp_path: Path) -> None:
 KEEP_AND_LOOK = """
 import resource
 import torch
-from derain_cli.memory import give_back_freed_memory, keep_freed_memory
+from derain_cli.inference.memory import give_back_freed_memory, keep_freed_memory
 {first}
 kept = keep_freed_memory()
 

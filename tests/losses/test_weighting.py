@@ -179,7 +179,7 @@ import importlib.util, json, os, sys
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from derain_cli.loss_weights import weigh_losses
+from derain_cli.losses.weighting import weigh_losses
 
 spec = importlib.util.spec_from_file_location("helpers", sys.argv[1])
 module = importlib.util.module_from_spec(spec)

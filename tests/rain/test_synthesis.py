@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, photos, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         path.write_bytes(content)
 
-    monkeypatch.setattr("derain_cli.checkpoints.write_whole_file", full)
+    monkeypatch.setattr("derain_cli.whole_files.write_whole_file", full)
     with pytest.raises(ResourceError, match="No space left"):
         synthesize(photos, tmp_path / "made", "large", 0)
     assert not (tmp_path / "made").exists()

@@ -19,7 +19,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.trainer import train
 with processes.joined("cpu"):
     for path in sys.argv[1:]:

@@ -217,7 +217,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from derain_cli.training import processes
-from derain_cli.training.search_config import SearchConfig
+from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.searcher import search
 with processes.joined("cpu"):
     for path in sys.argv[1:]:

@@ -345,7 +345,7 @@ FILL_DISK = """
 import resource, sys
 from pathlib import Path
 from derain_cli.errors import ResourceError
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.trainer import train
 def limit(progress):
     if progress.step == 5:  # the state of step 3 is saved; no file may grow this large any more

@@ -5,10 +5,10 @@ from `numpy.random.default_rng([seed, s, i])`. Resuming replays nothing, and N p
 their slice of the batch see what one process would.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from derain_cli.rain.layers import LayerSource
 from derain_cli.rain.painting import paint
 
 Pixels = NDArray[np.uint8]
+Item = TypeVar("Item")
 
 
 Window = tuple[slice, slice]
@@ -60,6 +61,26 @@ class Source(Protocol):
 
     def check(self, crop: int) -> None:
         """Refuse unreadable, unequal and too small images, from their headers."""
+
+    @property
+    def training_count(self) -> int:
+        """How many images there are to learn from."""
+
+    @property
+    def held_out_count(self) -> int:
+        """How many images are kept for validation."""
+
+    def half(self, which: int) -> Self:
+        """The source with every other of its clean images, from number `which` (0 or 1) on.
+
+        Both halves keep the validation images.
+
+        Raises:
+            DatasetError: Nothing is left to learn from.
+        """
+
+    def part(self, share: float, seed: int) -> Self:
+        """The source with a share of its training images, chosen by the seed; one at least."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,30 @@ class PairSource:
                     f"{str(pair.clean)!r} is {other[0]}x{other[1]}; a pair must have one size"
                 )
             _require_room(str(pair.rainy), height, width, crop)
+
+    @property
+    def training_count(self) -> int:
+        """Pairs to learn from."""
+        return len(self.training)
+
+    @property
+    def held_out_count(self) -> int:
+        """Pairs kept for validation."""
+        return len(self.held_out)
+
+    def half(self, which: int) -> Self:
+        """The pairs of every other clean image: pairs that share one stay together.
+
+        Raises:
+            DatasetError: Nothing is left to learn from.
+        """
+        cleans = set(sorted({pair.clean for pair in self.training})[which::2])
+        _require_two(self.name, cleans)
+        return replace(self, training=[pair for pair in self.training if pair.clean in cleans])
+
+    def part(self, share: float, seed: int) -> Self:
+        """The source with a share of its pairs, chosen by the seed; one at least."""
+        return replace(self, training=_part(self.training, share, seed))
 
 
 @dataclass(frozen=True)
@@ -181,6 +226,46 @@ class PaintedSource:
             width, height = _size_of(clean)
             path = clean.clean if isinstance(clean, Pair) else clean
             _require_room(str(path), height, width, crop)
+
+    @property
+    def training_count(self) -> int:
+        """Clean images to paint on."""
+        return len(self.training)
+
+    @property
+    def held_out_count(self) -> int:
+        """Clean images kept for validation."""
+        return len(self.held_out)
+
+    def half(self, which: int) -> Self:
+        """Every other clean image, and every other patch.
+
+        Raises:
+            DatasetError: Nothing is left to paint on.
+        """
+        images, patches = self.training[which::2], self.backgrounds[which::2]
+        _require_two(self.name, patches if self.backgrounds else images)
+        return replace(self, training=images, backgrounds=patches)
+
+    def part(self, share: float, seed: int) -> Self:
+        """The source with a share of its clean images, chosen by the seed; one at least."""
+        return replace(self, training=_part(self.training, share, seed))
+
+
+def _require_two(name: str, kept: Collection[Any]) -> None:
+    if not kept:
+        raise DatasetError(
+            f"{name!r} has one training image; a search needs two: weights learn on one half, "
+            "alphas on the other"
+        )
+
+
+def _part(items: Sequence[Item], share: float, seed: int) -> Sequence[Item]:
+    if share == 1:
+        return items
+    count = max(1, round(share * len(items)))
+    order = np.random.default_rng([seed, len(items)]).permutation(len(items))
+    return [items[index] for index in sorted(order[:count])]
 
 
 def choose_backgrounds(paths: Sequence[Clean], count: int, seed: int) -> list[Background]:

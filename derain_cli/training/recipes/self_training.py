@@ -24,7 +24,6 @@ The memory is updated in the forward pass of a step, by labelled and noisy image
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from derain_cli.models import find_model
 from derain_cli.training import processes
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.real_photos import RealPhotos
-from derain_cli.training.data.samples import PaintedSource, PairSource, Source, draw_batch
+from derain_cli.training.data.samples import Source, draw_batch
 from derain_cli.training.optimization import MovingAverage, Optimization, autocast
 from derain_cli.training.recipes.adaptation import AdaptingRecipe, passes, require_finetune_config
 from derain_cli.training.recipes.paired import sources_of
@@ -210,7 +209,7 @@ def labelled_sources(config: TrainConfig) -> list[Source]:
             "self-training learns from labelled pairs too: give --dataset NAME or --data "
             "RAINY CLEAN; without any, take --method online-update"
         )
-    return [_part_of(source, config.labelled, config.seed) for source in sources_of(config)]
+    return [source.part(config.labelled, config.seed) for source in sources_of(config)]
 
 
 def labelled_count(sources: Sequence[Source]) -> int:
@@ -220,15 +219,4 @@ def labelled_count(sources: Sequence[Source]) -> int:
         >>> labelled_count([PairSource("a", 1.0, [None] * 3, [])])
         3
     """
-    images = [source for source in sources if isinstance(source, PairSource | PaintedSource)]
-    return sum(len(source.training) for source in images)
-
-
-def _part_of(source: Source, share: float, seed: int) -> Source:
-    """A source with a share of its training images, chosen by the seed; one at least."""
-    if share == 1 or not isinstance(source, PairSource | PaintedSource):
-        return source
-    count = max(1, round(share * len(source.training)))
-    order = np.random.default_rng([seed, len(source.training)]).permutation(len(source.training))
-    kept = [source.training[index] for index in sorted(order[:count])]
-    return replace(source, training=kept)
+    return sum(source.training_count for source in sources)

@@ -17,7 +17,7 @@ from derain_cli.models.rdmc import CANDIDATES, RdmcSupernet, SupernetConfig, all
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.samples import Background, PaintedSource, PairSource
-from derain_cli.training.recipes.connection_search import ConnectionSearch, alpha_gradient, half_of
+from derain_cli.training.recipes.connection_search import ConnectionSearch, alpha_gradient
 
 TINY = ("widths=[2,2,2,2,2]", "dilations=[1]", "stages=1")
 
@@ -203,7 +203,7 @@ def test_batches_are_a_pure_function_of_the_step_and_halves_never_mix(pairs):
 
 def test_halves_never_share_a_image_and_validation_stays(pairs):
     (source,) = recipe_of(pairs).sources
-    halves = [half_of(source, half) for half in (0, 1)]
+    halves = [source.half(half) for half in (0, 1)]
     cleans = [{pair.clean for pair in half.training} for half in halves]
     assert not cleans[0] & cleans[1]
     assert cleans[0] | cleans[1] == {pair.clean for pair in source.training}
@@ -217,7 +217,7 @@ def test_halves_keep_all_rain_of_one_clean_image_together():
         for rain in range(2)
     ]
     source = PairSource("many", 1.0, training, [])
-    names = [[pair.name for pair in half_of(source, half).training] for half in (0, 1)]
+    names = [[pair.name for pair in source.half(half).training] for half in (0, 1)]
     assert names == [["a-0", "a-1", "c-0", "c-1"], ["b-0", "b-1"]]
 
 
@@ -225,16 +225,16 @@ def test_halves_of_painted_images_and_patches():
     paths = [Path(f"{name}.png") for name in "abc"]
     patches = [Background(paths[0], 0, 0), Background(paths[0], 9, 9), Background(paths[1], 0, 0)]
     source = PaintedSource("small", 1.0, paths, [], lambda *given: None, patches)
-    halves = [half_of(source, half) for half in (0, 1)]
+    halves = [source.half(half) for half in (0, 1)]
     assert [half.training for half in halves] == [[paths[0], paths[2]], [paths[1]]]
     assert [half.backgrounds for half in halves] == [[patches[0], patches[2]], [patches[1]]]
 
 
 def test_one_image_cannot_be_halved():
     pair = Pair("a", Path("a-rainy.png"), Path("a.png"))
-    half_of(PairSource("one", 1.0, [pair], []), 0)
+    PairSource("one", 1.0, [pair], []).half(0)
     with pytest.raises(DatasetError, match="'one' has one training image"):
-        half_of(PairSource("one", 1.0, [pair], []), 1)
+        PairSource("one", 1.0, [pair], []).half(1)
 
 
 def test_budget_lowers_the_expected_cost_until_it_is_met(pairs):
