@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, train
+from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, serve, train
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
 from derain_cli.version import __version__
@@ -149,5 +149,6 @@ app.command("eval")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
+app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

@@ -21,11 +21,7 @@ from derain_cli.models.rdmc import (
 )
 
 GIGA = 10**9
-
-
 PUBLISHED = RdmcConfig()
-
-
 Alphas = Sequence[Sequence[float]]
 
 

@@ -40,11 +40,7 @@ def one_line(error: BaseException) -> str:
 
 
 _quiet_lock = threading.Lock()
-
-
 _quiet_readers = 0
-
-
 _quiet_filters = warnings.catch_warnings()
 
 

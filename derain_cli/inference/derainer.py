@@ -38,25 +38,13 @@ from derain_cli.sizes import pad_to_multiple, round_up
 
 Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
 Image = TypeVar("Image")  # see `inference.kinds`
-
-
 Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
-
-
 Result = TypeVar("Result")
-
-
 Turnable = TypeVar("Turnable", Pixels, Tensor)
-
-
 # Tiles that may be asked for, and those that a lack of memory may lead to.
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
-
-
 # An image of at most this many pixels runs whole without a look at the memory.
 SURELY_SMALL = 512 * 512
-
-
 # Kernels need scratch space that the count of live tensors does not see.
 SCRATCH = 1.5
 
@@ -338,6 +326,33 @@ class Derainer:
         if half is not None and round_up(overlap, multiple) > half:
             raise UsageError(f"tile overlap must be at most half of tile {self.tile}: {half}")
         return round_up(overlap, multiple)
+
+
+def derain(
+    image: Image,
+    model: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    *,
+    strength: float = 1.0,
+    **options: Unpack[DerainerOptions],
+) -> Image:
+    """Take the rain out of one image, or of a list of them.
+
+    The weights are loaded at every call; for many calls make a `Derainer` once.
+
+    Args:
+        image: Any kind of image that `Derainer` takes; it comes back as that kind.
+        model: Weights by name, a checkpoint, or the folder of a training run.
+        strength: How much of the rain is removed, 0..1.
+        **options: As of `Derainer`.
+
+    Raises:
+        UsageError: An image or an option that cannot mean anything.
+        UnavailableError: No such weights.
+        CheckpointError: Their file is damaged or not one of ours.
+        ResourceError: Not enough memory even for small tiles.
+        ImageError: The network gave no finite values.
+    """
+    return Derainer.load(model, **options)(image, strength=strength)
 
 
 class _Run:

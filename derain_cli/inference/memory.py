@@ -12,19 +12,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 MEBIBYTE = 2**20
-
-
 # Bigger tiles save little overlap, and this keeps 100 megapixels under 2 GiB all told.
 CPU_BUDGET = 896 * MEBIBYTE
-
-
 # glibc's mallopt parameters (malloc.h): no block is mapped on its own (older versions refuse a high
 # M_MMAP_THRESHOLD, which would say the same), the heap is not trimmed, and grows in large steps.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-
-
 KEEP_SETTINGS = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * MEBIBYTE))
-
 
 # What CUDA, MPS, torch's CPU allocator and oneDNN say; oneDNN's "descriptor" means other faults.
 OUT_OF_MEMORY = re.compile(

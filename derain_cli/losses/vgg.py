@@ -17,11 +17,7 @@ from derain_cli.errors import CheckpointError, UnavailableError
 # Positions in the published stack, ReLUs and pools counted, from 0: relu1_1, relu1_2, conv2_1,
 # pool2, relu3_2.
 CONTRAST_LAYERS = (1, 3, 5, 9, 13)
-
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-
-
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 

@@ -35,11 +35,8 @@ FIELD_ORDER = (
     *("steps", "seed", "seconds", "machine", "commit", "validation", "licence", "limits"),
 )
 
-
 # What an entry says that does not depend on which run the weights are of.
 TRUE_OF_ANY_FILE = frozenset({"summary", "licence"})
-
-
 BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked")
 
 

@@ -27,6 +27,7 @@ TERMS: Mapping[str, Term] = {
     "texture": losses.texture,
     "tv": lambda derained, clean: losses.total_variation(derained),
 }
+
 CONTRASTIVE = "contrastive"
 LOSSES = (*TERMS, CONTRASTIVE)
 

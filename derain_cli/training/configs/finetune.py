@@ -9,7 +9,6 @@ from derain_cli.training.configs.train import TrainConfig, option
 # Table 4 of MOSS: what each of its ablations leaves out.
 WITHOUT = ("memory", "self-training", "tv", "skip-connection")
 
-
 # Published where a paper says it. HCN names no rate: its release steps through these between
 # epochs 6 and 16 of 20, here as shares of 30 epochs; patches of 224, one at a time.
 METHODS: Mapping[str, Mapping[str, Any]] = {

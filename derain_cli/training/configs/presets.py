@@ -59,7 +59,6 @@ HCN_PAPER = {
     **_settings("HCN release", seed=66),
 }
 
-
 MOSS_PAPER = {
     **_settings("MOSS, section 3.2.1: eq. 6, the part that learns from pairs", loss=("l1:1",)),
     **_settings("MOSS, section 4.4: Rain200H", dataset=("rain200h_train",)),
@@ -68,7 +67,6 @@ MOSS_PAPER = {
     **_settings("MOSS release: horizontal flips, p = 0.5", flip=True),
     **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
 }
-
 
 RDMC_PAPER = {
     **_settings("RDMC, title and eq. 10", recipe="supervised"),
@@ -93,7 +91,6 @@ RDMC_PAPER = {
     ),
 }
 
-
 MENET_PAPER = {
     **_settings("MENET, section IV-A: Rain100L's 200 training pairs", dataset=("rain100l_train",)),
     **_settings("MENET, section IV-A; size by the release", crop=224),
@@ -117,7 +114,6 @@ MENET_PAPER = {
     **_settings("ours: frozen after the last drop of the rate", freeze_norm_from=0.8),
 }
 
-
 STUDY = {
     **_settings("study, sections 2.1 and E.2: patches of 128x128", crop=128),
     **_settings(
@@ -133,13 +129,11 @@ STUDY = {
     **_settings("study says nothing of augmentation", flip=False),
 }
 
-
 STUDY_PAPER = {
     **STUDY,
     **_settings("study, section 2.1: the largest set", backgrounds=30_000),
     **_settings("study, section 3.1: where no range is named", rain=("medium",)),
 }
-
 
 WIDE_RAIN = {
     **STUDY,
@@ -150,9 +144,7 @@ WIDE_RAIN = {
     **_settings("study, Table 1: large", rain=("large",)),
 }
 
-
 QUICK = "ours: minutes on two CPU cores"
-
 
 QUICK_COMMON = _settings(
     QUICK,
@@ -167,19 +159,14 @@ QUICK_COMMON = _settings(
     seed=0,
 )
 
-
 NO_CONTRAST = _settings("ours: no VGG-19 needed", loss=("ssim:1", "mse:0.1"))
-
 
 FREEZE_EARLY = _settings(
     "ours: few steps; statistics of small crops do not fit whole images",
     freeze_norm_from=0.45,
 )
 
-
 EASIER_START = _settings("ours: faster in few steps", lr=1e-3)
-
-
 MOSS_START = _settings("ours: faster in few steps; at 1e-3 its tanh was stuck at black", lr=3e-4)
 
 
@@ -190,7 +177,6 @@ def _quick(paper: Preset, **values: Any) -> dict[str, Setting]:  # noqa: ANN401 
 
 
 MENET_QUICK = {**_quick(MENET_PAPER, steps=2000, crop=96, lr=1e-3), **FREEZE_EARLY}
-
 
 PRESETS: Mapping[str, Mapping[str, Preset]] = {
     "hcn": {

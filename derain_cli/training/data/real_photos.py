@@ -22,11 +22,7 @@ from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.whole_files import write_whole
 
 Pixels = NDArray[np.uint8]
-
-
 Planes = NDArray[np.float32]  # (height, width, 3) in 0..1
-
-
 Window = tuple[slice, slice]
 
 

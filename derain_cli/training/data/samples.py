@@ -22,19 +22,11 @@ from derain_cli.rain.painting import paint
 
 Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
-
-
 Window = tuple[slice, slice]
-
-
 # A clean image: a whole file, or the clean half of a pair that lies side by side in one.
 Clean = Path | Pair
-
-
 # The fifth paper's backgrounds are patches of this size (section 2.1, E.2).
 BACKGROUND_SIDE = 128
-
-
 # A seed's second number where it must not be a step's: backgrounds are drawn once for all.
 BACKGROUNDS = 5_128_128
 
