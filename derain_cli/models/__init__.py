@@ -185,6 +185,19 @@ def list_models() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
+def architecture_of(model: nn.Module) -> str:
+    """Key of `MODELS` that a network was built from.
+
+    Raises:
+        UsageError: It is none of these networks.
+    """
+    kind, config = type(model), type(getattr(model, "config", None))
+    for name, entry in MODELS.items():
+        if (entry.build, entry.config) == (kind, config):
+            return name
+    raise UsageError(f"a {kind.__name__} is no network of this program")
+
+
 def find_model(name: str) -> ModelEntry:
     """Entry of a network by name.
 

@@ -28,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
+
 
 @dataclass(frozen=True)
 class PReNetConfig:
@@ -82,7 +84,7 @@ class ResidualBlock(nn.Module):
         return F.relu(x + change)
 
 
-class PReNet(nn.Module):
+class PReNet(nn.Module, HubMethods):
     """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.

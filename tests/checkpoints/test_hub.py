@@ -104,7 +104,15 @@ class _Handler(BaseHTTPRequestHandler):
     def note(self) -> bytes:
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.hub.requests.append((self.command, self.path, headers))
+        if headers.get("transfer-encoding") == "chunked":
+            return b"".join(self.chunks())
         return self.rfile.read(int(headers.get("content-length", 0)))
+
+    def chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
     @property
     def known(self) -> bool:

@@ -5,9 +5,10 @@
 many kinds.
 
 Sources read "paper, place": HCN = Wang et al., AAAI 2022; MOSS = Huang et al., CVPR 2021; RDMC =
-Jiang et al., TCSVT 2023; MENET = Fan et al.; study = Gu et al., NeurIPS 2023. "release" is a fact
-read off that paper's released code, taken where the paper is silent. "ours" was published nowhere.
-Epochs are turned into steps by the size of the paper's own training set.
+Jiang et al., TCSVT 2023; MENET = Fan et al.; PReNet = Ren et al., CVPR 2019; study = Gu et al.,
+NeurIPS 2023. "release" is a fact read off that paper's released code, taken where the paper is
+silent. "ours" was published nowhere. Epochs are turned into steps by the size of the paper's own
+training set.
 """
 
 import dataclasses
@@ -114,6 +115,22 @@ MENET_PAPER = {
     **_settings("ours: frozen after the last drop of the rate", freeze_norm_from=0.8),
 }
 
+PRENET_PAPER = {
+    **_settings("PReNet, title: one network on pairs", recipe="supervised"),
+    **_settings("PReNet, section 4: Rain100H's training pairs", dataset=("rain100h_train",)),
+    **_settings("PReNet, section 4", crop=100, batch_size=18, lr=1e-3),
+    **_settings(
+        "PReNet, section 4: x 0.2 after 30, 50 and 80 of 100 epochs",
+        lr_schedule="milestones",
+        lr_milestones=(0.3, 0.5, 0.8),
+        lr_factor=0.2,
+    ),
+    **_settings("PReNet, eq. 7: negative SSIM on the last stage", loss=("ssim:1",)),
+    **_settings("ours: the paper counts epochs of patches it does not number", steps=100_000),
+    **_settings("PReNet says nothing of augmentation", flip=False),
+    **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
+}
+
 STUDY = {
     **_settings("study, sections 2.1 and E.2: patches of 128x128", crop=128),
     **_settings(
@@ -196,6 +213,11 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
     },
     "menet": {"paper": MENET_PAPER, "quick": MENET_QUICK, "wide-rain": WIDE_RAIN},
     "menet-deep": {"paper": MENET_PAPER, "quick": MENET_QUICK, "wide-rain": WIDE_RAIN},
+    "prenet": {
+        "paper": PRENET_PAPER,
+        "quick": _quick(PRENET_PAPER, steps=800, batch_size=4),
+        "wide-rain": WIDE_RAIN,
+    },
     "resnet": {
         "paper": STUDY_PAPER,
         "quick": {**_quick(STUDY_PAPER, steps=800, batch_size=4), **EASIER_START},
