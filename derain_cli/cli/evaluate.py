@@ -397,7 +397,8 @@ def _say_what_is_scored(pairs: "Mapping[str, Sequence[Pair]]", limit: int) -> No
         key = dataset_named(name)
         note = DATASETS[key].note if key else ""
         cut = f", the first {limit} of them scored" if 0 < limit < len(members) else ""
-        count = describe_count(name, len(members))
+        unpaired = any(pair.is_unpaired for pair in members)
+        count = f"{len(members)} images" if unpaired else describe_count(name, len(members))
         typer.echo(f"{name}: {count}{cut}{f' (note: {note})' if note else ''}", err=True)
 
 

@@ -55,8 +55,9 @@ def leading_column(columns: Iterable[str]) -> str:
         >>> leading_column(["niqe", "psnr"]), leading_column(["e_r_ceiling", "e_b"])
         ('psnr', 'e_b')
     """
-    ranked = [column for column in columns if COLUMNS[column].better]
-    return "psnr" if "psnr" in ranked else ranked[0]
+    names = list(columns)
+    ranked = [column for column in names if COLUMNS[column].better]
+    return "psnr" if "psnr" in ranked else (ranked or names)[0]
 
 
 def sign_of(column: str) -> int:
@@ -106,7 +107,7 @@ def largest_differences(rows: Iterable[Row], column: str, count: int = 10) -> li
 
 def _changes(rows: Iterable[Row], column: str, wanted: Callable[[str, str], bool]) -> list[Change]:
     images: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
+    for row in rows if COLUMNS[column].better else ():
         images.setdefault((row.dataset, row.image), []).append(row)
     found = []
     for members in images.values():
