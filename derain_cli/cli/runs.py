@@ -2,10 +2,12 @@
 
 import dataclasses
 import inspect
+import os
 import re
+import shlex
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from derain_cli.training.trainer import TrainResult
 
 Config = TypeVar("Config", bound=TrainConfig)
+STOPPING = b"\nstopping: this step is finished, then saved; Ctrl-C again stops at once\n"
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -105,7 +109,7 @@ def _shown(default: Any) -> str:  # noqa: ANN401 (any field's default)
 def stop_on_signal() -> Iterator[list[int]]:
     """A list that the first Ctrl-C fills (finish the step, save); a second one interrupts.
 
-    A cluster's SIGTERM counts as well.
+    The first is acknowledged at once on stderr. A cluster's SIGTERM counts as well.
     """
     stopping: list[int] = []
 
@@ -113,6 +117,8 @@ def stop_on_signal() -> Iterator[list[int]]:
         if stopping:
             raise KeyboardInterrupt
         stopping.append(number)
+        with suppress(OSError):  # past Python's buffers, which a signal may not enter again
+            os.write(2, STOPPING)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -129,7 +135,8 @@ def say_speed(result: "TrainResult") -> None:
         typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
 
 
-def say_how_to_go_on(result: "TrainResult", *, interrupted: bool) -> None:
-    """Why a run ended early, where, and the options that go on with it; on stderr."""
+def say_how_to_go_on(result: "TrainResult", command: str, *, interrupted: bool) -> None:
+    """Why a run ended early, where, and the whole command that goes on with it; on stderr."""
     why = "interrupted" if interrupted else "time is up"
-    typer.echo(f"{why} at step {result.step}; go on with: --out {result.folder} --resume", err=True)
+    words = shlex.join(["derain", command, "--out", str(result.folder), "--resume"])
+    typer.echo(f"{why} at step {result.step}; go on with: {words}", err=True)

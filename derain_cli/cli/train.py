@@ -91,14 +91,16 @@ def train(
 
 def _train(config: TrainConfig, out: Path, *, resume: bool, tensorboard: bool, quiet: bool) -> None:
     from derain_cli.cli.train_view import show_progress
-    from derain_cli.inference.memory import keep_freed_memory
-    from derain_cli.training import trainer
 
-    keep_freed_memory()
     talking = os.environ.get("RANK", "0") == "0"
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_on_signal())
         reports = [stack.enter_context(show_progress(config, quiet=quiet or not talking))]
+        # After the view has begun: loading torch takes seconds, too.
+        from derain_cli.inference.memory import keep_freed_memory
+        from derain_cli.training import trainer
+
+        keep_freed_memory()
         if tensorboard and talking:
             from derain_cli.training.tensorboard import writing
 
@@ -195,4 +197,4 @@ def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) 
     if result.finished:
         typer.echo(str(result.folder))
     else:
-        say_how_to_go_on(result, interrupted=interrupted)
+        say_how_to_go_on(result, "train", interrupted=interrupted)

@@ -211,7 +211,7 @@ def test_a_signal_saves_and_says_how_to_go_on(folders, tmp_path, derain_process,
         stdout, stderr = child.communicate(timeout=60)
     assert child.returncode == 130
     assert stdout == b""
-    assert f"go on with: --out {out} --resume" in stderr.decode()
+    assert f"go on with: derain train --out {out} --resume" in stderr.decode()
     assert "% for data" in stderr.decode()
     assert "Traceback" not in stderr.decode()
 
@@ -264,5 +264,24 @@ def test_table_shows_loss_rate_wait_and_scores():
     assert rows["images/s"] == "4.0"
     assert rows["waiting for data"] == "25 %"
     assert rows["validation PSNR"] == "29.00 dB, best 30.00"
+    assert rows["time left"] == "3:14"  # 97 steps of 2 s: steps alone count
+    assert rows["now"].startswith("training (")
     assert "time left" in view.line()
+
+
+def test_time_left_does_not_grow_while_a_validation_runs(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("derain_cli.cli.train_view.time.monotonic", lambda: clock[0])
+    view = RunView(TrainConfig(steps=100))
+    view.note(progress(1))
+    before = dict(view.rows())["time left"]
+    view.say("validating 1 of 20")
+    clock[0] = 45.0
+    rows = dict(view.rows())
+    assert rows["time left"] == before
+    assert rows["now"] == "validating 1 of 20 (0:45)"
+    assert rows["elapsed"] == "0:45"
+
+
+def test_units_of_time():
     assert duration(61) == "1:01"

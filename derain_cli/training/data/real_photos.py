@@ -24,6 +24,7 @@ from derain_cli.whole_files import write_whole
 Pixels = NDArray[np.uint8]
 Planes = NDArray[np.float32]  # (height, width, 3) in 0..1
 Window = tuple[slice, slice]
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,22 @@ class RealPhotos:
 
     Attributes:
         sizes: (height, width) of each.
+        skipped: Photos of the folder that are smaller than a crop.
     """
 
     paths: tuple[Path, ...]
     sizes: tuple[tuple[int, int], ...]
+    skipped: tuple[Path, ...] = ()
     cache: ImageCache = field(default_factory=ImageCache, compare=False)
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> "RealPhotos":
-        """The photos of `--real`, here or below the data root, their headers looked at.
+        """The photos of `--real`, here or below the data root, those smaller than a crop left out.
 
         Raises:
             ConfigError: No folder was named.
-            DatasetError: No such folder, no image in it, or one that cannot be read or is
-                smaller than a crop.
+            DatasetError: No such folder, no image in it that is large enough, or one that cannot
+                be read.
         """
         if not config.real:
             raise ConfigError("no --real: name the folder of rainy photos to adapt to")
@@ -58,10 +61,25 @@ class RealPhotos:
         if not paths:
             raise DatasetError(f"no images in {str(folder)!r}; --real needs rainy photos")
         crop = max(config.crop, config.final_crop)
-        return cls(tuple(paths), tuple(_size(path, crop) for path in paths))
+        sizes = {path: _size(path) for path in paths}
+        large = [path for path in paths if min(sizes[path]) >= crop]
+        if not large:
+            raise DatasetError(f"no photo in {str(folder)!r} is as large as --crop {crop}")
+        skipped = tuple(path for path in paths if min(sizes[path]) < crop)
+        return cls(tuple(large), tuple(sizes[path] for path in large), skipped)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def notice(self) -> str:
+        """What to say of the skipped photos; empty if there are none."""
+        if not self.skipped:
+            return ""
+        names = ", ".join(repr(path.name) for path in self.skipped[:NAMED])
+        more = f" and {len(self.skipped) - NAMED} more" if len(self.skipped) > NAMED else ""
+        count = len(self.paths) + len(self.skipped)
+        return f"skipped {len(self.skipped)} of {count} photos smaller than a crop: {names}{more}"
 
     def window(self, photo: int, crop: int, rng: np.random.Generator) -> Window:
         """A random place of a photo."""
@@ -81,16 +99,11 @@ class RealPhotos:
         return np.asarray(self.pixels(photo)[window].astype(np.float32) / 255, np.float32)
 
 
-def _size(path: Path, crop: int) -> tuple[int, int]:
+def _size(path: Path) -> tuple[int, int]:
     try:
         width, height = probe_image(path)
     except ImageError as error:
         raise DatasetError(f"{error}; or take it out of --real") from error
-    if min(width, height) < crop:
-        raise DatasetError(
-            f"{str(path)!r} is {width}x{height}, smaller than --crop {crop}; "
-            "take a smaller --crop, or the photo out of --real"
-        )
     return height, width
 
 
