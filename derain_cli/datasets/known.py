@@ -184,7 +184,7 @@ def dataset_folder(name: str, data_root: Path) -> Path:
     if folder is None:
         raise DatasetError(
             f"data set {name!r} is not in {str(data_root)!r}: put its images into "
-            f"{str(data_root / key)!r} (rainy/ and clean/), or name another --data-root"
+            f"{str(data_root / key)!r} (rainy/ and clean/), or name another `data_root`"
         )
     return folder
 

@@ -78,7 +78,7 @@ def load_vgg19_features(path: str | Path) -> Vgg19Features:
     if not path.is_file():
         raise UnavailableError(
             f"no VGG-19 weights at {str(path)!r}. Give model.safetensors of timm/vgg19.tv_in1k, "
-            "or train without the contrastive prior (--contrastive 0)"
+            "or train without the contrastive prior (`contrastive` 0)"
         )
     network = Vgg19Features()
     expected = {name: tuple(x.shape) for name, x in network.named_parameters()}

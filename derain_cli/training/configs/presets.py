@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from derain_cli.errors import ConfigError, did_you_mean
+from derain_cli.training.configs.fields import facts, names, unused
 from derain_cli.training.configs.train import TrainConfig
 
 # These fields say what to train on: whoever names data of their own wants none of a preset's.
-DATA_FIELDS = ("dataset", "data", "clean", "rain", "backgrounds")
+DATA_FIELDS = names(TrainConfig, lambda option: option.yields_to)
 
 
 @dataclass(frozen=True)
@@ -251,22 +252,25 @@ def find_preset(model: str, name: str) -> Preset:
 
 
 def preset_values(model: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Config fields of a preset, without those that were given by hand.
+    """Config fields of a preset, without those that were given by hand or that no one would use.
 
-    Data given by hand replace all of a preset's.
+    Data given by hand replace all of a preset's; a recipe given by hand uses what it uses.
 
     Example:
         >>> values = preset_values("unet", "paper", {"dataset": ("mine",), "crop": 64})
         >>> sorted(values)  # doctest: +ELLIPSIS
         ['batch_size', 'betas', 'flip', 'loss', 'lr', ...]
     """
-    own_data = any(field in given for field in ("dataset", "data", "clean"))
-    own_rain = any(field in given for field in ("dataset", "data", "rain"))
-    dropped = {"dataset", "data", "clean"} if own_data else set()
-    dropped |= {"rain", "backgrounds"} if own_rain else set()
-    dropped |= set(given)
     settings = find_preset(model, name)
-    return {field: setting.value for field, setting in settings.items() if field not in dropped}
+    values = {field: setting.value for field, setting in settings.items()}
+    recipe = {**values, **given}.get("recipe", TrainConfig.recipe)
+    dropped = {*given, *unused(TrainConfig, recipe)}
+    dropped |= {
+        item.name
+        for item in dataclasses.fields(TrainConfig)
+        if set(facts(item).yields_to) & set(given)
+    }
+    return {field: value for field, value in values.items() if field not in dropped}
 
 
 def explain(
@@ -283,9 +287,12 @@ def explain(
     settings = find_preset(config.model, name) if name else {}
     used = preset_values(config.model, name, given) if name else {}
     plain = type(config)()
+    idle = unused(type(config), config.recipe)
     rows = []
     for item in dataclasses.fields(config):
-        if item.name in given:
+        if item.name in idle:
+            source = f"not used by recipe {config.recipe!r}"
+        elif item.name in given:
             source = "given"
         elif item.name in used:
             source = settings[item.name].source

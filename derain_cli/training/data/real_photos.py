@@ -51,20 +51,20 @@ class RealPhotos:
                 be read.
         """
         if not config.real:
-            raise ConfigError("no --real: name the folder of rainy photos to adapt to")
+            raise ConfigError("no `real`: name the folder of rainy photos to adapt to")
         folder = plain_folder(config.real, Path(config.data_root))
         if not folder.is_dir():
             raise DatasetError(
-                f"no folder of rainy photos {config.real!r}, neither here nor in --data-root"
+                f"no folder of rainy photos {config.real!r}, neither here nor in `data_root`"
             )
         paths = list_images(folder)
         if not paths:
-            raise DatasetError(f"no images in {str(folder)!r}; --real needs rainy photos")
+            raise DatasetError(f"no images in {str(folder)!r}; `real` needs rainy photos")
         crop = max(config.crop, config.final_crop)
         sizes = {path: _size(path) for path in paths}
         large = [path for path in paths if min(sizes[path]) >= crop]
         if not large:
-            raise DatasetError(f"no photo in {str(folder)!r} is as large as --crop {crop}")
+            raise DatasetError(f"no photo in {str(folder)!r} is as large as `crop` {crop}")
         skipped = tuple(path for path in paths if min(sizes[path]) < crop)
         return cls(tuple(large), tuple(sizes[path] for path in large), skipped)
 
@@ -103,7 +103,7 @@ def _size(path: Path) -> tuple[int, int]:
     try:
         width, height = probe_image(path)
     except ImageError as error:
-        raise DatasetError(f"{error}; or take it out of --real") from error
+        raise DatasetError(f"{error}; or take it out of `real`") from error
     return height, width
 
 
@@ -150,7 +150,7 @@ class PseudoTruth:
             opened: Planes = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise TrainingError(
-                f"pseudo-truth {str(path)!r} is gone or damaged; start a new run with --out"
+                f"pseudo-truth {str(path)!r} is gone or damaged; start a new run with `out`"
             ) from error
         return opened
 

@@ -211,8 +211,8 @@ class PaintedSource:
         """
         if self.backgrounds and crop > BACKGROUND_SIDE:
             raise DatasetError(
-                f"--backgrounds are {BACKGROUND_SIDE}x{BACKGROUND_SIDE} patches, smaller than the "
-                f"{crop}x{crop} crop; choose a smaller --crop"
+                f"`backgrounds` are {BACKGROUND_SIDE}x{BACKGROUND_SIDE} patches, smaller than the "
+                f"{crop}x{crop} crop; choose a smaller `crop`"
             )
         for clean in (*self.training, *self.held_out):
             width, height = _size_of(clean)
@@ -273,7 +273,7 @@ def choose_backgrounds(paths: Sequence[Clean], count: int, seed: int) -> list[Ba
     if not large:
         raise DatasetError(
             f"no clean image has room for a patch of {BACKGROUND_SIDE}x{BACKGROUND_SIDE} pixels; "
-            "give larger ones, or leave --backgrounds out"
+            "give larger ones, or leave `backgrounds` out"
         )
     order = np.random.default_rng([seed, BACKGROUNDS]).permutation(len(large))
     chosen = []
@@ -306,7 +306,7 @@ def _require_room(image: str, height: int, width: int, crop: int) -> None:
     if min(height, width) < crop:
         raise DatasetError(
             f"{image!r} is {width}x{height}, smaller than the {crop}x{crop} crop; "
-            "take it out or choose a smaller --crop"
+            "take it out or choose a smaller `crop`"
         )
 
 
