@@ -125,9 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.note()
         if found := re.fullmatch(r"/storage/(\w+)", self.path):
             return self.send_content(self.hub.large_files[found[1]])
-        if found := re.fullmatch(r"/(\w+/\w+)/resolve/([^/]+)/(.+)", self.path):
+        if found := re.fullmatch(r"/(?:datasets/)?(\w+/\w+)/resolve/([^/]+)/(.+)", self.path):
             return self.resolve(*found.groups())
-        if found := re.fullmatch(r"/api/models/(\w+/\w+)(?:/revision/(\w+))?", self.path):
+        about = r"/api/(?:models|datasets)/(\w+/\w+)(?:/revision/(\w+))?(?:\?blobs=[Tt]rue)?"
+        if found := re.fullmatch(about, self.path):
             return self.describe(found[1], found[2] or "main")
         return self.answer(404)
 
@@ -159,8 +160,15 @@ class _Handler(BaseHTTPRequestHandler):
     def describe(self, repo: str, revision: str) -> None:
         found = self.files_of(repo, revision)
         if found:
-            siblings = [{"rfilename": name} for name in found[1]]
+            siblings = [
+                {"rfilename": name, "lfs": self.large(content)}
+                for name, content in found[1].items()
+            ]
             self.answer_json({"id": repo, "sha": found[0], "siblings": siblings})
+
+    def large(self, content: bytes) -> dict[str, object]:
+        digest = self.hub.store(content)
+        return {"sha256": digest, "size": len(content), "pointerSize": 130}
 
     def send_content(self, content: bytes) -> None:
         time.sleep(self.hub.pause)
