@@ -30,9 +30,17 @@ class ImageFormat(StrEnum):
     avif = "avif"
 
 
+class FramesOfAnimation(StrEnum):
+    """How much of an animation is derained."""
+
+    first = "first"
+    all = "all"
+
+
 class Precision(StrEnum):
     """Number formats the network can run in."""
 
+    auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
@@ -85,7 +93,7 @@ Quality = Annotated[
         max=100,
         show_default="as the input",
         panel=WHERE,
-        help="Of JPEG, WebP and AVIF; a JPEG keeps its own tables and subsampling.",
+        help="Of JPEG, WebP, AVIF and films; a JPEG keeps its own tables and subsampling.",
     ),
 ]
 
@@ -118,14 +126,68 @@ Model = Annotated[
     ),
 ]
 
+Passes = Annotated[
+    int,
+    _option(
+        "--passes",
+        panel=HOW,
+        min=1,
+        help="Times an image goes through the network; each pass takes out what the last one left.",
+    ),
+]
+
+TestTimeAugmentation = Annotated[
+    bool,
+    _option(
+        "--tta",
+        panel=HOW,
+        help="Average the results of eight flips and turns: eight times the work for the last "
+        "tenths of a dB.",
+    ),
+]
+
 Strength = Annotated[
     float, _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed.")
+]
+Codec = Annotated[
+    str | None,
+    _option(
+        "--codec",
+        metavar="NAME",
+        show_default="as the input",
+        panel=WHERE,
+        help="Of films: h264, hevc, vp8, vp9, av1, mpeg4, mpeg2video, mjpeg, prores or ffv1.",
+    ),
+]
+FramesOption = Annotated[
+    FramesOfAnimation,
+    _option(
+        "--frames",
+        panel=HOW,
+        help="Of an animated GIF, WebP or PNG; a film is always derained whole.",
+    ),
+]
+Temporal = Annotated[
+    int,
+    _option(
+        "--temporal",
+        min=0,
+        max=1,
+        panel=HOW,
+        help="1 = each frame of a film is steadied by the one before and the one after; 0 = not.",
+    ),
 ]
 
 Device = Annotated[str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")]
 
 PrecisionOption = Annotated[
-    Precision, _option("--precision", panel=SPEED, help="Number format of the network.")
+    Precision,
+    _option(
+        "--precision",
+        panel=SPEED,
+        help="Number format of the network; auto is bf16 where the device multiplies it natively, "
+        "else fp32.",
+    ),
 ]
 
 Tile = Annotated[
@@ -236,12 +298,13 @@ def derain(
     suffix: Suffix = "_derained",
     format: Format = None,
     quality: Quality = None,
+    codec: Codec = None,
     recursive: Recursive = False,
     from_file: FromFile = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     device: Device = "auto",
-    precision: PrecisionOption = Precision.fp32,
+    precision: PrecisionOption = Precision.auto,
     tile: Tile = None,
     tile_overlap: TileOverlap = None,
     compile: Compile = False,
@@ -250,6 +313,10 @@ def derain(
     batch_size: BatchSize = 1,
     max_pixels: MaxPixels = None,
     strength: Strength = 1.0,
+    passes: Passes = 1,
+    tta: TestTimeAugmentation = False,
+    frames: FramesOption = FramesOfAnimation.first,
+    temporal: Temporal = 1,
     save_rain: SaveRain = False,
     compare: Compare = False,
     dry_run: DryRun = False,
@@ -276,8 +343,12 @@ def derain(
         batch_size=batch_size,
         max_pixels=max_pixels,
         fail_fast=fail_fast,
+        frames=frames.value,
+        codec=codec,
+        temporal=bool(temporal),
     )
     engine: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
+    engine |= {"passes": passes, "tta": tta}
     engine |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     plan = plan_batch(inputs or [], options, _read_list(from_file, inputs or []))
     report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
@@ -316,7 +387,7 @@ def _run(
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.to_do else None
-        events = run_batch(plan, derainer, options, stdin, interrupter)
+        events = run_batch(plan, derainer, options, stdin, interrupter, report.advance_within)
         with report.watching(derainer), closing(events), _on_ctrl_c(interrupter.interrupt):
             for event in events:
                 report.show(event)

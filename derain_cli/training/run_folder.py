@@ -1,11 +1,11 @@
-"""A run's folder: what it holds, written so that a crash, a kill or a full disk spoils nothing.
+"""A run's folder. Its files survive a crash, a kill or a full disk.
 
 =====================  ==================================================================
 config.json            the run's `TrainConfig`
 metrics.jsonl          one line per log or validation
-state.pt               all that resuming needs
-last.safetensors       what the network was at the last validation
-best.safetensors       at the validation with the highest mean PSNR; `--model RUN` takes it
+state.pt               everything that resuming needs
+last.safetensors       the network at the last validation
+best.safetensors       the network with the highest mean PSNR; `--model RUN` uses it
 images/                validation images: rainy, derained, clean and removed rain
 =====================  ==================================================================
 """
@@ -42,11 +42,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Now, because a long run's checkout may move on.
+        # Read now: the checkout may change while a long run goes on.
         self._commit = source_commit()
 
     def open(self, config: TrainConfig, *, resume: bool) -> None:
-        """Make the folder and note the config in it.
+        """Create the folder and write the config into it.
 
         Raises:
             ConfigError: It holds a run and `resume` is not set; or there is none to resume, or
@@ -82,11 +82,11 @@ class RunFolder:
 
     @property
     def has_state(self) -> bool:
-        """Whether `save_state` came to save anything; if not, resuming begins at the beginning."""
+        """Whether a state was saved; without one, resuming starts from the beginning."""
         return (self.path / "state.pt").exists()
 
     def load_state(self, device: torch.device) -> dict[str, Any]:
-        """What `save_state` saved last.
+        """The state that was saved last.
 
         Raises:
             TrainingError: The file is damaged.
@@ -104,7 +104,7 @@ class RunFolder:
     def save_weights(
         self, file: str, model: nn.Module, config: TrainConfig, about: Mapping[str, str]
     ) -> None:
-        """A checkpoint that describes itself: how it was made, from which code, on what.
+        """Write a checkpoint whose metadata states its config, code and machine.
 
         Raises:
             ResourceError: No space or no permission; an old file stays.
@@ -140,7 +140,7 @@ class RunFolder:
             raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
     def forget_log_after(self, step: int) -> None:
-        """Lines of steps that were done but not saved are done again: drop them."""
+        """Drop log lines of steps that a resumed run will repeat."""
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_whole(self.path / METRICS, text.encode())

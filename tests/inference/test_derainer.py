@@ -561,3 +561,15 @@ def run_python(code: str, **environment: str) -> "subprocess.CompletedProcess[st
         text=True,
         check=False,
     )
+
+
+def test_progress_goes_from_tile_to_tile_up_to_the_whole() -> None:
+    shares: list[float] = []
+    _, facts = derainer(tile=100).run(noise(300, 200), on_progress=shares.append)
+    assert facts.tile == 100
+    assert shares == sorted(shares)
+    assert len(shares) > 4
+    assert shares[-1] == 1
+    shares.clear()
+    derainer(tile=0).run(noise(30, 20), on_progress=shares.append)
+    assert shares == [1]
