@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy as np
+    from rich.progress import Progress, TaskID
 
     from derain_cli.datasets.verification import Verification
 
@@ -117,17 +119,16 @@ def pull(
     for name in names:
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
             task = progress.add_task(f"pulling {name}", total=None)
-            folder, source = pull_dataset(
-                name,
-                root,
-                lambda done, files, task=task, bar=progress: bar.update(
-                    task, completed=done, total=files
-                ),
-            )
+            report = partial(_update, progress, task)
+            folder, source = pull_dataset(name, root, report)
         typer.echo(
             f"{name}: {len(source.files)} files of {source.repo}@{source.revision}", err=True
         )
         typer.echo(str(folder))
+
+
+def _update(progress: "Progress", task: "TaskID", done: int, total: int) -> None:
+    progress.update(task, completed=done, total=total)
 
 
 @app.command("verify")

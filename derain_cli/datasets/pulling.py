@@ -143,7 +143,11 @@ def _our_errors(repo: str) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UnavailableError(f"data set {repo!r} has no such revision") from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HTTPError) as error:
+    except (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        errors.HTTPError,  # type: ignore[attr-defined]  # httpx's or httpx2's
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnavailableError(f"cannot download data set {repo!r}: {reason}") from error
     except OSError as error:
