@@ -42,6 +42,8 @@ class Engine:
     device: str
     precision: str
     strength: float
+    passes: int
+    tta: bool
     tile: int | None
     tile_overlap: int | None
     batch_size: int
@@ -53,6 +55,8 @@ class Engine:
             "device": self.device,
             "precision": self.precision,
             "strength": self.strength,
+            "passes": self.passes,
+            "tta": self.tta,
             "tile": self.tile,
             "tile overlap": self.tile_overlap,
             "batch size": self.batch_size,
@@ -111,6 +115,14 @@ def evaluate(
         float,
         _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed."),
     ] = 1.0,
+    passes: Annotated[
+        int,
+        _option("--passes", min=1, panel=HOW, help="Times an image goes through the network."),
+    ] = 1,
+    tta: Annotated[
+        bool,
+        _option("--tta", panel=HOW, help="Average eight flips and turns: eight times the work."),
+    ] = False,
     seed: Annotated[
         int, _option("--seed", panel=HOW, help="Random seed of the bootstrap intervals.")
     ] = 0,
@@ -227,7 +239,9 @@ def evaluate(
     if not quiet:
         _say_what_is_scored(pairs, limit)
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
-    engine = Engine(device, precision, strength, tile, tile_overlap, batch_size, threads)
+    engine = Engine(
+        device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads
+    )
     scoring = Scoring(pairs, chosen, protocol, engine, workers, save_images)
     with EvalView(quiet=quiet).shown() as view:
         scoring.load(view, [] if input_only else model or [""])
@@ -296,6 +310,8 @@ class Scoring:
                 precision=engine.precision,
                 tile=engine.tile,
                 tile_overlap=engine.tile_overlap,
+                passes=engine.passes,
+                tta=engine.tta,
                 threads=engine.threads,
             )
             # Checkpoints of two runs have one file name: tell them apart as the user did.
