@@ -94,7 +94,8 @@ def finetune_real(
         if result.finished:
             _say_what_was_kept(result)
         else:
-            say_how_to_go_on(result, "finetune-real", interrupted=bool(stopping))
+            why = "interrupted" if stopping else "time is up"
+            say_how_to_go_on(result, "finetune-real", why)
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)
 

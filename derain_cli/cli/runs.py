@@ -190,8 +190,14 @@ def say_speed(result: "TrainResult") -> None:
         typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
 
 
-def say_how_to_go_on(result: "TrainResult", command: str, *, interrupted: bool) -> None:
+def say_where_data_lie(out: Path, chosen: TrainConfig) -> None:
+    """Say that a resumed run reads its data elsewhere than when it began; on stderr."""
+    before = type(chosen).read(out / "config.json").data_root
+    if before != chosen.data_root:
+        typer.echo(f"data sets are read from {chosen.data_root}, before from {before}", err=True)
+
+
+def say_how_to_go_on(result: "TrainResult", command: str, why: str) -> None:
     """Why a run ended early, where, and the whole command that goes on with it; on stderr."""
-    why = "interrupted" if interrupted else "time is up"
     words = shlex.join(["derain", command, "--out", str(result.folder), "--resume"])
     typer.echo(f"{why} at step {result.step}; go on with: {words}", err=True)

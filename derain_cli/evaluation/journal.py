@@ -61,8 +61,8 @@ class Journal:
             return
         what = f"an unfinished evaluation ({held.rows} rows)" if held.begun else "something else"
         raise UsageError(
-            f"{str(self.lines_path)!r} holds {what}: give --resume to go on with an evaluation, "
-            "--overwrite to replace it, or another --csv"
+            f"{str(self.lines_path)!r} holds {what}: give `resume` to go on with an evaluation, "
+            "`overwrite` to replace it, or name another file"
         )
 
     def resume(self) -> None:
@@ -80,9 +80,9 @@ class Journal:
         for what in dict.fromkeys((*begun, *self._settings)):
             if begun.get(what) != self._settings.get(what):
                 raise UsageError(
-                    f"--resume: {str(self.path)!r} was begun with other {what} "
+                    f"`resume`: {str(self.path)!r} was begun with other {what} "
                     f"({_difference(begun.get(what), self._settings.get(what))}); give what it was "
-                    "begun with, or --overwrite instead of --resume to begin anew"
+                    "begun with, or `overwrite` instead of `resume` to begin anew"
                 )
         self.rows = [_row(line) for line in held.lines[1:]]
         _cut(self.lines_path, held.size)

@@ -23,7 +23,7 @@ import cv2
 import torch
 from torch import nn
 
-from derain_cli.checkpoints.files import save_checkpoint
+from derain_cli.checkpoints.files import read_metadata, save_checkpoint
 from derain_cli.errors import ConfigError, ResourceError, TrainingError
 from derain_cli.training.configs.fields import names
 from derain_cli.training.configs.train import TrainConfig
@@ -60,6 +60,8 @@ class RunFolder:
             )
         if resume and not path.exists():
             raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
+        if resume and not self.has_state:
+            self._require_no_trained_weights()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -69,6 +71,20 @@ class RunFolder:
         if resume:
             _check_same_run(type(config).read(path), config)
         write_whole(path, config.to_json().encode())
+
+    def _require_no_trained_weights(self) -> None:
+        """Refuse to begin over trained weights that `resume` was to go on with.
+
+        Raises:
+            ConfigError: A checkpoint of a later step than the first is here.
+        """
+        for name in ("last.safetensors", "best.safetensors"):
+            path = self.path / name
+            if path.exists() and read_metadata(path).get("step") != "0":
+                raise ConfigError(
+                    f"{str(self.path)!r} holds weights but no state.pt to resume from; begin "
+                    f"another run with `weights` {path} and `out` NEW"
+                )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the resumable state, whole or not at all.
@@ -149,6 +165,8 @@ class RunFolder:
 def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     before, now = asdict(saved), asdict(asked)
     free = names(type(saved), lambda option: option.free_on_resume)
+    # A run may become longer: it goes on along the schedule of the new number of steps.
+    free = free | ({"steps"} if asked.steps > saved.steps else set())
     changed = [name for name in before if before[name] != now[name] and name not in free]
     if changed:
         name = changed[0]

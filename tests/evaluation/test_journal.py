@@ -88,7 +88,7 @@ def test_other_settings_are_refused_and_named(begun):
 
 
 def test_an_unfinished_evaluation_is_not_overwritten_by_a_slip(begun):
-    with pytest.raises(UsageError, match=r"unfinished evaluation \(3 rows\): give --resume"):
+    with pytest.raises(UsageError, match=r"unfinished evaluation \(3 rows\): give `resume`"):
         journal(begun).begin()
     anew = journal(begun)
     anew.begin(overwrite=True)
