@@ -7,6 +7,7 @@ files would round away what small steps change.
 
 import io
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from derain_cli.datasets.image_cache import ImageCache
 from derain_cli.datasets.known import plain_folder
-from derain_cli.datasets.layouts import list_images
+from derain_cli.datasets.layouts import Pair, list_images
 from derain_cli.errors import ConfigError, DatasetError, ImageError, TrainingError
 from derain_cli.images import probe_image
 from derain_cli.training.configs.finetune import FinetuneConfig
@@ -34,12 +35,14 @@ class RealPhotos:
     Attributes:
         sizes: (height, width) of each.
         skipped: Photos of the folder that are smaller than a crop.
+        pairs: Where these are the rainy images of pairs whose clean ones are not looked at.
     """
 
     paths: tuple[Path, ...]
     sizes: tuple[tuple[int, int], ...]
     skipped: tuple[Path, ...] = ()
     cache: ImageCache = field(default_factory=ImageCache, compare=False)
+    pairs: tuple[Pair, ...] = ()
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> "RealPhotos":
@@ -68,6 +71,28 @@ class RealPhotos:
         skipped = tuple(path for path in paths if min(sizes[path]) < crop)
         return cls(tuple(large), tuple(sizes[path] for path in large), skipped)
 
+    @classmethod
+    def of_pairs(cls, pairs: Sequence[Pair], config: FinetuneConfig) -> "RealPhotos":
+        """The rainy images of pairs, as photos without ground truth.
+
+        Raises:
+            ConfigError: No pairs are left over.
+            DatasetError: An image that cannot be read or is smaller than a crop.
+        """
+        if not pairs:
+            raise ConfigError(
+                "--real rest needs pairs that --labelled leaves out; lower --labelled"
+            )
+        crop = max(config.crop, config.final_crop)
+        sizes = [_size(pair.rainy, halves=2 if pair.rainy_half else 1) for pair in pairs]
+        for pair, (height, width) in zip(pairs, sizes, strict=True):
+            if min(height, width) < crop:
+                raise DatasetError(
+                    f"{str(pair.rainy)!r} is {width}x{height}, smaller than `crop` {crop}; take a "
+                    "smaller `crop`, or the pair out"
+                )
+        return cls(tuple(pair.rainy for pair in pairs), tuple(sizes), pairs=tuple(pairs))
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -92,6 +117,8 @@ class RealPhotos:
         Raises:
             DatasetError: The file cannot be read.
         """
+        if self.pairs:
+            return self.cache.pair(self.pairs[photo])[0]
         return self.cache.pixels(self.paths[photo])
 
     def crop(self, photo: int, window: Window) -> Planes:
@@ -99,9 +126,10 @@ class RealPhotos:
         return np.asarray(self.pixels(photo)[window].astype(np.float32) / 255, np.float32)
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: Path, halves: int = 1) -> tuple[int, int]:
     try:
         width, height = probe_image(path)
+        width //= halves
     except ImageError as error:
         raise DatasetError(f"{error}; or take it out of `real`") from error
     return height, width
