@@ -104,14 +104,14 @@ def map_names(theirs: Sequence[str], ours: set[str], architecture: str) -> dict[
         >>> map_names(["module.conv_i.0.bias"], {"recurrent.input_gate.bias"}, "prenet")
         {'module.conv_i.0.bias': 'recurrent.input_gate.bias'}
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name in theirs:
         bare = PREFIXES.sub("", name)
         for candidate in (name, bare, _adapted(bare, architecture)):
             if candidate in ours:
-                found[name] = candidate
+                names[name] = candidate
                 break
-    return found
+    return names
 
 
 def _adapted(name: str, architecture: str) -> str:

@@ -158,57 +158,57 @@ def verify(
             progress.update(task, completed=done, total=pairs)
 
         root = Path(data_root or default_data_root())
-        found = verification.verify(name, root, against or (), report)
+        verified = verification.verify(name, root, against or (), report)
     if as_json:
-        typer.echo(json.dumps(_verification_fields(found)))
+        typer.echo(json.dumps(_verification_fields(verified)))
     else:
-        _show_verification(found)
-    if not found.sound:
+        _show_verification(verified)
+    if not verified.sound:
         raise typer.Exit(1)
 
 
-def _verification_fields(found: "Verification") -> dict[str, Any]:
-    fields = asdict(found) | {"folder": str(found.folder)}
-    return fields | {"version": found.version, "sound": found.sound}
+def _verification_fields(verification: "Verification") -> dict[str, Any]:
+    fields = asdict(verification) | {"folder": str(verification.folder)}
+    return fields | {"version": verification.version, "sound": verification.sound}
 
 
-def _show_verification(found: "Verification") -> None:
+def _show_verification(verification: "Verification") -> None:
     from derain_cli.datasets.known import DATASETS, dataset_named
 
-    sizes = [f"{count} of {size}" for size, count in found.sizes.items()]
+    sizes = [f"{count} of {size}" for size, count in verification.sizes.items()]
     lines = [
-        ("folder", str(found.folder)),
-        ("layout", found.layout),
-        ("pairs", found.count),
+        ("folder", str(verification.folder)),
+        ("layout", verification.layout),
+        ("pairs", verification.count),
         ("sizes", _shortened(sizes)),
-        *(("input", _input_line(group, found)) for group in found.input_psnr),
-        ("fingerprint", f"{found.digest} (equal for copies equal to the bit)"),
-        ("duplicates", _duplicates_line(found)),
-        *((("tone", _tone_line(found)),) if found.other_tone else ()),
-        *((f"in {other}", _shared_line(pairs)) for other, pairs in found.shared.items()),
-        *(("problem", problem) for problem in found.problems),
+        *(("input", _input_line(group, verification)) for group in verification.input_psnr),
+        ("fingerprint", f"{verification.digest} (equal for copies equal to the bit)"),
+        ("duplicates", _duplicates_line(verification)),
+        *((("tone", _tone_line(verification)),) if verification.other_tone else ()),
+        *((f"in {other}", _shared_line(pairs)) for other, pairs in verification.shared.items()),
+        *(("problem", problem) for problem in verification.problems),
     ]
-    key = dataset_named(found.name)
+    key = dataset_named(verification.name)
     if key and DATASETS[key].note:
         lines.append(("note", DATASETS[key].note))
     for title, text in lines:
         typer.echo(f"{title + ':':16} {text}")
 
 
-def _input_line(group: str, found: "Verification") -> str:
-    score = f"{found.input_psnr[group]:.2f} dB ({found.protocol})"
+def _input_line(group: str, verification: "Verification") -> str:
+    score = f"{verification.input_psnr[group]:.2f} dB ({verification.protocol})"
     if group:
         return f"{score} {group}"
-    return f"{score}, {found.version}" if found.version else score
+    return f"{score}, {verification.version}" if verification.version else score
 
 
-def _duplicates_line(found: "Verification") -> str:
-    groups = [" = ".join(names) for names in found.duplicates]
+def _duplicates_line(verification: "Verification") -> str:
+    groups = [" = ".join(names) for names in verification.duplicates]
     return f"{len(groups)} photos: {_shortened(groups)}" if groups else "none"
 
 
-def _tone_line(found: "Verification") -> str:
-    count, names = len(found.other_tone), _shortened(list(found.other_tone))
+def _tone_line(verification: "Verification") -> str:
+    count, names = len(verification.other_tone), _shortened(list(verification.other_tone))
     return (
         f"{count} pairs have a rainy image that is darker than the clean one in over 35 % of the "
         f"pixels: their ground truth is of another tone, `eval` scores them apart: {names}"

@@ -235,14 +235,14 @@ def evaluate(
         require_output_file(csv_file, "--csv", ".csv")
     if html:
         require_output_file(html, "--html", ".html", ".htm")
-    chosen = _metrics_of(metrics, unpaired=images is not None)
+    metric_names = _metrics_of(metrics, unpaired=images is not None)
     if not quiet:
         _say_what_is_scored(pairs, limit)
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
     engine = Engine(
         device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads
     )
-    scoring = Scoring(pairs, chosen, protocol, engine, workers, save_images)
+    scoring = Scoring(pairs, metric_names, protocol, engine, workers, save_images)
     with EvalView(quiet=quiet).shown() as view:
         scoring.load(view, [] if input_only else model or [""])
         journal = scoring.open_journal(view, csv_file, resume=resume, overwrite=overwrite)
@@ -396,14 +396,14 @@ def _pairs_of(
         raise UsageError("--images have no ground truth: score them apart from pairs")
     if images:
         return {str(images): unpaired_images(images)}
-    found = {name: dataset_pairs(name, Path(data_root)) for name in names}
+    pairs = {name: dataset_pairs(name, Path(data_root)) for name in names}
     if rainy and clean:
-        found[str(rainy)] = match_pairs(rainy, clean)
-    if not found:
+        pairs[str(rainy)] = match_pairs(rainy, clean)
+    if not pairs:
         raise UsageError(
             "nothing to score: give --dataset NAME, --rainy DIR and --clean DIR, or --images DIR"
         )
-    return found
+    return pairs
 
 
 def _say_what_is_scored(pairs: "Mapping[str, Sequence[Pair]]", limit: int) -> None:

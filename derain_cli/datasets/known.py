@@ -236,8 +236,8 @@ def _folder_under(data_root: Path, key: str) -> Path | None:
     names = (key, *DATASETS[key].aliases)
     own = TRAIN_FOLDERS if DATASETS[key].split == "train" else TEST_FOLDERS
     inside = [f"{name}/{folder}" for name in names for folder in own]
-    found = (_descend(data_root, words.split("/")) for words in (*inside, *names))
-    return next((folder for folder in found if folder), None)
+    folders = (_descend(data_root, words.split("/")) for words in (*inside, *names))
+    return next((folder for folder in folders if folder), None)
 
 
 def _descend(folder: Path, words: Sequence[str]) -> Path | None:
@@ -318,6 +318,6 @@ def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]
         (['a', 'b', 'd', 'e'], ['c', 'f'])
     """
     count = min(count, len(items) // 2)
-    chosen = {round((index + 1) * len(items) / count) - 1 for index in range(count)}
-    kept = [item for index, item in enumerate(items) if index not in chosen]
-    return kept, [items[index] for index in sorted(chosen)]
+    held_out = {round((index + 1) * len(items) / count) - 1 for index in range(count)}
+    training = [item for index, item in enumerate(items) if index not in held_out]
+    return training, [items[index] for index in sorted(held_out)]

@@ -173,7 +173,7 @@ def _recognise(folder: Path, depth: int) -> Matching | None:
         lambda path: _nested(path, depth),
         _side_by_side,
     )
-    return next((found for layout in layouts if (found := layout(folder))), None)
+    return next((matching for layout in layouts if (matching := layout(folder))), None)
 
 
 def _two_folders(folder: Path) -> Matching | None:
@@ -252,16 +252,16 @@ def _groups(folder: Path, depth: int) -> Matching | None:
     parts = {}
     for path in _subfolders(folder):
         group = next((name for name in GROUPS if name in path.name.lower()), None)
-        if group and depth and (found := _recognise(path, depth - 1)):
-            parts[group] = found
+        if group and depth and (matching := _recognise(path, depth - 1)):
+            parts[group] = matching
     if not parts:
         return None
     pairs = [
         replace(pair, name=f"{group}/{pair.name}", group=group)
-        for group, found in parts.items()
-        for pair in found.pairs
+        for group, matching in parts.items()
+        for pair in matching.pairs
     ]
-    orphans = [path for found in parts.values() for path in found.orphans]
+    orphans = [path for matching in parts.values() for path in matching.orphans]
     layout = f"{', '.join(parts)}: {next(iter(parts.values())).layout}"
     return Matching(layout, pairs, orphans)
 
@@ -271,10 +271,10 @@ def _nested(folder: Path, depth: int) -> Matching | None:
     if not depth:
         return None
     inside = {path: _recognise(path, depth - 1) for path in _subfolders(folder)}
-    found = [(path, matching) for path, matching in inside.items() if matching]
-    if len(found) != 1:
+    matched = [(path, matching) for path, matching in inside.items() if matching]
+    if len(matched) != 1:
         return None
-    ((path, matching),) = found
+    ((path, matching),) = matched
     return replace(matching, layout=f"{path.name}/: {matching.layout}")
 
 
@@ -343,19 +343,19 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r}")
-    found = [
+    images = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in READABLE_SUFFIXES
         and not path.name.startswith(".")
         and path.is_file()
     ]
-    return sorted(found, key=lambda path: _natural(path.name))
+    return sorted(images, key=lambda path: _natural(path.name))
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(found, key=lambda path: _natural(path.name))
+    folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(folders, key=lambda path: _natural(path.name))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -204,5 +204,5 @@ def _shared(
     if reading.problems:
         raise DatasetError(f"{other!r} cannot be compared with: {reading.problems[0]}")
     own, foreign = list(thumbnails), list(reading.thumbnails)
-    found = same_photos(list(thumbnails.values()), list(reading.thumbnails.values()))
-    return [(own[first].name, foreign[second].name) for first, second in found]
+    positions = same_photos(list(thumbnails.values()), list(reading.thumbnails.values()))
+    return [(own[first].name, foreign[second].name) for first, second in positions]

@@ -101,7 +101,7 @@ def largest_differences(rows: Iterable[Row], column: str, count: int = 10) -> li
         better = change if change.gain > 0 else Change(change.against, change.row, -change.gain)
         models = frozenset((change.row.model, change.against.model))
         by_pair.setdefault((change.row.dataset, models), []).append(better)
-    ranked = (sorted(found, key=lambda c: -c.gain)[:count] for found in by_pair.values())
+    ranked = (sorted(members, key=lambda c: -c.gain)[:count] for members in by_pair.values())
     return [change for changes in ranked for change in changes if change.gain > 0]
 
 
@@ -109,11 +109,11 @@ def _changes(rows: Iterable[Row], column: str, wanted: Callable[[str, str], bool
     images: dict[tuple[str, str], list[Row]] = {}
     for row in rows if COLUMNS[column].better else ():
         images.setdefault((row.dataset, row.image), []).append(row)
-    found = []
+    changes = []
     for members in images.values():
         input_first = sorted(members, key=lambda row: row.model != INPUT)
         for against, row in itertools.combinations(input_first, 2):
             gain = sign_of(column) * (row.scores[column] - against.scores[column])
             if wanted(row.model, against.model) and math.isfinite(gain):
-                found.append(Change(row, against, gain))
-    return found
+                changes.append(Change(row, against, gain))
+    return changes

@@ -67,7 +67,7 @@ def choose_cases(rows: Sequence[Row], column: str, count: int = CASES) -> list[C
     scored = [
         row for row in rows if row.model != INPUT and row.scores[column] == row.scores[column]
     ]
-    found: list[Choice] = []
+    choices: list[Choice] = []
     for key in dict.fromkeys((row.dataset, row.model) for row in scored):
         members = [row for row in scored if (row.dataset, row.model) == key]
         worse = [c.row for c in made_worse(rows, column) if (c.row.dataset, c.row.model) == key]
@@ -77,12 +77,12 @@ def choose_cases(rows: Sequence[Row], column: str, count: int = CASES) -> list[C
         for kind, candidates in kinds.items():
             fresh = [row for row in candidates[:count] if row.image not in shown]
             shown |= {row.image for row in fresh}
-            found += [Choice(row, kind) for row in fresh]
-    found += [
+            choices += [Choice(row, kind) for row in fresh]
+    choices += [
         Choice(change.row, "largest difference", change.against.model)
         for change in largest_differences(rows, column, count)
     ]
-    return found
+    return choices
 
 
 def draw_cases(

@@ -166,15 +166,15 @@ def _histograms(rows: Sequence[Row]) -> Iterator[tuple[str, Markup]]:
 
 
 def _cases(cases: Sequence[Case]) -> dict[str, list[Case]]:
-    found: dict[str, list[Case]] = {}
+    titled: dict[str, list[Case]] = {}
     for case in cases:
         about = (
             f"{case.row.model} against {case.left_label}"
             if case.left_label != "rainy"
             else case.row.model
         )
-        found.setdefault(f"{case.row.dataset}: {about}", []).append(case)
-    return found
+        titled.setdefault(f"{case.row.dataset}: {about}", []).append(case)
+    return titled
 
 
 def _data_uri(jpeg: bytes) -> str:

@@ -249,15 +249,15 @@ class _Evaluation:
         by_size: dict[tuple[int, ...], list[int]] = {}
         for place, case in enumerate(batch):
             by_size.setdefault(case.rainy.shape, []).append(place)
-        found: dict[int, tuple[Pixels, float]] = {}
+        results: dict[int, tuple[Pixels, float]] = {}
         for places in by_size.values():
             began = time.perf_counter()
             derained = _derain_images(model, [batch[place].rainy for place in places])
             seconds = (time.perf_counter() - began) / len(places)
-            found |= {
+            results |= {
                 place: (image, seconds) for place, image in zip(places, derained, strict=True)
             }
-        return found
+        return results
 
     def _score(self, case: Case, model: str, derained: Pixels, dry: Pixels, seconds: float) -> Row:
         dataset, pair, protocol = case.plan.dataset, case.plan.pair, case.plan.protocol

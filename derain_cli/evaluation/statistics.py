@@ -223,13 +223,13 @@ def differences(rows: Iterable[Row], seed: int = 0) -> list[Difference]:
     for row in rows:
         if row.model != INPUT:
             models_of.setdefault(row.dataset, {}).setdefault(row.model, {})[row.image] = row
-    found: list[Difference] = []
+    results: list[Difference] = []
     for dataset, models in models_of.items():
         for against, model in itertools.combinations(models, 2):
             compare = partial(_difference, dataset, models[model], models[against], seed)
             columns = next(iter(models[model].values())).scores
-            found += [compare(column) for column in columns if COLUMNS[column].better]
-    return found
+            results += [compare(column) for column in columns if COLUMNS[column].better]
+    return results
 
 
 def _difference(
