@@ -1,5 +1,6 @@
 """`derain models`: the networks, their weights, and where those are."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -205,6 +206,58 @@ def _verified(name: str) -> dict[str, Any]:
     except DerainError as error:
         return {"name": name, "path": None, "error": str(error)}
     return {"name": name, "path": str(path), "error": None}
+
+
+@app.command("import")
+def import_checkpoint(
+    file: Annotated[
+        Path,
+        typer.Argument(help="Checkpoint of another program: .pth, .pt, .ckpt, .bin, .safetensors."),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="The network whose weights these are.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File to write.", show_default="FILE.safetensors beside it"
+        ),
+    ] = None,
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of the network's own config, VALUE in JSON; repeatable."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there already.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn another program's checkpoint into one that every command here takes.
+
+    Only tensors are read from it: nothing in a pickled file is ever run. The names of its tensors
+    are mapped to ours and shown; public PReNet checkpoints are known (--model prenet).
+    """
+    from derain_cli.checkpoints.importing import import_weights
+    from derain_cli.training.configs.train import TrainConfig
+
+    target = output or file.with_suffix(".safetensors")
+    if target.suffix != ".safetensors":
+        raise UsageError(f"--output {str(target)!r} must end in .safetensors")
+    if target.exists() and not overwrite:
+        raise UsageError(
+            f"{str(target)!r} is there already: name another --output, or give --overwrite"
+        )
+    options = TrainConfig(model_option=tuple(model_option or ())).model_options()
+    imported = import_weights(file, target, model, options)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(imported), default=str))
+        return
+    for theirs, ours in imported.names.items():
+        typer.echo(f"{theirs} -> {ours}", err=True)
+    for name in imported.ignored:
+        typer.echo(f"{name} is not used", err=True)
+    typer.echo(f"{model}: {imported.parameters:,} parameters", err=True)
+    typer.echo(str(imported.path))
 
 
 @app.command("bundle")

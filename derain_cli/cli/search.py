@@ -162,7 +162,7 @@ def _say_what_was_found(result: "SearchResult", *, quiet: bool, interrupted: boo
     if result.finished:
         typer.echo(str(result.folder / "connections.toml"))
     else:
-        say_how_to_go_on(result.run, interrupted=interrupted)
+        say_how_to_go_on(result.run, "search", "interrupted" if interrupted else "time is up")
 
 
 def _found_lines(found: "FoundConnections") -> list[str]:

@@ -58,6 +58,12 @@ NEW = "rain/X2/norain-1x2.png + norain/norain-1.png"
 BESIDE = "side by side in one file, or input/ + target/"
 MANY = "rainy_image/1_1.jpg … 1_14.jpg + ground_truth/1.jpg"
 SIRR = "rain/input1.png + norain/input1.png, the first 10 dense; or dense/ + sparse/"
+LI = "Li, Cheong & Tan, CVPR 2019"
+BA = "Ba et al., ECCV 2022"
+OUTDOOR = "in/im_0001_s80_a04.png + gt/im_0001.png, or input/ + gt/"
+SCENES = "SCENE/SCENE-R-000.png … + SCENE/SCENE-C-000.png"
+OVERLAP = "im_0301 to im_0350 are in the training set and in Test1; papers differ in protocol"
+MIXED = "holds the training sets of Rain800, Rain100L, Rain100H and Rain1400: no other beside it"
 RENEWED = {200: "the version of 2018, called rain200l or rain200h here"}
 RAIN100 = "9 of its photos are there twice; Rain100L and Rain100H have the same backgrounds"
 SEEN = "546 of its 1800 images have backgrounds of Rain100L and Rain100H"
@@ -148,6 +154,33 @@ DATASETS: Mapping[str, Dataset] = {
         input_psnr=20.88,
         note=SHARED,
     ),
+    "spa_train": Dataset(
+        638_492,
+        "train",
+        "y",
+        "Wang et al., CVPR 2019",
+        "real_world/001/001_0.png + real_world_gt/001.png",
+        ("SPA-Data/train", "real_world"),
+    ),
+    "outdoor_rain": Dataset(
+        750, "test", "y", LI, OUTDOOR, ("Outdoor-Rain/test", "Test1"), note=OVERLAP
+    ),
+    "outdoor_rain_train": Dataset(
+        9000, "train", "y", LI, OUTDOOR, ("Outdoor-Rain/train", "outdoor-rain-8-2"), note=OVERLAP
+    ),
+    "gt_rain": Dataset(
+        2100, "test", "rgb", BA, SCENES, ("GT-RAIN_test", "GT-Rain"), counts={3300: "GT-RAIN_val"}
+    ),
+    "gt_rain_train": Dataset(26_124, "train", "rgb", BA, SCENES, ("GT-RAIN_train",)),
+    "rain13k_train": Dataset(
+        13_712,
+        "train",
+        "y",
+        "Jiang et al., CVPR 2020: Rain800, Rain100, Rain1400 and Rain12 together",
+        "input/1.jpg + target/1.jpg",
+        ("Rain13K/train", "Rain13K"),
+        note=MIXED,
+    ),
     "ddn_sirr_real": Dataset(147, "real", "rgb", WEI, "images in one folder", ("real_input",)),
 }
 
@@ -209,12 +242,17 @@ def plain_folder(name: str, data_root: Path) -> Path:
     return Path(name) if Path(name).is_dir() else data_root / name
 
 
+def find_folder(key: str, data_root: Path) -> Path | None:
+    """Where a known data set lies under `data_root`; None when it is not there."""
+    return _folder_under(data_root, key) if data_root.is_dir() else None
+
+
 def _folder_under(data_root: Path, key: str) -> Path | None:
     names = (key, *DATASETS[key].aliases)
     own = TRAIN_FOLDERS if DATASETS[key].split == "train" else TEST_FOLDERS
     inside = [f"{name}/{folder}" for name in names for folder in own]
-    found = (_descend(data_root, words.split("/")) for words in (*inside, *names))
-    return next((folder for folder in found if folder), None)
+    folders = (_descend(data_root, words.split("/")) for words in (*inside, *names))
+    return next((folder for folder in folders if folder), None)
 
 
 def _descend(folder: Path, words: Sequence[str]) -> Path | None:
@@ -295,6 +333,6 @@ def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]
         (['a', 'b', 'd', 'e'], ['c', 'f'])
     """
     count = min(count, len(items) // 2)
-    chosen = {round((index + 1) * len(items) / count) - 1 for index in range(count)}
-    kept = [item for index, item in enumerate(items) if index not in chosen]
-    return kept, [items[index] for index in sorted(chosen)]
+    held_out = {round((index + 1) * len(items) / count) - 1 for index in range(count)}
+    training = [item for index, item in enumerate(items) if index not in held_out]
+    return training, [items[index] for index in sorted(held_out)]

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError, UsageError, did_you_mean
-from derain_cli.models import hcn, menet, moss, rdmc, resnet, swinir, unet
+from derain_cli.models import hcn, menet, moss, prenet, rdmc, resnet, swinir, unet
 
 
 @runtime_checkable
@@ -149,6 +149,14 @@ MODELS: Mapping[str, ModelEntry] = {
         receptive_radius=3 * 155,
         not_exportable="which edges are computed depends on the alphas; export the found network",
     ),
+    "prenet": ModelEntry(
+        build=prenet.PReNet,
+        config=prenet.PReNetConfig,
+        paper="Ren et al., CVPR 2019",
+        padding_multiple=1,
+        tile_overlap=96,
+        receptive_radius=6 * 13,
+    ),
     "resnet": ModelEntry(
         build=resnet.ResNet,
         config=resnet.ResNetConfig,
@@ -184,6 +192,19 @@ def list_models() -> tuple[str, ...]:
         True
     """
     return tuple(MODELS)
+
+
+def architecture_of(model: nn.Module) -> str:
+    """Key of `MODELS` that a network was built from.
+
+    Raises:
+        UsageError: It is none of these networks.
+    """
+    kind, config = type(model), type(getattr(model, "config", None))
+    for name, entry in MODELS.items():
+        if (entry.build, entry.config) == (kind, config):
+            return name
+    raise UsageError(f"a {kind.__name__} is no network of this program")
 
 
 def find_model(name: str) -> ModelEntry:

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain_cli.conv_norm import ConvNorm
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 # TensorFlow's defaults, which the paper's implementation ran with: torch counts the share of the
@@ -119,7 +120,7 @@ class ChannelAttention(nn.Module):
         return x + x * torch.sigmoid(context_mean)
 
 
-class Menet(nn.Module):
+class Menet(nn.Module, HubMethods):
     """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.

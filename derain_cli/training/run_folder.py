@@ -22,7 +22,7 @@ import cv2
 import torch
 from torch import nn
 
-from derain_cli.checkpoints.files import save_checkpoint
+from derain_cli.checkpoints.files import read_metadata, save_checkpoint
 from derain_cli.errors import ConfigError, ResourceError, TrainingError
 from derain_cli.training.configs.fields import names
 from derain_cli.training.configs.train import TrainConfig
@@ -77,20 +77,8 @@ class RunFolder:
             raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
         if resume:
             _check_same_run(type(config).read(path), config)
-            self._refuse_lost_state()
-
-    def _refuse_lost_state(self) -> None:
-        """A run with weights but no state would begin anew, and replace them.
-
-        Raises:
-            ConfigError: It is one.
-        """
-        weights = self.path / "last.safetensors"
-        if weights.exists() and not self.has_state:
-            raise ConfigError(
-                f"{str(self.path)!r} holds weights but no state.pt to resume from; begin another "
-                f"run with them: `weights` {weights} `out` NEW"
-            )
+            if not self.has_state:
+                self._require_no_trained_weights()
 
     def damaged_state(self) -> TrainingError:
         """The error for a state that cannot be read or does not fit the run."""
@@ -98,6 +86,20 @@ class RunFolder:
             f"{str(self.path / 'state.pt')!r} is damaged; begin another run where its last "
             f"validation left off: `weights` {self.path / 'last.safetensors'} `out` NEW"
         )
+
+    def _require_no_trained_weights(self) -> None:
+        """Refuse to begin over trained weights that `resume` was to go on with.
+
+        Raises:
+            ConfigError: A checkpoint of a later step than the first is here.
+        """
+        for name in ("last.safetensors", "best.safetensors"):
+            path = self.path / name
+            if path.exists() and read_metadata(path).get("step") != "0":
+                raise ConfigError(
+                    f"{str(self.path)!r} holds weights but no state.pt to resume from; begin "
+                    f"another run with `weights` {path} and `out` NEW"
+                )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the resumable state, whole or not at all.
@@ -175,6 +177,8 @@ class RunFolder:
 def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     before, now = asdict(saved), asdict(asked)
     free = names(type(saved), lambda option: option.free_on_resume)
+    # A run may become longer: it goes on along the schedule of the new number of steps.
+    free = free | ({"steps"} if asked.steps > saved.steps else set())
     changed = [name for name in before if before[name] != now[name] and name not in free]
     if changed:
         name = changed[0]

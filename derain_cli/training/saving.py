@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from derain_cli.training import processes
+from derain_cli.training import phases, processes
 from derain_cli.training.batch_norm import gather_norm_statistics
 from derain_cli.training.batches import to_device
 from derain_cli.training.configs.train import TrainConfig
@@ -63,6 +63,7 @@ class Saving:
     def save_state(self) -> None:
         """Write everything that resuming needs."""
         if processes.is_first():
+            phases.say("saving")
             state = {"run": asdict(self.state), "recipe": self._recipe.state_dict()}
             self._folder.save_state(state)
 
@@ -76,6 +77,7 @@ class Saving:
         network, config = self._ready_network(), self._config
         to_our_device = partial(to_device, device=self._device)
         scored = validate(network, self._recipe.sources, config, to_our_device)
+        phases.say("saving")
         self.log({"validation": scored.scores, "psnr": scored.psnr})
         about = {
             "step": str(self.state.step),
@@ -109,4 +111,5 @@ class Saving:
         images = statistics_images(
             self._recipe.whole, self._config.seed, STATISTICS_IMAGES, to_our_device
         )
-        gather_norm_statistics(network, images)
+        counted = phases.each("gathering statistics", images, STATISTICS_IMAGES)
+        gather_norm_statistics(network, counted)

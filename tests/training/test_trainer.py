@@ -193,6 +193,28 @@ def test_a_run_killed_before_its_first_save_begins_again(variant, tmp_path, asse
     assert_same_state(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_weights_without_a_state_are_never_trained_over(tiny_config, tmp_path):
+    config = tiny_config("resnet", steps=2)
+    run = tmp_path / "run"
+    train(config, run)
+    (run / "state.pt").unlink()
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match=r"no state\.pt .*`weights` .*last\.safetensors"):
+        train(config, run, resume=True)
+    assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+
+def test_a_finished_run_can_be_made_longer(tiny_config, tmp_path, assert_same_run):
+    short = tiny_config("resnet", steps=3, lr_schedule="constant")
+    train(short, tmp_path / "run")
+    longer = dataclasses.replace(short, steps=6)
+    assert train(longer, tmp_path / "run", resume=True).step == 6
+    train(longer, tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    with pytest.raises(ConfigError, match="another `steps`: the run has 6, now 3"):
+        train(short, tmp_path / "run", resume=True)
+
+
 def test_a_damaged_state_is_told_with_a_way_out(tiny_config, tmp_path):
     config = tiny_config("resnet", steps=2)
     train(config, tmp_path / "run")
