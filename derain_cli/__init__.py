@@ -4,38 +4,40 @@ The public names load on first use, so that importing the package costs nothing:
 
     from derain_cli import Derainer, read_image, write_image
 
-    picture = read_image("photo.jpg")
-    derained = Derainer.load("rdmc-real")(picture.rgb)
-    write_image(picture.with_rgb(derained), "photo_derained.jpg")
+    image = read_image("photo.jpg")
+    derained = Derainer.load("rdmc-real")(image.rgb)
+    write_image(image.with_rgb(derained), "photo_derained.jpg")
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from derain_cli.version import __version__
 
 if TYPE_CHECKING:
-    from derain_cli.checkpoints import list_weights, load_model, save_checkpoint
+    from derain_cli.checkpoints.catalogue import list_weights
+    from derain_cli.checkpoints.files import save_checkpoint
+    from derain_cli.checkpoints.resolving import load_model
     from derain_cli.errors import DerainError
-    from derain_cli.evaluation import evaluate
+    from derain_cli.evaluation.scoring import evaluate
     from derain_cli.images import Picture, read_image, write_image
-    from derain_cli.inference import Derainer
+    from derain_cli.inference.derainer import Derainer
     from derain_cli.models import MODELS, build_model
-    from derain_cli.training.config import TrainConfig
+    from derain_cli.training.configs.train import TrainConfig
     from derain_cli.training.trainer import train
 
 _HOMES = {
     "DerainError": "errors",
-    "Derainer": "inference",
+    "Derainer": "inference.derainer",
     "MODELS": "models",
     "Picture": "images",
-    "TrainConfig": "training.config",
+    "TrainConfig": "training.configs.train",
     "build_model": "models",
-    "evaluate": "evaluation",
-    "list_weights": "checkpoints",
-    "load_model": "checkpoints",
+    "evaluate": "evaluation.scoring",
+    "list_weights": "checkpoints.catalogue",
+    "load_model": "checkpoints.resolving",
     "read_image": "images",
-    "save_checkpoint": "checkpoints",
+    "save_checkpoint": "checkpoints.files",
     "train": "training.trainer",
     "write_image": "images",
 }

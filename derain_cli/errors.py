@@ -24,7 +24,7 @@ class UsageError(DerainError):
 
 
 class NothingToDoError(DerainError):
-    """The inputs are valid, but name no picture."""
+    """The inputs are valid, but name no image."""
 
     exit_code = 3
 
@@ -42,11 +42,11 @@ class ResourceError(DerainError):
 
 
 class ImageError(DerainError):
-    """A picture that cannot be read, derained or written."""
+    """An image that cannot be read, derained or written."""
 
 
 class UnreadableImageError(ImageError):
-    """The file is not a picture this program reads, or it is damaged."""
+    """The file is not an image this program reads, or it is damaged."""
 
 
 class CheckpointError(UnavailableError):

@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from derain_cli.errors import ResourceError
+
 
 def write_whole_file(
     path: Path, content: bytes | memoryview, *, replace: bool = True, part: str | None = None
@@ -48,3 +50,15 @@ def _move_to_free_name(temporary: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         temporary.replace(path)
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that it is whole or not there.
+
+    Raises:
+        ResourceError: No space or no permission; an old file stays as it was.
+    """
+    try:
+        write_whole_file(path, content)
+    except OSError as error:
+        raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""What many tests need: small pictures, a tiny checkpoint, a way to run the command."""
+"""What many tests need: small images, a tiny checkpoint, a way to run the command."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a real network with small widths; its output differs from its input."""
     import torch
 
-    from derain_cli.checkpoints import save_checkpoint
+    from derain_cli.checkpoints.files import save_checkpoint
     from derain_cli.models.rdmc import Rdmc, RdmcConfig
 
     generator_state = torch.get_rng_state()
@@ -31,8 +31,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_picture() -> MakePicture:
-    """Writes a smooth picture with a little noise, the same for the same path and size."""
+def make_image() -> MakePicture:
+    """Writes a smooth image with a little noise, the same for the same path and size."""
 
     def make(path: Path, size: tuple[int, int] = (24, 16), **save_options: object) -> Path:
         width, height = size
@@ -46,11 +46,11 @@ def make_picture() -> MakePicture:
 
 
 @pytest.fixture
-def photos(tmp_path: Path, make_picture: MakePicture) -> Path:
-    """A folder with a tree of pictures: a2.jpg, a10.jpg, below/b.png."""
+def photos(tmp_path: Path, make_image: MakePicture) -> Path:
+    """A folder with a tree of images: a2.jpg, a10.jpg, below/b.png."""
     folder = tmp_path / "photos"
     for name in ("a10.jpg", "a2.jpg", "below/b.png"):
-        make_picture(folder / name)
+        make_image(folder / name)
     return folder
 
 

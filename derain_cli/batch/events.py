@@ -1,35 +1,87 @@
 """What happens in a batch, as its consumer is told."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from derain_cli.batch.jobs import Job
 from derain_cli.errors import DerainError
 
 
 @dataclass(frozen=True)
+class PassedOver:
+    """Something that was named or found and is no input, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image and where its results go.
+
+    Attributes:
+        source: File to read; None: the bytes from stdin.
+        derained: File to write; None: stdout.
+        rain: File for the rain layer, if wanted.
+        compare: File for the side-by-side image, if wanted.
+        skip: Whether all results are there already and are to be kept.
+        problem: Why the image cannot be read, where that is known without opening it.
+    """
+
+    source: Path | None
+    derained: Path | None = None
+    rain: Path | None = None
+    compare: Path | None = None
+    skip: bool = False
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """How the image is called in messages."""
+        return "stdin" if self.source is None else str(self.source)
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Files to write; the derained image comes last: once it is there, all are."""
+        return tuple(path for path in (self.rain, self.compare, self.derained) if path is not None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every job of a batch, in the order of the inputs; folders in natural order."""
+
+    jobs: tuple[Job, ...]
+    passed_over: tuple[PassedOver, ...] = ()
+
+    @property
+    def to_do(self) -> tuple[Job, ...]:
+        """Jobs whose image is to be read."""
+        return tuple(job for job in self.jobs if not job.skip and not job.problem)
+
+
+@dataclass(frozen=True)
 class Started:
-    """The network begins with a picture."""
+    """The network begins with an image."""
 
     job: Job
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         job: What was to be done.
         status: `done`; `skipped`: the results were there; `failed`: see `error`; `planned`: what a
-            dry run says of a picture that would be derained.
-        width: Of the picture; None where it was not read, as all that follows.
-        height: Of the picture.
+            dry run says of an image that would be derained.
+        width: Of the image; None where it was not read, as all that follows.
+        height: Of the image.
         bit_depth: 8 or 16.
         seconds: Decoding, network and encoding together, waiting in queues left out.
-        tile: Side of the tiles, 0 for the whole picture at once.
+        tile: Side of the tiles, 0 for the whole image at once.
         notices: What the user should be told.
         error: Why it failed.
-        content: The encoded picture, where it goes to stdout.
+        content: The encoded image, where it goes to stdout.
     """
 
     job: Job
@@ -49,10 +101,10 @@ class Summary:
     """The last event of a batch that was not interrupted.
 
     Attributes:
-        done: Pictures derained.
-        skipped: Pictures whose results were there.
+        done: Images derained.
+        skipped: Images whose results were there.
         failures: The results of those that failed.
-        not_started: Pictures left out after a failure that ended the batch.
+        not_started: Images left out after a failure that ended the batch.
         seconds: From the first decoding to the last written file.
         network_seconds: Share of that in which the network ran.
         megapixels: Derained.

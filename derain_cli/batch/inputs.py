@@ -1,4 +1,4 @@
-"""What is read: the pictures that files, folders, patterns and lists name, each once."""
+"""What is read: the images that files, folders, patterns and lists name, each once."""
 
 import errno
 import os
@@ -6,20 +6,45 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from derain_cli.batch.jobs import PassedOver
+from derain_cli.batch.events import PassedOver
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
-from derain_cli.batch.paths import is_folder, mode_of, resolved, resolved_parent
 from derain_cli.errors import UsageError
 from derain_cli.images import READABLE_SUFFIXES, format_of_bytes, unread_ending
+
+
+def mode_of(path: Path) -> int:
+    """What kind of file a path leads to (`st_mode`), 0 where it leads nowhere."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder, be it through links."""
+    return stat.S_ISDIR(mode_of(path))
+
+
+@lru_cache(maxsize=4096)
+def resolved(folder: Path) -> Path:
+    """The folder's one true path, remembered until `collect_inputs` begins the next plan."""
+    return folder.resolve()
+
+
+def resolved_parent(path: Path) -> Path:
+    """The one true path of the folder that a path itself, not what it links to, lies in."""
+    return resolved(path.parent)
+
 
 MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
 class Input:
-    """A picture that was named or found; `relative` is mirrored below an output folder."""
+    """An image that was named or found; `relative` is mirrored below an output folder."""
 
     path: Path | None
     relative: Path
@@ -32,7 +57,7 @@ Found = Input | PassedOver
 def collect_inputs(
     words: Sequence[str], options: BatchOptions, listed: Sequence[str] = ()
 ) -> tuple[tuple[Input, ...], tuple[PassedOver, ...]]:
-    """The pictures that words and lists name, each once, and what was passed over.
+    """The images that words and lists name, each once, and what was passed over.
 
     Args:
         words: Files, folders, globs (when no file has that very name), or `-`.
@@ -43,7 +68,7 @@ def collect_inputs(
         UsageError: An empty word, an impossible glob, or `-` beside other inputs.
     """
     if STDIN in words and len(words) + len(listed) > 1:
-        raise UsageError("'-' (a picture on stdin) must be the only input")
+        raise UsageError("'-' (an image on stdin) must be the only input")
     resolved.cache_clear()  # links and the working folder may have changed since the last plan
     found = [item for word in words for item in _from_word(word, options)]
     found += [item for word in listed for item in _from_word(word, options, mirror=True)]
@@ -69,16 +94,16 @@ def read_list(content: bytes) -> tuple[str, ...]:
     r"""Paths of a list: one per line, or ended by NUL as `find -print0` writes them.
 
     Raises:
-        UsageError: It is a picture.
+        UsageError: It is an image.
 
     Example:
         >>> read_list(b"a b.jpg\n\n-c.png\n")
         ('a b.jpg', '-c.png')
     """
     head = content[:4096]
-    # Names may begin like a picture ("BMW.jpg"), but no list has an empty name between two NULs.
+    # Names may begin like an image ("BMW.jpg"), but no list has an empty name between two NULs.
     if format_of_bytes(head) and b"\0\0" in head:
-        raise UsageError("--from-file got a picture; it takes a list of paths, one per line")
+        raise UsageError("--from-file got an image; it takes a list of paths, one per line")
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     return tuple(os.fsdecode(line) for line in lines if line)
 
@@ -107,7 +132,7 @@ def _from_file(path: Path, options: BatchOptions, *, mirror: bool) -> Found:
 
 
 def _problem(path: Path) -> str:
-    """Why a named path cannot hold a picture, or an empty string."""
+    """Why a named path cannot hold an image, or an empty string."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -115,15 +140,15 @@ def _problem(path: Path) -> str:
             return f"no such file or folder: {str(path)!r}"
         return f"cannot open {str(path)!r}: {error.strerror}"
     if stat.S_ISFIFO(mode):
-        return f"{str(path)!r} is a pipe: give '-' as the input and send the picture to stdin"
-    return "" if stat.S_ISREG(mode) else f"{str(path)!r} is a device or socket, not a picture"
+        return f"{str(path)!r} is a pipe: give '-' as the input and send the image to stdin"
+    return "" if stat.S_ISREG(mode) else f"{str(path)!r} is a device or socket, not an image"
 
 
 def _from_folder(folder: Path, options: BatchOptions) -> Iterator[Found]:
     found = list(_walk(folder, Path(), options))
     if not any(isinstance(item, Input) for item in found):
         deeper = "" if options.recursive else "; -r looks into the folders below"
-        found.append(PassedOver(str(folder), f"no picture in this folder{deeper}"))
+        found.append(PassedOver(str(folder), f"no image in this folder{deeper}"))
     yield from found
 
 
@@ -150,7 +175,7 @@ def _walk(folder: Path, relative: Path, options: BatchOptions) -> Iterator[Found
 
 
 def _sift(path: Path, relative: Path, options: BatchOptions) -> Iterator[Found]:
-    """A file that was found and not named: only pictures by their ending, and no own results."""
+    """A file that was found and not named: only images by their ending, and no own results."""
     unread = unread_ending(path.suffix)
     if unread:
         yield PassedOver(str(path), unread)
@@ -184,9 +209,7 @@ def _from_glob(pattern: Path, options: BatchOptions) -> Iterator[Found]:
         below = (base / parent for parent in relative.parents if parent != Path())
         if not hidden and not any(_is_output_folder(folder, options) for folder in below):
             found += _sift(path, relative, options)
-    yield from found or [
-        PassedOver(str(pattern), "no file of this name, and no picture matches it")
-    ]
+    yield from found or [PassedOver(str(pattern), "no file of this name, and no image matches it")]
 
 
 def _is_own(path: Path, suffixes: Iterable[str]) -> bool:

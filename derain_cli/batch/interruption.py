@@ -9,7 +9,7 @@ class Interrupter:
 
     A `KeyboardInterrupt` that Python raises wherever the main thread happens to be may hit the
     moment between a file's last byte and its report. `interrupt` raises within the network alone,
-    where minutes may pass and nothing is lost but the picture that is dropped anyway; elsewhere it
+    where minutes may pass and nothing is lost but the image that is dropped anyway; elsewhere it
     waits for the event at hand. Called again, it raises at once.
     """
 

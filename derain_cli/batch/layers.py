@@ -1,4 +1,4 @@
-"""The pictures that are written beside the derained one: the rain, and the comparison."""
+"""The images that are written beside the derained one: the rain, and the comparison."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from derain_cli.images import Picture
 
 
 def rain_layer(rainy: np.ndarray, derained: np.ndarray) -> np.ndarray:
-    """What rain added to the picture: rainy - derained, 0 where the network brightened.
+    """What rain added to the image: rainy - derained, 0 where the network brightened.
 
     Example:
         >>> rain_layer(np.uint8([200, 10]), np.uint8([150, 30]))
@@ -19,6 +19,6 @@ def rain_layer(rainy: np.ndarray, derained: np.ndarray) -> np.ndarray:
 
 
 def side_by_side(rainy: Picture, derained: Picture) -> Picture:
-    """One picture of twice the width: rainy on the left, derained on the right."""
+    """One image of twice the width: rainy on the left, derained on the right."""
     alpha = None if rainy.alpha is None else np.hstack([rainy.alpha, rainy.alpha])
     return dataclasses.replace(derained, rgb=np.hstack([rainy.rgb, derained.rgb]), alpha=alpha)

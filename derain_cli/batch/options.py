@@ -28,8 +28,8 @@ class BatchOptions:
         save_rain: Whether the rain layer (rainy - derained) is written too.
         compare: Whether rainy and derained side by side are written too.
         workers: Threads that decode, and as many that encode; None: up to 4.
-        batch_size: Pictures of one size that go through the network together.
-        max_pixels: Larger pictures are refused before they are decoded; None: the reader's limit.
+        batch_size: Images of one size that go through the network together.
+        max_pixels: Larger images are refused before they are decoded; None: the reader's limit.
         fail_fast: Whether the first failure ends the batch.
     """
 

@@ -4,9 +4,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from derain_cli.batch.inputs import Input
+from derain_cli.batch.inputs import Input, is_folder, resolved
 from derain_cli.batch.options import ENDINGS, STDIN, BatchOptions
-from derain_cli.batch.paths import is_folder, resolved
 from derain_cli.errors import UsageError
 from derain_cli.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS, format_of_bytes
 
@@ -26,9 +25,9 @@ def choose_place(
         several = inputs[0].path != Path(words[0])
     if options.output == STDIN or (from_stdin and options.output is None):
         if several:
-            raise UsageError("-o - takes one picture, and these are several: name a folder")
+            raise UsageError("-o - takes one image, and these are several: name a folder")
         if options.save_rain or options.compare:
-            raise UsageError("stdout holds one picture: --save-rain and --compare need -o PATH")
+            raise UsageError("stdout holds one image: --save-rain and --compare need -o PATH")
         return lambda _item, _layer: None
     if options.output is None:
         return lambda item, layer: _beside(item, layer, options)
@@ -37,7 +36,7 @@ def choose_place(
         _check_file(folder, options)
         return lambda _item, layer: folder.with_name(folder.stem + layer + folder.suffix)
     if from_stdin:
-        raise UsageError("a picture from stdin has no name: -o must be a file or '-'")
+        raise UsageError("an image from stdin has no name: -o must be a file or '-'")
     _check_folder(folder, words, options)
     return lambda item, layer: _mirrored(item, layer, folder, options)
 

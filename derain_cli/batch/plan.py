@@ -7,10 +7,16 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from derain_cli.batch.inputs import Input, collect_inputs
-from derain_cli.batch.jobs import Job, Plan
+from derain_cli.batch.events import Job, Plan
+from derain_cli.batch.inputs import (
+    Input,
+    collect_inputs,
+    is_folder,
+    mode_of,
+    resolved,
+    resolved_parent,
+)
 from derain_cli.batch.options import LAYERS, BatchOptions
-from derain_cli.batch.paths import is_folder, mode_of, resolved, resolved_parent
 from derain_cli.batch.places import Place, choose_place
 from derain_cli.errors import NothingToDoError, ResourceError, UsageError
 
@@ -20,7 +26,7 @@ def plan_batch(
 ) -> Plan:
     """Every job of a batch with all its output paths settled; nothing is written.
 
-    What is read are the first bytes of pictures whose names have no known ending.
+    What is read are the first bytes of images whose names have no known ending.
 
     Args:
         words: Files, folders, globs, or `-`.
@@ -30,15 +36,15 @@ def plan_batch(
     Raises:
         UsageError: Two results would share a path, a result would replace an original, a result
             exists and neither `overwrite` nor `skip_existing` was chosen, or `output` does not fit.
-        NothingToDoError: The inputs name no picture.
+        NothingToDoError: The inputs name no image.
         ResourceError: An output folder cannot be written to.
     """
     if not words and listed is None:
-        raise UsageError("no inputs: name pictures, folders or quoted patterns, or '-' for stdin")
+        raise UsageError("no inputs: name images, folders or quoted patterns, or '-' for stdin")
     inputs, passed_over = collect_inputs(words, options, listed or ())
     if not inputs:
         reasons = "; ".join(f"{item.path}: {item.reason}" for item in passed_over[:3])
-        raise NothingToDoError(f"no picture to derain. {reasons or 'The list is empty'}")
+        raise NothingToDoError(f"no image to derain. {reasons or 'The list is empty'}")
     place = choose_place(words, options, listed, inputs)
     jobs = tuple(_job(item, place, options) for item in inputs)
     _refuse_collisions(jobs)

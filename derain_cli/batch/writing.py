@@ -6,8 +6,8 @@ import re
 import secrets
 from pathlib import Path
 
-from derain_cli.batch.jobs import Plan
-from derain_cli.batch.paths import is_folder
+from derain_cli.batch.events import Plan
+from derain_cli.batch.inputs import is_folder
 from derain_cli.images import write_failure
 from derain_cli.whole_files import write_whole_file
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from derain_cli import __version__
 from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, train
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
+from derain_cli.version import __version__
 
 DEFAULT_COMMAND = "derain"
 
@@ -28,7 +28,7 @@ REFUSED = frozenset(
 
 
 class DerainGroup(typer.core.TyperGroup):
-    """Commands by name; anything else is pictures for the default command."""
+    """Commands by name; anything else is images for the default command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 (Typer's own type is private)
         """Put `derain` in front of inputs that name no command."""

@@ -1,4 +1,4 @@
-"""What the user sees of a batch of pictures: a bar, lines, JSON, the summary, the exit code.
+"""What the user sees of a batch of images: a bar, lines, JSON, the summary, the exit code.
 
 stdout carries the product alone: image bytes with `-o -`, JSON lines with `--json`, otherwise one
 output path per line when it is not a terminal. All else goes to stderr.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from derain_cli.batch import BatchOptions, Event, Plan, Result, Summary
-    from derain_cli.inference import Derainer
+    from derain_cli.inference.derainer import Derainer
 
 SCHEMA = 1
 
@@ -52,7 +52,7 @@ class BatchReport:
         self.plan, self.as_json, self.quiet, self.verbose = plan, as_json, quiet, verbose
         self.to_stdout = any(job.derained is None for job in plan.to_do)
         if as_json and self.to_stdout:
-            raise UsageError("--json and a picture on stdout exclude each other: give -o a file")
+            raise UsageError("--json and an image on stdout exclude each other: give -o a file")
         # Names may hold what Rich takes for markup, and lines must stay whole for grep.
         plain = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
         self.console = Console(stderr=True, **plain)  # type: ignore[arg-type]
@@ -65,11 +65,11 @@ class BatchReport:
         self._say_left_out()
 
     def check_stdout(self) -> None:
-        """Refuse to send a picture to a terminal, or anything to nowhere."""
+        """Refuse to send an image to a terminal, or anything to nowhere."""
         if sys.stdout is None:
             raise UsageError("standard output is closed: open it, or send it to /dev/null")
         if self.to_stdout and sys.stdout.isatty():
-            raise UsageError("the picture would go to the terminal: pipe it on, or give -o a file")
+            raise UsageError("the image would go to the terminal: pipe it on, or give -o a file")
 
     def watching(self, derainer: "Derainer | None") -> "Progress":
         """The progress bar, to be entered while this network runs."""
@@ -120,7 +120,7 @@ class BatchReport:
             self._write_line(json.dumps(_summary_line(self.summary)))
         for notice, count in self.notices.items():
             if count > 1 and not self.verbose:
-                self.say(f"{notice}: {count} pictures (-v names them)")
+                self.say(f"{notice}: {count} images (-v names them)")
         failures = self.summary.failures
         if len(self.plan.jobs) == 1 and failures and failures[0].error is not None:
             raise failures[0].error  # one line says it all

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.data_root import DataRoot, default_data_root
+from derain_cli.cli.output_files import DataRoot, default_data_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy as np
 
-    from derain_cli.verification import Verification
+    from derain_cli.datasets.verification import Verification
 
 app = typer.Typer(
     help="Known data sets; checking, measuring and making them.", no_args_is_help=True
@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
     """Show the data sets known by name."""
-    from derain_cli.datasets import DATASETS
+    from derain_cli.datasets.known import DATASETS
 
     for name, dataset in DATASETS.items():
         if as_json:
@@ -55,7 +55,7 @@ def verify(
     from rich.console import Console
     from rich.progress import Progress
 
-    from derain_cli import verification
+    from derain_cli.datasets import verification
 
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -80,7 +80,7 @@ def _verification_fields(found: "Verification") -> dict[str, Any]:
 
 
 def _show_verification(found: "Verification") -> None:
-    from derain_cli.datasets import DATASETS, dataset_named
+    from derain_cli.datasets.known import DATASETS, dataset_named
 
     sizes = [f"{count} of {size}" for size, count in found.sizes.items()]
     lines = [
@@ -125,29 +125,29 @@ def _shortened(items: list[str]) -> str:
 
 @app.command("complexity")
 def complexity(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of pictures to compare.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders of images to compare.")],
     crop: Annotated[
-        int, typer.Option(min=0, help="Side of the middle that is measured; 0 = the whole picture.")
+        int, typer.Option(min=0, help="Side of the middle that is measured; 0 = the whole image.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure how complex pictures are (multi-scale structural complexity, mean over pictures).
+    """Measure how complex images are (multi-scale structural complexity, mean over images).
 
-    Backgrounds should be less complex than the rain that a network is to remove. Compare pictures
+    Backgrounds should be less complex than the rain that a network is to remove. Compare images
     of one size only: use --crop where sizes differ.
     """
-    from derain_cli.comparison import mean_of
     from derain_cli.errors import NothingToDoError
+    from derain_cli.evaluation.statistics import mean_of
     from derain_cli.metrics.complexity import structural_complexity
 
     for folder in folders:
         sizes: set[tuple[int, ...]] = set()
         values = []
-        for pixels in _pictures(folder, crop):
+        for pixels in _images(folder, crop):
             sizes.add(tuple(sorted(pixels.shape[:2])))
             values.append(structural_complexity(pixels))
         if not values:
-            raise NothingToDoError(f"no pictures in {str(folder)!r}")
+            raise NothingToDoError(f"no images in {str(folder)!r}")
         mean = mean_of(values)
         error = None if math.isnan(mean.error) else mean.error
         if as_json:
@@ -157,15 +157,15 @@ def complexity(
         else:
             spread = "" if error is None else f" ± {error:.5f}"
             warning = "" if len(sizes) == 1 else "  (several sizes: compare with --crop)"
-            typer.echo(f"{mean.value:.5f}{spread}  {len(values)} pictures  {folder}{warning}")
+            typer.echo(f"{mean.value:.5f}{spread}  {len(values)} images  {folder}{warning}")
 
 
-def _pictures(folder: Path, crop: int) -> "Iterator[np.ndarray]":
+def _images(folder: Path, crop: int) -> "Iterator[np.ndarray]":
+    from derain_cli.datasets.layouts import list_images
     from derain_cli.errors import DatasetError
     from derain_cli.images import read_image
-    from derain_cli.layouts import list_pictures
 
-    for path in list_pictures(folder):
+    for path in list_images(folder):
         pixels = read_image(path).rgb
         height, width = pixels.shape[:2]
         if min(height, width) < crop:
@@ -179,7 +179,7 @@ def _pictures(folder: Path, crop: int) -> "Iterator[np.ndarray]":
 
 @app.command("synth")
 def synth(
-    clean_folder: Annotated[Path, typer.Argument(help="Folder of clean pictures.")],
+    clean_folder: Annotated[Path, typer.Argument(help="Folder of clean images.")],
     out: Annotated[
         Path, typer.Option(help="Folder for rainy/ and clean/; must not hold pairs yet.")
     ],
@@ -192,8 +192,8 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="The same seed paints the same rain.")] = 0,
     data_root: DataRoot = None,
 ) -> None:
-    """Paint rain onto clean pictures and write the pairs."""
-    from derain_cli.training.synthesis import synthesize
+    """Paint rain onto clean images and write the pairs."""
+    from derain_cli.rain.synthesis import synthesize
 
     root = Path(data_root or default_data_root())
     count = synthesize(clean_folder, out, rain, seed, root)

@@ -1,4 +1,4 @@
-"""`derain derain`, the default command: take the rain out of pictures."""
+"""`derain derain`, the default command: take the rain out of images."""
 
 import signal
 import sys
@@ -17,10 +17,10 @@ from derain_cli.errors import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Plan
-    from derain_cli.inference import Derainer
+    from derain_cli.inference.derainer import Derainer
 
 
-class PictureFormat(StrEnum):
+class ImageFormat(StrEnum):
     """Formats that results can be written in."""
 
     png = "png"
@@ -63,7 +63,7 @@ Suffix = Annotated[
     str, _option("--suffix", panel=WHERE, help="Added to the name of a result beside its input.")
 ]
 Format = Annotated[
-    PictureFormat | None,
+    ImageFormat | None,
     _option(
         "--format",
         "-f",
@@ -123,7 +123,7 @@ Tile = Annotated[
         min=0,
         show_default="fits the memory",
         panel=SPEED,
-        help="Side of the tiles a picture is cut into; 0 = the whole picture at once.",
+        help="Side of the tiles an image is cut into; 0 = the whole image at once.",
     ),
 ]
 TileOverlap = Annotated[
@@ -166,7 +166,7 @@ BatchSize = Annotated[
         "--batch-size",
         min=1,
         panel=SPEED,
-        help="Pictures of one size that go through the network together.",
+        help="Images of one size that go through the network together.",
     ),
 ]
 MaxPixels = Annotated[
@@ -176,7 +176,7 @@ MaxPixels = Annotated[
         min=1,
         show_default="300 million",
         panel=SPEED,
-        help="Refuse larger pictures before they are decoded.",
+        help="Refuse larger images before they are decoded.",
     ),
 ]
 Recursive = Annotated[
@@ -192,15 +192,15 @@ FromFile = Annotated[
     ),
 ]
 FailFast = Annotated[
-    bool, _option("--fail-fast", panel=BATCH, help="Stop at the first picture that fails.")
+    bool, _option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
 ]
 DryRun = Annotated[
     bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, and stop.")
 ]
-AsJson = Annotated[bool, _option("--json", panel=TOLD, help="A JSON line per picture on stdout.")]
+AsJson = Annotated[bool, _option("--json", panel=TOLD, help="A JSON line per image on stdout.")]
 Quiet = Annotated[bool, _option("--quiet", "-q", panel=TOLD, help="Only errors on stderr.")]
 Verbose = Annotated[
-    bool, _option("--verbose", "-v", panel=TOLD, help="A line per picture and per file left out.")
+    bool, _option("--verbose", "-v", panel=TOLD, help="A line per image and per file left out.")
 ]
 
 
@@ -233,7 +233,7 @@ def derain(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Take the rain out of pictures. The originals are never changed."""
+    """Take the rain out of images. The originals are never changed."""
     from derain_cli.batch import BatchOptions, plan_batch
 
     options = BatchOptions(
@@ -269,7 +269,7 @@ def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | No
     if from_file is None:
         return None
     if from_file == STDIN and STDIN in inputs:
-        raise UsageError("stdin is either the picture ('-') or the list (--from-file -), not both")
+        raise UsageError("stdin is either the image ('-') or the list (--from-file -), not both")
     try:
         content = sys.stdin.buffer.read() if from_file == STDIN else Path(from_file).read_bytes()
     except OSError as error:
@@ -289,7 +289,7 @@ def _run(
     report.check_stdout()
     interrupter = Interrupter()
     try:
-        stdin = _read_picture() if any(job.source is None for job in plan.to_do) else b""
+        stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.to_do else None
         events = run_batch(plan, derainer, options, stdin, interrupter)
         with report.watching(derainer), closing(events), _on_ctrl_c(interrupter.interrupt):
@@ -317,14 +317,14 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _read_picture() -> bytes:
+def _read_image() -> bytes:
     if sys.stdin.isatty():
-        raise UsageError("'-' reads a picture from stdin, which is a terminal: pipe one in")
+        raise UsageError("'-' reads an image from stdin, which is a terminal: pipe one in")
     return sys.stdin.buffer.read()
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":
-    from derain_cli.checkpoints import DEFAULT_WEIGHTS
-    from derain_cli.inference import Derainer
+    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+    from derain_cli.inference.derainer import Derainer
 
     return Derainer.load(model or DEFAULT_WEIGHTS, **engine)

@@ -9,30 +9,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain_cli.cli.data_root import DataRoot, default_data_root
-from derain_cli.cli.output_files import require_output_file
+from derain_cli.cli.output_files import DataRoot, default_data_root, require_output_file
 from derain_cli.cli.scores import Results, show_json, show_tables, summarise_rows, write_csv
 from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from derain_cli.comparison import Row
-    from derain_cli.evaluation import Deraining, Scored
-    from derain_cli.gallery import Gallery
-    from derain_cli.layouts import Pair
+    from derain_cli.datasets.layouts import Pair
+    from derain_cli.evaluation.gallery import Gallery
+    from derain_cli.evaluation.scoring import Deraining, Scored
+    from derain_cli.evaluation.statistics import Row
 
 
 def evaluate(
     dataset: Annotated[
         list[str] | None, typer.Option(help="Data set by name, or a folder of pairs; repeatable.")
     ] = None,
-    rainy: Annotated[Path | None, typer.Option(help="Folder of rainy pictures.")] = None,
-    clean: Annotated[Path | None, typer.Option(help="Folder of their clean pictures.")] = None,
+    rainy: Annotated[Path | None, typer.Option(help="Folder of rainy images.")] = None,
+    clean: Annotated[Path | None, typer.Option(help="Folder of their clean images.")] = None,
     data_root: DataRoot = None,
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="Name or path; repeatable.")
     ] = None,
     input_only: Annotated[
-        bool, typer.Option("--input-only", help="Score the rainy pictures as they are: no model.")
+        bool, typer.Option("--input-only", help="Score the rainy images as they are: no model.")
     ] = False,
     protocol: Annotated[
         str | None,
@@ -55,19 +54,19 @@ def evaluate(
         typer.Option("--compare-paper", help="Add the scores that papers print, marked as quoted."),
     ] = False,
     save_images: Annotated[
-        Path | None, typer.Option(help="Folder for the derained pictures (PNG).")
+        Path | None, typer.Option(help="Folder for the derained images (PNG).")
     ] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write a row per picture and model.")
+        Path | None, typer.Option("--csv", help="Write a row per image and model.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a report to look at, with pictures, in one file.")
+        Path | None, typer.Option(help="Write a report to look at, with images, in one file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
     seed: Annotated[int, typer.Option(help="Of the intervals of differences.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Score models on pairs of rainy and clean pictures; the untouched input is the first row."""
+    """Score models on pairs of rainy and clean images; the untouched input is the first row."""
     if input_only and model:
         raise UsageError("--input-only and --model exclude each other: leave one out")
     pairs = _pairs_of(dataset or [], rainy, clean, data_root or default_data_root())
@@ -96,7 +95,8 @@ def evaluate(
 def _pairs_of(
     names: Sequence[str], rainy: Path | None, clean: Path | None, data_root: str
 ) -> "dict[str, list[Pair]]":
-    from derain_cli.datasets import dataset_pairs, match_pairs
+    from derain_cli.datasets.known import dataset_pairs
+    from derain_cli.datasets.layouts import match_pairs
 
     if (rainy is None) != (clean is None):
         raise UsageError("--rainy and --clean go together: give both folders")
@@ -109,7 +109,7 @@ def _pairs_of(
 
 
 def _say_what_is_scored(pairs: "Mapping[str, Sequence[Pair]]", limit: int) -> None:
-    from derain_cli.datasets import DATASETS, dataset_named, describe_count
+    from derain_cli.datasets.known import DATASETS, dataset_named, describe_count
 
     for name, members in pairs.items():
         key = dataset_named(name)
@@ -121,7 +121,7 @@ def _say_what_is_scored(pairs: "Mapping[str, Sequence[Pair]]", limit: int) -> No
 
 def _metrics_of(text: str) -> list[str]:
     from derain_cli.errors import did_you_mean
-    from derain_cli.evaluation import METRICS
+    from derain_cli.evaluation.scoring import METRICS
 
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in names:
@@ -133,8 +133,8 @@ def _metrics_of(text: str) -> list[str]:
 
 
 def _load_models(names: Sequence[str], device: str, precision: str) -> "list[Deraining]":
-    from derain_cli.checkpoints import DEFAULT_WEIGHTS
-    from derain_cli.inference import Derainer
+    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+    from derain_cli.inference.derainer import Derainer
 
     models: list[Derainer] = []
     for name in names or [DEFAULT_WEIGHTS]:
@@ -148,8 +148,8 @@ def _load_models(names: Sequence[str], device: str, precision: str) -> "list[Der
 
 
 def _gallery(metrics: Sequence[str]) -> "Gallery":
-    from derain_cli.evaluation import METRICS
-    from derain_cli.gallery import Gallery
+    from derain_cli.evaluation.gallery import Gallery
+    from derain_cli.evaluation.scoring import METRICS
 
     return Gallery("psnr" if "psnr" in metrics else METRICS[metrics[0]][0])
 
@@ -159,7 +159,7 @@ def _observer(
 ) -> "Callable[[Scored], None] | None":
     observers: list[Callable[[Scored], None]] = [gallery.observe] if gallery else []
     if save_images:
-        from derain_cli.gallery import save_derained
+        from derain_cli.evaluation.gallery import save_derained
 
         observers.append(save_derained(save_images))
     if not observers:
@@ -183,7 +183,7 @@ def _score(
     from rich.console import Console
     from rich.progress import track
 
-    from derain_cli import evaluation
+    from derain_cli.evaluation import scoring as evaluation
 
     total = sum(map(len, pairs.values())) * (1 + len(models))
     started = time.perf_counter()
@@ -195,8 +195,8 @@ def _score(
 
 
 def _write_html(path: Path, results: Results, gallery: "Gallery") -> None:
-    from derain_cli import __version__
-    from derain_cli.report import write_report
+    from derain_cli.evaluation.report import write_report
+    from derain_cli.version import __version__
 
     facts = [f"derain {__version__}", results.time_spent, shlex.join(["derain", *sys.argv[1:]])]
     write_report(

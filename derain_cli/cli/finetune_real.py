@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.data_root import default_data_root
+from derain_cli.cli.output_files import default_data_root
 from derain_cli.cli.runs import (
     config_of_run,
     given_of,
@@ -19,15 +19,15 @@ from derain_cli.cli.runs import (
     stop_on_signal,
 )
 from derain_cli.errors import INTERRUPTED, UsageError, did_you_mean
-from derain_cli.training.finetune_config import METHODS, FinetuneConfig, method_values
+from derain_cli.training.configs.finetune import METHODS, FinetuneConfig, method_values
 
 if TYPE_CHECKING:
-    from derain_cli.training.adaptation import EpochReport
+    from derain_cli.training.guard import EpochReport
     from derain_cli.training.trainer import Progress, TrainResult
 
 # Fields that an adaptation has no use for, or that another option stands for.
 HIDDEN = frozenset(
-    {"model", "recipe", "weights", "loss", "loss_weighting", "contrastive", "vgg", "pictures"}
+    {"model", "recipe", "weights", "loss", "loss_weighting", "contrastive", "vgg", "images"}
     | {"output_weights", "scale_weights", "validate_every"}
 )
 
@@ -63,11 +63,11 @@ def finetune_real(
     """Adapt a network to rainy photos that have no clean counterpart.
 
     Every epoch is judged on the photos themselves (epochs.jsonl) and, with --dataset, on held-out
-    labelled pictures. best.safetensors is the best of them, or the network as it came where
+    labelled images. best.safetensors is the best of them, or the network as it came where
     adaptation only made things worse: that is said. Defaults shown are the online update's;
     self-training has crop 256, batch 16, rate 1e-4 and 100,000 steps, as published.
     """
-    from derain_cli.memory import keep_freed_memory
+    from derain_cli.inference.memory import keep_freed_memory
     from derain_cli.training import trainer
 
     given = given_of(options)
@@ -121,7 +121,7 @@ def build_config(
 
 def _network_of(name: str) -> dict[str, Any]:
     """Config fields of the network whose weights these are."""
-    from derain_cli.checkpoints import load_model
+    from derain_cli.checkpoints.resolving import load_model
     from derain_cli.models import model_config
 
     loaded = load_model(name)
@@ -132,8 +132,8 @@ def _network_of(name: str) -> dict[str, Any]:
 
 def _with_steps(config: FinetuneConfig) -> FinetuneConfig:
     """Epochs turned into steps."""
-    from derain_cli.training.adaptation import passes
-    from derain_cli.training.real_photos import RealPhotos
+    from derain_cli.training.data.real_photos import RealPhotos
+    from derain_cli.training.recipes.adaptation import passes
     from derain_cli.training.recipes.self_training import labelled_count, labelled_sources
 
     if not config.epochs:
@@ -150,7 +150,7 @@ def _epoch_lines(out: Path) -> Callable[["Progress"], None]:
     shown = -1
 
     def report(progress: "Progress") -> None:
-        from derain_cli.training.adaptation import REPORTS, read_reports
+        from derain_cli.training.guard import REPORTS, read_reports
 
         nonlocal shown
         file = out / REPORTS
@@ -177,7 +177,7 @@ def epoch_line(report: "EpochReport") -> str:
 
 
 def _say_what_was_kept(result: "TrainResult") -> None:
-    from derain_cli.training.adaptation import best_of, read_reports
+    from derain_cli.training.guard import best_of, read_reports
 
     reports = read_reports(result.folder)
     best = best_of(reports) or reports[0]

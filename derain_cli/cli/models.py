@@ -11,7 +11,7 @@ import typer
 from derain_cli.errors import DerainError, NothingToDoError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from derain_cli.checkpoints import WeightsEntry
+    from derain_cli.checkpoints.catalogue import WeightsEntry
 
 PIPE_WIDTH = 240
 
@@ -35,7 +35,7 @@ def list_models(as_json: Json = False) -> None:
 
 
 def _rows() -> Iterator[dict[str, Any]]:
-    from derain_cli.checkpoints import list_weights
+    from derain_cli.checkpoints.catalogue import list_weights
     from derain_cli.models import MODELS
 
     entries = list_weights()
@@ -49,7 +49,7 @@ def _rows() -> Iterator[dict[str, Any]]:
 
 
 def _where(entry: "WeightsEntry") -> str:
-    from derain_cli.checkpoints import locate
+    from derain_cli.checkpoints.resolving import locate
 
     found = locate(entry)
     if found is None:
@@ -72,9 +72,11 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 @app.command("info")
 def info(name: Name, as_json: Json = False) -> None:
     """Show a network's facts, its weights and what is known of their training."""
-    from derain_cli.cards import network_facts
-    from derain_cli.checkpoints import list_weights, read_metadata, resolve_weights
+    from derain_cli.checkpoints.catalogue import list_weights
+    from derain_cli.checkpoints.files import read_metadata
+    from derain_cli.checkpoints.resolving import resolve_weights
     from derain_cli.models import MODELS
+    from derain_cli.release.cards import network_facts
 
     weights = [entry for entry in list_weights() if name in (entry.name, entry.model)]
     if weights or name in MODELS:
@@ -101,9 +103,9 @@ def _card(entry: "WeightsEntry") -> dict[str, Any]:
 
 def _own_card(name: str) -> list[dict[str, Any]]:
     """What a checkpoint that is no entry says of itself; nothing for a network's name."""
-    from derain_cli.cards import training_facts
-    from derain_cli.checkpoints import find_weights
+    from derain_cli.checkpoints.resolving import find_weights
     from derain_cli.models import MODELS
+    from derain_cli.training.provenance import training_facts
 
     path = None if name in MODELS else find_weights(name)
     return [{"name": name, "file": str(path)} | training_facts(path)] if path else []
@@ -129,7 +131,7 @@ def _plain(value: Any) -> str:  # noqa: ANN401 (any JSON value)
 @app.command("path")
 def path_of(name: Name) -> None:
     """Print the path of a checkpoint that is here, verified; nothing is downloaded."""
-    from derain_cli.checkpoints import find_weights
+    from derain_cli.checkpoints.resolving import find_weights
 
     found = find_weights(name)
     if found is None:
@@ -150,7 +152,8 @@ def pull(
 
     A damaged file is replaced; a repository without a commit in its name is brought up to date.
     """
-    from derain_cli.checkpoints import list_weights, pull_weights
+    from derain_cli.checkpoints.catalogue import list_weights
+    from derain_cli.checkpoints.resolving import pull_weights
 
     if bool(names) == everything:
         raise UsageError("name the weights to pull, or give --all for all of them; not both")
@@ -169,7 +172,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check the SHA-256 of checkpoints, and that each fits the network it is of."""
-    from derain_cli.checkpoints import list_weights, locate
+    from derain_cli.checkpoints.catalogue import list_weights
+    from derain_cli.checkpoints.resolving import locate
 
     here = [entry.name for entry in list_weights() if locate(entry)]
     if not names and not here:
@@ -185,7 +189,7 @@ def verify(
 
 
 def _verified(name: str) -> dict[str, Any]:
-    from derain_cli.checkpoints import find_weights, load_model
+    from derain_cli.checkpoints.resolving import find_weights, load_model
 
     try:
         path = find_weights(name)
@@ -218,9 +222,9 @@ def bundle(
     ] = None,
 ) -> None:
     """Release a run: copy its best checkpoint into the weights folder and write its entry."""
-    from derain_cli.cards import read_scores
-    from derain_cli.checkpoints import list_weights
-    from derain_cli.release import bundle_run, entry_toml
+    from derain_cli.checkpoints.catalogue import list_weights
+    from derain_cli.release.bundle import bundle_run, entry_toml
+    from derain_cli.release.cards import read_scores
 
     before = next((entry.about for entry in list_weights() if entry.name == name), {})
     about = dict(_split_field(field) for field in fields or [])
@@ -251,8 +255,8 @@ def push(
     ] = False,
 ) -> None:
     """Upload a checkpoint and its model card to the Hub, and print its name there."""
-    from derain_cli.hub import HubFile
-    from derain_cli.release import push_run
+    from derain_cli.checkpoints.hub import HubFile
+    from derain_cli.release.bundle import push_run
 
     source = HubFile.parse(target)
     if source.revision:

@@ -3,6 +3,9 @@
 import os
 import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from derain_cli.errors import ResourceError, UsageError
 
@@ -32,3 +35,17 @@ def give_up_standard_output() -> None:
     """Drop what standard output still holds: nobody takes it, and the exit must not try again."""
     if sys.__stdout__ is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+
+
+DataRoot = Annotated[
+    str | None,
+    typer.Option(
+        help="Where named data sets lie (default: $DERAIN_DATA or ~/.cache/derain/datasets).",
+        show_default=False,
+    ),
+]
+
+
+def default_data_root() -> str:
+    """`$DERAIN_DATA`, else the cache folder's `derain/datasets`."""
+    return os.environ.get("DERAIN_DATA", str(Path.home() / ".cache" / "derain" / "datasets"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 import typer
 
 from derain_cli.errors import ConfigError
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 
 if TYPE_CHECKING:
     from derain_cli.training.trainer import TrainResult

@@ -16,8 +16,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from derain_cli.comparison import Difference, Row, Score
-    from derain_cli.published import Quoted
+    from derain_cli.evaluation.published import Quoted
+    from derain_cli.evaluation.statistics import Difference, Row, Score
 
 PIPE_WIDTH = 240
 
@@ -55,9 +55,9 @@ def summarise_rows(
     rows: "Sequence[Row]", seconds: float, precision: str, *, quote: bool = False, seed: int = 0
 ) -> Results:
     """Means, differences and, if asked for, what papers print on the same data sets."""
-    from derain_cli.comparison import differences, summarise
-    from derain_cli.datasets import dataset_named
-    from derain_cli.published import published
+    from derain_cli.datasets.known import dataset_named
+    from derain_cli.evaluation.published import published
+    from derain_cli.evaluation.statistics import differences, summarise
 
     scores = summarise(rows)
     keys = {dataset_named(score.dataset) for score in scores}
@@ -66,12 +66,12 @@ def summarise_rows(
 
 
 def write_csv(path: Path, rows: "Sequence[Row]") -> None:
-    """Write a row per picture and model; what is not defined stays empty.
+    """Write a row per image and model; what is not defined stays empty.
 
     Raises:
         ResourceError: No space or no permission.
     """
-    from derain_cli.checkpoints import write_whole
+    from derain_cli.whole_files import write_whole
 
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -85,7 +85,7 @@ def write_csv(path: Path, rows: "Sequence[Row]") -> None:
 
 def show_json(results: Results) -> None:
     """Print everything but the rows as JSON lines."""
-    from derain_cli.comparison import INPUT
+    from derain_cli.evaluation.statistics import INPUT
 
     for score in results.scores:
         means = {column: mean.value for column, mean in score.means.items()}
@@ -133,8 +133,8 @@ def _score_table(results: Results, protocol: str) -> "tuple[Table, list[str]]":
     """The table of one protocol, and the sources that its quoted rows point to by number."""
     from rich.table import Table
 
-    from derain_cli.comparison import COLUMNS
-    from derain_cli.datasets import dataset_named
+    from derain_cli.datasets.known import dataset_named
+    from derain_cli.evaluation.statistics import COLUMNS
     from derain_cli.metrics.full_reference import PROTOCOLS
 
     scores = [score for score in results.scores if score.protocol == protocol]
@@ -162,14 +162,14 @@ def _score_table(results: Results, protocol: str) -> "tuple[Table, list[str]]":
 
 
 def _measured_cells(score: "Score") -> list[str]:
-    from derain_cli.comparison import format_mean
+    from derain_cli.evaluation.statistics import format_mean
 
     means = [format_mean(column, mean) for column, mean in score.means.items()]
     return [score.part, score.model, str(score.images), *means, f"{score.seconds:.2f}"]
 
 
 def _quoted_cells(quoted: "Quoted", columns: Sequence[str]) -> list[str]:
-    from derain_cli.comparison import format_score
+    from derain_cli.evaluation.statistics import format_score
 
     return [format_score(column, quoted.scores.get(column, math.nan)) for column in columns]
 
@@ -177,11 +177,11 @@ def _quoted_cells(quoted: "Quoted", columns: Sequence[str]) -> list[str]:
 def _difference_table(differences: "Sequence[Difference]") -> "Table":
     from rich.table import Table
 
-    from derain_cli.comparison import COLUMNS, format_difference
+    from derain_cli.evaluation.statistics import COLUMNS, format_difference
 
     columns = list(dict.fromkeys(difference.column for difference in differences))
     table = Table("data set", "model", "against", *(COLUMNS[column].title for column in columns))
-    table.title = "mean difference picture by picture [95 % bootstrap interval]"
+    table.title = "mean difference image by image [95 % bootstrap interval]"
     table.title_justify = "left"
     cells: dict[tuple[str, str, str], list[str]] = {}
     for difference in differences:

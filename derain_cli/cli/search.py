@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.data_root import default_data_root
+from derain_cli.cli.output_files import default_data_root
 from derain_cli.cli.runs import (
     config_of_run,
     given_of,
@@ -19,10 +19,10 @@ from derain_cli.cli.runs import (
     stop_on_signal,
 )
 from derain_cli.errors import INTERRUPTED, UsageError
-from derain_cli.training.search_config import SearchConfig
+from derain_cli.training.configs.search import SearchConfig
 
 if TYPE_CHECKING:
-    from derain_cli.connections import FoundConnections
+    from derain_cli.connections.file import FoundConnections
     from derain_cli.training.searcher import Report, SearchResult
     from derain_cli.training.trainer import Progress
 
@@ -50,7 +50,7 @@ def search(
         typer.Option(
             metavar="random N",
             help="Then train the found edges and N random choices within the same budget, each "
-            "for --steps, and compare their PSNR on the held-out pictures.",
+            "for --steps, and compare their PSNR on the held-out images.",
             show_default=False,
         ),
     ] = None,
@@ -59,10 +59,10 @@ def search(
 ) -> None:
     """Search the skip connections of RDMC: which edges pay, on your data, within your budget.
 
-    Writes connections.toml for `derain train --model rdmc --connections FILE`, a picture of the
+    Writes connections.toml for `derain train --model rdmc --connections FILE`, an image of the
     network, and the alphas over time.
     """
-    from derain_cli.memory import keep_freed_memory
+    from derain_cli.inference.memory import keep_freed_memory
     from derain_cli.training import searcher
 
     count = _random_count(candidates)
@@ -142,7 +142,7 @@ def _say_what_was_found(result: "SearchResult", *, quiet: bool, interrupted: boo
 
 
 def _found_lines(found: "FoundConnections") -> list[str]:
-    from derain_cli.connections import GIGA
+    from derain_cli.connections.space import GIGA
     from derain_cli.models.rdmc import CANDIDATES
 
     lines = []
@@ -158,7 +158,7 @@ def _found_lines(found: "FoundConnections") -> list[str]:
 
 
 def _candidate_lines(result: "SearchResult") -> list[str]:
-    from derain_cli.connections import GIGA
+    from derain_cli.connections.space import GIGA
 
     return [
         f"{candidate.name}: {candidate.psnr:.2f} dB, {candidate.cost / GIGA:.3f} GMAC, "

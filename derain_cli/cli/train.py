@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.data_root import default_data_root
-from derain_cli.cli.output_files import require_output_file
+from derain_cli.cli.output_files import default_data_root, require_output_file
 from derain_cli.cli.runs import (
     config_of_run,
     given_of,
@@ -20,7 +19,7 @@ from derain_cli.cli.runs import (
     stop_on_signal,
 )
 from derain_cli.errors import INTERRUPTED, UsageError
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 
 if TYPE_CHECKING:
     from derain_cli.training.trainer import Progress, TrainResult
@@ -68,7 +67,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
 ) -> None:
-    """Train a network on pairs, or on clean pictures with painted rain."""
+    """Train a network on pairs, or on clean images with painted rain."""
     if plot:
         _plot(runs or [], out)
         return
@@ -92,7 +91,7 @@ def train(
 
 def _train(config: TrainConfig, out: Path, *, resume: bool, tensorboard: bool, quiet: bool) -> None:
     from derain_cli.cli.train_view import show_progress
-    from derain_cli.memory import keep_freed_memory
+    from derain_cli.inference.memory import keep_freed_memory
     from derain_cli.training import trainer
 
     keep_freed_memory()
@@ -130,7 +129,7 @@ def given_options(options: Mapping[str, Any], connections: Path | None = None) -
     """
     given = given_of(options)
     if connections:
-        from derain_cli.connections import model_option, read_connections
+        from derain_cli.connections.file import model_option, read_connections
 
         found = model_option(read_connections(connections))
         given["model_option"] = [*given.get("model_option", []), found]
@@ -149,7 +148,7 @@ def build_config(
     Raises:
         ConfigError: An unknown field in the file, an unknown preset, or an impossible value.
     """
-    from derain_cli.training.presets import preset_values
+    from derain_cli.training.configs.presets import preset_values
 
     if preset and (config or resume):
         raise UsageError("--preset begins a new run; leave it out with --config or --resume")
@@ -166,15 +165,15 @@ def build_config(
 def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str) -> None:
     """Every setting with its source, and what the data come to; warn of none to train on."""
     from derain_cli.cli.train_view import show_settings
-    from derain_cli.training.paired import sources_of
-    from derain_cli.training.presets import explain
+    from derain_cli.training.configs.presets import explain
+    from derain_cli.training.recipes.paired import sources_of
 
     show_settings(explain(config, preset, given, file))
     if not (config.dataset or config.data or config.clean):
         typer.echo("no data yet: give --dataset, --data or --clean", err=True)
         return
     for source in sources_of(config):
-        shown = f"{len(source.training)} to train on, {len(source.held_out)} held out"  # type: ignore[attr-defined]
+        shown = f"{source.training_count} to train on, {source.held_out_count} held out"
         typer.echo(f"{source.name}: {shown}", err=True)
 
 

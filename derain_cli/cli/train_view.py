@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 
 if TYPE_CHECKING:
     from derain_cli.training.trainer import Progress

@@ -26,7 +26,7 @@ The rooms, imports pointing down: `reading` and `writing`; `tiff`; `pillow`; one
 `failures`, `formats`, `tiff_tags`; `picture`. Other modules import from here alone.
 """
 
-from derain_cli.images.files import write_failure
+from derain_cli.images.failures import write_failure
 from derain_cli.images.formats import (
     FORMAT_OF_SUFFIX,
     KEPT_METADATA,

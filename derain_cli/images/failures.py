@@ -1,13 +1,17 @@
 """How decoders and encoders fail: what they raise, and what they only mutter."""
 
 import contextlib
+import errno
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from PIL import ImageCms
+
+from derain_cli.errors import DerainError, ImageError, ResourceError
 
 DECODER_ERRORS = (
     OSError,
@@ -24,6 +28,8 @@ DECODER_ERRORS = (
     zlib.error,
     ImageCms.PyCMSError,
 )
+
+
 """What decoders raise when a file is damaged; anything else is a bug of this program."""
 
 
@@ -34,7 +40,11 @@ def one_line(error: BaseException) -> str:
 
 
 _quiet_lock = threading.Lock()
+
+
 _quiet_readers = 0
+
+
 _quiet_filters = warnings.catch_warnings()
 
 
@@ -59,3 +69,26 @@ def quiet_decoders() -> Iterator[None]:
             _quiet_readers -= 1
             if _quiet_readers == 0:
                 _quiet_filters.__exit__(None, None, None)
+
+
+def write_failure(path: Path, size: int, error: OSError) -> DerainError:
+    """The error to raise when a picture's file of `size` bytes could not be written.
+
+    Returns:
+        A `ResourceError` where the disk is full or read-only, which the next file would meet too;
+        an `ImageError` where this path is at fault.
+    """
+    label = repr(str(path))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(
+            f"{label} cannot be written: no space for its {size:,} bytes ({one_line(error)}); "
+            "free some, or write elsewhere with --output"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError(
+            f"{label} cannot be written: its folder is read-only ({one_line(error)}); "
+            "write elsewhere with --output"
+        )
+    if isinstance(error, FileNotFoundError):
+        return ImageError(f"{label} cannot be written: its folder does not exist; create it first")
+    return ImageError(f"{label} cannot be written ({one_line(error)}); choose another --output")

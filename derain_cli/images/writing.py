@@ -7,8 +7,7 @@ import numpy as np
 
 from derain_cli.errors import ImageError, ResourceError, UsageError, did_you_mean
 from derain_cli.images.avif import encode_avif
-from derain_cli.images.failures import DECODER_ERRORS, one_line, quiet_decoders
-from derain_cli.images.files import write_failure
+from derain_cli.images.failures import DECODER_ERRORS, one_line, quiet_decoders, write_failure
 from derain_cli.images.formats import (
     ALPHA_FORMATS,
     DEEP_FORMATS,

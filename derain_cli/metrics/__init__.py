@@ -1,1 +1,1 @@
-"""Scores of derained pictures; each a pure function."""
+"""Scores of derained images; each a pure function."""

@@ -1,9 +1,9 @@
-"""PSNR and SSIM of a derained picture against the clean one, on a named protocol.
+"""PSNR and SSIM of a derained image against the clean one, on a named protocol.
 
 Papers: SSIM is Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image Quality Assessment:
 From Error Visibility to Structural Similarity", IEEE TIP 2004. Scores differ by whole decibels with
 the numbers they are taken on, so a score belongs to a key of `PROTOCOLS`. Datasets are scored by
-the mean of the pictures' scores, never by a pooled error.
+the mean of the images' scores, never by a pooled error.
 """
 
 import math
@@ -27,7 +27,7 @@ Planes = npt.NDArray[np.float64]
 
 
 def luma(rgb: Pixels) -> Planes:
-    """Limited-range luma Y (BT.601) as MATLAB's rgb2ycbcr gives it for an 8-bit picture.
+    """Limited-range luma Y (BT.601) as MATLAB's rgb2ycbcr gives it for an 8-bit image.
 
     Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, rounded half up to whole numbers as the 8-bit
     MATLAB function does; without that rounding SSIM of Rain100L's input reads 0.8384, not 0.8382.
@@ -74,11 +74,11 @@ def _channels(rgb: Pixels) -> Planes:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What numbers of a picture are compared.
+    """What numbers of an image are compared.
 
     Attributes:
         description: One line to print beside the scores.
-        planes: Makes `(height, width)` or `(height, width, 3)` float64 of a uint8 RGB picture.
+        planes: Makes `(height, width)` or `(height, width, 3)` float64 of a uint8 RGB image.
     """
 
     description: str
@@ -98,7 +98,7 @@ DEFAULT_PROTOCOL = "y"
 
 
 def psnr(derained: Pixels, clean: Pixels, protocol: str = DEFAULT_PROTOCOL) -> float:
-    """Peak signal-to-noise ratio in dB, for a peak of 255; infinite for equal pictures.
+    """Peak signal-to-noise ratio in dB, for a peak of 255; infinite for equal images.
 
     Args:
         derained: `(height, width, 3)` uint8.
@@ -106,7 +106,7 @@ def psnr(derained: Pixels, clean: Pixels, protocol: str = DEFAULT_PROTOCOL) -> f
         protocol: A key of `PROTOCOLS`.
 
     Raises:
-        ImageError: The pictures differ in size, or are not 8-bit RGB.
+        ImageError: The images differ in size, or are not 8-bit RGB.
         UsageError: Unknown protocol.
 
     Example:
@@ -120,10 +120,10 @@ def psnr(derained: Pixels, clean: Pixels, protocol: str = DEFAULT_PROTOCOL) -> f
 
 
 def ssim(derained: Pixels, clean: Pixels, protocol: str = DEFAULT_PROTOCOL) -> float:
-    """Mean structural similarity (eq. 13), 1 for equal pictures.
+    """Mean structural similarity (eq. 13), 1 for equal images.
 
     11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, data range 255, only windows that lie
-    wholly inside the picture; three channels are scored apart and averaged.
+    wholly inside the image; three channels are scored apart and averaged.
 
     Args:
         derained: `(height, width, 3)` uint8, at least 11 pixels on each side.
@@ -131,7 +131,7 @@ def ssim(derained: Pixels, clean: Pixels, protocol: str = DEFAULT_PROTOCOL) -> f
         protocol: A key of `PROTOCOLS`.
 
     Raises:
-        ImageError: The pictures differ in size, are too small or not 8-bit RGB.
+        ImageError: The images differ in size, are too small or not 8-bit RGB.
         UsageError: Unknown protocol.
 
     Example:
@@ -161,34 +161,34 @@ def _window_mean(planes: Planes) -> Planes:
 
 
 def _comparable(derained: Pixels, clean: Pixels, protocol: str) -> tuple[Planes, Planes]:
-    """The numbers that a protocol compares, of two pictures that can be compared."""
+    """The numbers that a protocol compares, of two images that can be compared."""
     if protocol not in PROTOCOLS:
         raise UsageError(f"unknown protocol {protocol!r}. {did_you_mean(protocol, PROTOCOLS)}")
-    require_pictures(derained=derained, clean=clean)
+    require_images(derained=derained, clean=clean)
     planes = PROTOCOLS[protocol].planes
     return planes(derained), planes(clean)
 
 
-def require_pictures(**pictures: Pixels) -> None:
-    """Refuse what cannot be scored: all of `pictures` must be 8-bit RGB of one size.
+def require_images(**images: Pixels) -> None:
+    """Refuse what cannot be scored: all of `images` must be 8-bit RGB of one size.
 
     Args:
-        pictures: Pixels by the word that an error calls them.
+        images: Pixels by the word that an error calls them.
 
     Raises:
         ImageError: Another type or shape, or two sizes; names both.
     """
-    for name, pixels in pictures.items():
+    for name, pixels in images.items():
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ImageError(
-                f"scores are defined on 8-bit RGB (height, width, 3), got a {name} picture of "
+                f"scores are defined on 8-bit RGB (height, width, 3), got a {name} image of "
                 f"{pixels.dtype} {pixels.shape}; convert it first"
             )
-    (first_name, first), *others = pictures.items()
+    (first_name, first), *others = images.items()
     for name, pixels in others:
         if pixels.shape != first.shape:
             raise ImageError(
-                f"{first_name} picture is {_size(first)}, {name} picture is {_size(pixels)}; "
+                f"{first_name} image is {_size(first)}, {name} image is {_size(pixels)}; "
                 "a pair must have one size (nothing is resized)"
             )
 

@@ -1,4 +1,4 @@
-"""NIQE: how unnatural a picture looks, without a clean one to compare; lower is better.
+"""NIQE: how unnatural an image looks, without a clean one to compare; lower is better.
 
 Paper: A. Mittal, R. Soundararajan, A. C. Bovik, "Making a 'Completely Blind' Image Quality
 Analyzer", IEEE Signal Processing Letters 2013. Written from the paper.
@@ -47,7 +47,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from derain_cli.errors import CheckpointError, ImageError
-from derain_cli.metrics.full_reference import Pixels, Planes, full_range_luma, require_pictures
+from derain_cli.metrics.full_reference import Pixels, Planes, full_range_luma, require_images
 
 PATCH = 96
 SCALES = 2
@@ -75,24 +75,24 @@ class NiqeModel:
     covariance: Rows
 
 
-def niqe(picture: Pixels, model: NiqeModel | None = None) -> float:
-    """Distance of a picture's features from those of natural photos ; lower is better.
+def niqe(image: Pixels, model: NiqeModel | None = None) -> float:
+    """Distance of an image's features from those of natural photos ; lower is better.
 
     Args:
-        picture: `(height, width, 3)` uint8, at least 96 pixels on each side. What is left over at
+        image: `(height, width, 3)` uint8, at least 96 pixels on each side. What is left over at
             the right and the bottom beyond whole patches of 96 pixels is not looked at.
         model: What natural photos look like; the bundled model by default.
 
     Returns:
         3.2 in the mean for the clean photos of Rain100 (standard deviation 0.9), more for worse
-        pictures; NaN for one without any detail (a flat picture has no statistics).
+        images; NaN for one without any detail (a flat image has no statistics).
 
     Raises:
         ImageError: Too small, or not 8-bit RGB.
         CheckpointError: The bundled model is missing or damaged.
     """
     model = load_niqe_model() if model is None else model
-    features, _ = _patch_features(picture)
+    features, _ = _patch_features(image)
     if not len(features):
         return math.nan
     difference = model.mean - features.mean(axis=0)
@@ -102,26 +102,26 @@ def niqe(picture: Pixels, model: NiqeModel | None = None) -> float:
     return math.sqrt(max(float(difference @ precision @ difference), 0.0))
 
 
-def fit_niqe_model(pictures: Iterable[Pixels]) -> NiqeModel:
+def fit_niqe_model(images: Iterable[Pixels]) -> NiqeModel:
     """Model of natural photos, from the sharp patches of clean ones.
 
     Args:
-        pictures: `(height, width, 3)` uint8 each, at least 96 pixels on each side. One is held in
+        images: `(height, width, 3)` uint8 each, at least 96 pixels on each side. One is held in
             memory at a time. A hundred photos of many motifs are enough.
 
     Raises:
-        ImageError: A picture is too small or not 8-bit RGB, or all together have too few sharp
+        ImageError: An image is too small or not 8-bit RGB, or all together have too few sharp
             patches for a covariance of 36 features.
     """
     rows = []
-    for picture in pictures:
-        features, sharpness = _patch_features(picture)
+    for image in images:
+        features, sharpness = _patch_features(image)
         rows.append(features[sharpness > SHARPNESS * sharpness.max(initial=0.0)])
     sharp = np.concatenate(rows) if rows else np.empty((0, FEATURES))
     if len(sharp) <= FEATURES:
         raise ImageError(
-            f"{len(sharp)} sharp patches in {len(rows)} pictures cannot fix {FEATURES} features; "
-            "give more or larger pictures"
+            f"{len(sharp)} sharp patches in {len(rows)} images cannot fix {FEATURES} features; "
+            "give more or larger images"
         )
     return NiqeModel(sharp.mean(axis=0), np.cov(sharp, rowvar=False))
 
@@ -159,15 +159,15 @@ def load_niqe_model(path: Path = BUNDLED_MODEL) -> NiqeModel:
     return NiqeModel(mean.astype(np.float64), covariance.astype(np.float64))
 
 
-def _patch_features(picture: Pixels) -> tuple[Rows, Rows]:
+def _patch_features(image: Pixels) -> tuple[Rows, Rows]:
     """Features `(patches, 36)` and sharpness `(patches,)` of all patches that have detail."""
-    require_pictures(scored=picture)
-    height, width = (side // PATCH * PATCH for side in picture.shape[:2])
+    require_images(scored=image)
+    height, width = (side // PATCH * PATCH for side in image.shape[:2])
     if not height or not width:
         raise ImageError(
-            f"NIQE needs {PATCH}x{PATCH} pixels or more, got {picture.shape[1]}x{picture.shape[0]}"
+            f"NIQE needs {PATCH}x{PATCH} pixels or more, got {image.shape[1]}x{image.shape[0]}"
         )
-    plane = full_range_luma(picture[:height, :width])
+    plane = full_range_luma(image[:height, :width])
     columns = []
     for scale in range(SCALES):
         side = PATCH >> scale

@@ -20,23 +20,23 @@ import numpy as np
 import numpy.typing as npt
 
 from derain_cli.errors import UsageError
-from derain_cli.metrics.full_reference import DATA_RANGE, Pixels, require_pictures
+from derain_cli.metrics.full_reference import DATA_RANGE, Pixels, require_images
 
 DEFAULT_THRESHOLD = 10
 
 
 @dataclass(frozen=True)
 class RegionErrors:
-    """Errors of one derained picture, in 0..255 units.
+    """Errors of one derained image, in 0..255 units.
 
     Attributes:
         e_r: RMS of (derained - rainy) in the rain: near 0 when the rain was left alone, near
             `e_r_ceiling` when it was removed. Far above the ceiling, more than rain was removed.
         e_b: RMS of (derained - clean) outside the rain: lower is better.
         e_r_ceiling: E_R of a perfect result, the RMS of the rain itself. E_R means little without.
-        rain_share: Share of the picture's pixels that are rain, 0..1.
+        rain_share: Share of the image's pixels that are rain, 0..1.
 
-    Numbers of an empty region (no rain at all, or nothing but rain) are NaN: leave those pictures
+    Numbers of an empty region (no rain at all, or nothing but rain) are NaN: leave those images
     out of that number's mean.
     """
 
@@ -49,7 +49,7 @@ class RegionErrors:
 def region_errors(
     derained: Pixels, rainy: Pixels, clean: Pixels, threshold: float = DEFAULT_THRESHOLD
 ) -> RegionErrors:
-    """E_R and E_B of a derained picture, with the E_R that a perfect result would reach.
+    """E_R and E_B of a derained image, with the E_R that a perfect result would reach.
 
     Args:
         derained: `(height, width, 3)` uint8.
@@ -58,7 +58,7 @@ def region_errors(
         threshold: A pixel is rain if rainy - clean is above this (0..255).
 
     Raises:
-        ImageError: The pictures differ in size, or are not 8-bit RGB.
+        ImageError: The images differ in size, or are not 8-bit RGB.
         UsageError: A threshold outside 0..254.
 
     Example:
@@ -68,9 +68,9 @@ def region_errors(
         >>> region_errors(clean + np.uint8(4), rainy, clean)
         RegionErrors(e_r=36.0, e_b=4.0, e_r_ceiling=40.0, rain_share=0.25)
     """
-    require_pictures(derained=derained, rainy=rainy, clean=clean)
+    require_images(derained=derained, rainy=rainy, clean=clean)
     mask = rain_mask(rainy, clean, threshold)
-    # Paper: E[(masked difference)^2] could be read as a mean over the whole picture. We take it
+    # Paper: E[(masked difference)^2] could be read as a mean over the whole image. We take it
     # over masked pixels: only so can a result on Rain100L reach the 26-53 of its Table 2.
     return RegionErrors(
         e_r=_rms(derained, rainy, mask),
@@ -91,7 +91,7 @@ def rain_mask(
         threshold: A pixel is rain if rainy - clean is above this in any channel.
 
     Raises:
-        ImageError: The pictures differ in size, or are not 8-bit RGB.
+        ImageError: The images differ in size, or are not 8-bit RGB.
         UsageError: A threshold outside 0..254.
 
     Example:
@@ -100,7 +100,7 @@ def rain_mask(
         >>> rain_mask(rainy, clean)
         array([[ True, False]])
     """
-    require_pictures(rainy=rainy, clean=clean)
+    require_images(rainy=rainy, clean=clean)
     if not 0 <= threshold < DATA_RANGE:
         raise UsageError(
             f"rain threshold {threshold!r} must be in 0..{DATA_RANGE - 1}; the paper's errors are "

@@ -8,12 +8,50 @@ here and its entry in `weights/weights.toml`.
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError, UsageError, did_you_mean
 from derain_cli.models import hcn, menet, moss, rdmc, resnet, swinir, unet
+
+
+@runtime_checkable
+class DerainNetwork(Protocol):
+    """What the engine and the trainer use of a network; the whole contract, in one place.
+
+    A network is a `torch.nn.Module` with these two. What it can offer besides is `HasFolded` and
+    `HasSharedWeight` below, batch norm through `conv_norm.ConvNorm`, and what its line in `MODELS`
+    says: above all its padding multiple, its receptive radius and the keyword arguments of
+    `forward` that make it return everything its losses need (`training_outputs`).
+    """
+
+    @property
+    def config(self) -> Any:  # noqa: ANN401 (each network has its own)
+        """The frozen dataclass it was built from; a checkpoint stores its fields."""
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        """The derained image for a rainy one, `(batch, 3, height, width)` in 0..1, not clipped.
+
+        Any height and width from 1 up; the network pads and cuts by itself.
+        """
+
+
+@runtime_checkable
+class HasFolded(Protocol):
+    """A network that merges its batch norms in a way of its own."""
+
+    def folded(self) -> nn.Module:
+        """An equal network for inference; checked against this one when it is made ready."""
+
+
+@runtime_checkable
+class HasSharedWeight(Protocol):
+    """A network whose losses can be balanced by their gradients (`--loss-weighting gb`)."""
+
+    @property
+    def last_shared_weight(self) -> Tensor:
+        """Weight of the last convolution that all outputs pass through."""
 
 
 @dataclass(frozen=True)
@@ -173,5 +211,4 @@ def build_model(name: str, config: Mapping[str, Any] | None = None) -> nn.Module
 
 def model_config(model: nn.Module) -> dict[str, Any]:
     """The config a network was built from, as JSON can hold it."""
-    config: dict[str, Any] = dataclasses.asdict(model.config)  # type: ignore[call-overload]
-    return config
+    return dataclasses.asdict(cast(DerainNetwork, model).config)

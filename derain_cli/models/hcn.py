@@ -44,8 +44,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain_cli.errors import did_you_mean
-from derain_cli.padding import pad_to_multiple
-from derain_cli.pyramids import PYRAMIDS
+from derain_cli.sizes import PYRAMIDS, pad_to_multiple
 
 PATCH = 3
 SOFTMAX_SCALE = 10.0

@@ -29,7 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain_cli.padding import pad_to_multiple
+from derain_cli.conv_norm import ConvNorm
+from derain_cli.sizes import pad_to_multiple
 
 # TensorFlow's defaults, which the paper's implementation ran with: torch counts the share of the
 # new batch (1 - 0.99), TensorFlow that of the past.
@@ -67,18 +68,9 @@ class MenetDeepConfig(MenetConfig):
     residual_blocks: int = 16
 
 
-class ConvNorm(nn.Module):
-    """Convolution without bias, then batch norm; foldable into one convolution."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised features `(batch, outputs, height, width)`."""
-        normed: Tensor = self.norm(self.conv(x))
-        return normed
+def _conv_norm(inputs: int, outputs: int, kernel: int = 3) -> ConvNorm:
+    """Convolution and batch norm with the defaults of the release's framework."""
+    return ConvNorm(inputs, outputs, kernel, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
 
 
 class ResidualBlock(nn.Module):
@@ -86,8 +78,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = ConvNorm(channels, channels)
-        self.second = ConvNorm(channels, channels)
+        self.first = _conv_norm(channels, channels)
+        self.second = _conv_norm(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
@@ -100,9 +92,9 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.shrink = nn.ModuleList(ConvNorm(4 * channels, channels, kernel=1) for _ in range(2))
-        self.see = nn.ModuleList(ConvNorm(channels, channels) for _ in range(2))
-        self.weigh = ConvNorm(channels, channels)
+        self.shrink = nn.ModuleList(_conv_norm(4 * channels, channels, kernel=1) for _ in range(2))
+        self.see = nn.ModuleList(_conv_norm(channels, channels) for _ in range(2))
+        self.weigh = _conv_norm(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features x + x s, one s in 0..1 per channel; sides must be multiples of 4."""
@@ -126,14 +118,14 @@ class Menet(nn.Module):
         super().__init__()
         self.config = config
         half, quarter = config.width // 4, config.width
-        self.to_half = ConvNorm(4 * 3, half)
-        self.to_quarter = ConvNorm(4 * half, quarter)
+        self.to_half = _conv_norm(4 * 3, half)
+        self.to_quarter = _conv_norm(4 * half, quarter)
         self.attention = ChannelAttention(quarter) if config.channel_attention else nn.Identity()
         self.blocks = nn.Sequential(
             *(ResidualBlock(quarter) for _ in range(config.residual_blocks))
         )
-        self.from_quarter = ConvNorm(quarter, quarter)
-        self.from_half = ConvNorm(half, half)
+        self.from_quarter = _conv_norm(quarter, quarter)
+        self.from_half = _conv_norm(half, half)
         self.to_residual = nn.Conv2d(half, 4 * 3, 3, padding=1, bias=False)
         # Released code: pixels are 0..255, so at its start the network changes next to nothing. We
         # have 0..1 and keep that start by small weights. Measured on one pair, 240 steps of Adam

@@ -35,7 +35,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain_cli.padding import pad_to_multiple
+from derain_cli.sizes import pad_to_multiple
 
 NEGATIVE_SLOPE = 0.02
 

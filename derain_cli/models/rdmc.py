@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from derain_cli.padding import pad_to_multiple
+from derain_cli.sizes import pad_to_multiple
 
 LEVELS = 5
 PAPER_CONNECTIONS = ((3, 9), (4, 8), (2, 8), (3, 7))

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain_cli.padding import pad_to_multiple
+from derain_cli.sizes import pad_to_multiple
 
 
 @dataclass(frozen=True)

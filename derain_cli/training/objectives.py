@@ -1,16 +1,16 @@
 """The loss of a run as a weighted sum of named terms (`--loss NAME:WEIGHT`)."""
 
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from derain_cli import losses
 from derain_cli.errors import ConfigError, did_you_mean
-from derain_cli.loss_weights import weigh_losses
-from derain_cli.training.config import TrainConfig
-from derain_cli.vgg import load_vgg19_features
+from derain_cli.losses import formulas as losses
+from derain_cli.losses.vgg import load_vgg19_features
+from derain_cli.losses.weighting import weigh_losses
+from derain_cli.models import HasSharedWeight
+from derain_cli.training.configs.train import TrainConfig
 
 Term = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,7 +54,7 @@ def parse_loss(terms: tuple[str, ...]) -> dict[str, float]:
 
 
 class Objective:
-    """Loss of a derained picture: the terms that have a weight, and their sum."""
+    """Loss of a derained image: the terms that have a weight, and their sum."""
 
     def __init__(self, config: TrainConfig, model: nn.Module) -> None:
         """Read what the terms need.
@@ -107,12 +107,12 @@ def _shared_weight(config: TrainConfig, model: nn.Module, terms: int) -> Tensor 
         return None
     if config.compile:
         raise ConfigError("--loss-weighting gb cannot be compiled; leave --compile out")
-    if not hasattr(model, "last_shared_weight"):
+    if not isinstance(model, HasSharedWeight):
         raise ConfigError(
             f"--loss-weighting gb needs the last convolution of a network, which {config.model!r} "
             "does not name (menet does); use lb or fixed"
         )
-    return cast(Tensor, model.last_shared_weight)
+    return model.last_shared_weight
 
 
 def _features(config: TrainConfig, model: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError, TrainingError
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 
 HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

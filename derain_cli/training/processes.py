@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from derain_cli.errors import ConfigError
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 
 # The others wait as long while process 0 validates.
 PATIENCE = timedelta(hours=6)

@@ -6,7 +6,7 @@ metrics.jsonl          one line per log or validation
 state.pt               all that resuming needs
 last.safetensors       what the network was at the last validation
 best.safetensors       at the validation with the highest mean PSNR; `--model RUN` takes it
-pictures/              validation pictures: rainy, derained, clean and removed rain
+images/              validation images: rainy, derained, clean and removed rain
 =====================  ==================================================================
 """
 
@@ -14,8 +14,6 @@ import io
 import json
 import os
 import pickle
-import platform
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,15 +23,12 @@ import cv2
 import torch
 from torch import nn
 
-from derain_cli import __version__
-from derain_cli.checkpoints import save_checkpoint, write_whole
+from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.errors import ConfigError, ResourceError, TrainingError
-from derain_cli.training.config import TrainConfig
-
-# What may differ between a run and its continuation without changing any number of it.
-FREE_ON_RESUME = frozenset(
-    {"device", "threads", "workers", "cache", "max_time", "save_every", "pictures", "data_root"}
-)
+from derain_cli.training.configs.train import FREE_ON_RESUME, TrainConfig
+from derain_cli.training.origin import machine, source_commit
+from derain_cli.version import __version__
+from derain_cli.whole_files import write_whole
 
 
 class RunFolder:
@@ -117,15 +112,15 @@ class RunFolder:
         described |= {"commit": self._commit, "machine": machine(device)}
         save_checkpoint(self.path / file, model, config.model, described)
 
-    def save_picture(self, name: str, pixels: Any) -> None:  # noqa: ANN401 (an array)
-        """A PNG under `pictures/`.
+    def save_image(self, name: str, pixels: Any) -> None:  # noqa: ANN401 (an array)
+        """A PNG under `images/`.
 
         Raises:
             ResourceError: No space or no permission.
         """
         _, encoded = cv2.imencode(".png", pixels[..., ::-1])
-        (self.path / "pictures").mkdir(exist_ok=True)
-        write_whole(self.path / "pictures" / name, encoded.tobytes())
+        (self.path / "images").mkdir(exist_ok=True)
+        write_whole(self.path / "images" / name, encoded.tobytes())
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Add a line to the metrics.
@@ -147,65 +142,6 @@ class RunFolder:
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_whole(self.path / "metrics.jsonl", text.encode())
-
-
-def source_commit(root: Path = Path(__file__).parents[2]) -> str:
-    """Commit of the git checkout that this package runs from, else `derain-cli VERSION`.
-
-    Read from git's files: a program may be missing, slow or of another user. What is changed but
-    not committed does not show.
-
-    Args:
-        root: Folder of the package.
-    """
-    try:
-        commit = _checked_out(root / ".git")
-    except (OSError, ValueError):
-        commit = ""
-    return commit if re.fullmatch(r"[0-9a-f]{40,64}", commit) else f"derain-cli {__version__}"
-
-
-def _checked_out(git: Path) -> str:
-    """What HEAD points to; "" when that is not told. In a worktree, `.git` is a file."""
-    if git.is_file():
-        git = git.parent / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
-    head = (git / "HEAD").read_text(encoding="utf-8").strip()
-    if not head.startswith("ref:"):
-        return head
-    name, shared = head.removeprefix("ref:").strip(), git / "commondir"
-    folders = [git, git / shared.read_text(encoding="utf-8").strip()] if shared.exists() else [git]
-    for folder in folders:
-        if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8").strip()
-        packed = folder / "packed-refs"
-        for line in packed.read_text(encoding="utf-8").splitlines() if packed.exists() else ():
-            if line.endswith(f" {name}"):
-                return line.split()[0]
-    return ""
-
-
-def machine(device: torch.device) -> str:
-    """What a run's seconds depend on: processor or GPU, threads, version of torch; no host's name.
-
-    Example:
-        >>> machine(torch.device("cpu")).endswith(f"torch {torch.__version__}")
-        True
-    """
-    on_gpu = device.type == "cuda"
-    processor = torch.cuda.get_device_name(device) if on_gpu else _cpu_model()
-    threads = torch.get_num_threads()
-    unit = "thread" if threads == 1 else "threads"
-    on_device = f" ({device.type})" if device.type not in ("cpu", "cuda") else ""
-    return f"{processor}{on_device}, {threads} {unit}, torch {torch.__version__}"
-
-
-def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    named = re.search(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE)
-    return named[1].strip() if named else platform.machine() or "unknown processor"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -23,17 +23,18 @@ from typing import Any
 
 import torch
 
-from derain_cli.checkpoints import write_whole
-from derain_cli.connection_pictures import History, history_picture, network_picture
-from derain_cli.connections import FoundConnections, SearchSpace, model_option, to_toml
+from derain_cli.connections.diagram import History, history_image, network_image
+from derain_cli.connections.file import FoundConnections, model_option, to_toml
+from derain_cli.connections.space import SearchSpace
 from derain_cli.errors import ConfigError
 from derain_cli.models import build_model
 from derain_cli.models.rdmc import CANDIDATES, Connection, RdmcSupernet
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.search import SearchConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.run_folder import RunFolder
-from derain_cli.training.search_config import SearchConfig
 from derain_cli.training.trainer import Progress, TrainResult, train
+from derain_cli.whole_files import write_whole
 
 # What a candidate's training does not take over from the search.
 OWN_OPTIONS = frozenset({"model", "model_option", "recipe", "weights", "freeze_norm_from"})
@@ -95,14 +96,14 @@ def search(
 
     Raises:
         ConfigError: Impossible options, or a folder that holds another run.
-        DatasetError: Data missing, a test set, or too few pictures for two halves.
+        DatasetError: Data missing, a test set, or too few images for two halves.
         TrainingError: A loss that is not finite; the last saved state stays.
     """
     report = report or (lambda name, progress: None)
     space, deadline = search_space(config), _deadline(config)
     drawn = space.draw(candidates, config.seed) if candidates else []
     if drawn and not config.held_out:
-        raise ConfigError("--candidates are compared on held-out pictures; give --held-out 20")
+        raise ConfigError("--candidates are compared on held-out images; give --held-out 20")
 
     def stop() -> bool:
         return should_stop() or time.monotonic() > deadline
@@ -153,9 +154,9 @@ def _write_found(config: SearchConfig, space: SearchSpace, out: Path) -> FoundCo
     if processes.is_first():
         texts = {
             "connections.toml": to_toml(found),
-            "connections.svg": network_picture(found),
+            "connections.svg": network_image(found),
             "alphas.csv": _table(history),
-            "alphas.svg": history_picture(history, found.edges),
+            "alphas.svg": history_image(history, found.edges),
         }
         for name, text in texts.items():
             write_whole(out / name, text.encode())

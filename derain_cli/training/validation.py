@@ -1,4 +1,4 @@
-"""Scores and pictures of a network on held-out whole pictures."""
+"""Scores and images of a network on held-out whole images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.models import find_model
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.samples import Source
 from derain_cli.training.optimization import autocast
-from derain_cli.training.sources import Source
 
 Pixels = NDArray[np.uint8]
-# A dry picture that comes back to the bit scores infinity; 60 dB is equal to the eye.
+# A dry image that comes back to the bit scores infinity; 60 dB is equal to the eye.
 HIGHEST_PSNR = 60.0
-# Larger pictures than this by this do not go through a network whole.
+# Larger images than this by this do not go through a network whole.
 WHOLE_SIDE = 1024
 
 
@@ -28,14 +28,14 @@ class Validation:
     """What a validation found.
 
     Attributes:
-        scores: Mean PSNR (luma) of each source's held-out pictures.
+        scores: Mean PSNR (luma) of each source's held-out images.
         psnr: Their mean; None where no source has any.
-        pictures: Source's name and rainy, derained, clean and rain side by side, for looking.
+        images: Source's name and rainy, derained, clean and rain side by side, for looking.
     """
 
     scores: dict[str, float]
     psnr: float | None
-    pictures: tuple[tuple[str, Pixels], ...]
+    images: tuple[tuple[str, Pixels], ...]
 
 
 def validate(
@@ -44,21 +44,21 @@ def validate(
     config: TrainConfig,
     to_device: Callable[[NDArray[np.float32]], Tensor],
 ) -> Validation:
-    """Score a network, which must be in eval mode, on the held-out pictures of all sources."""
+    """Score a network, which must be in eval mode, on the held-out images of all sources."""
     scores: dict[str, float] = {}
-    pictures: list[tuple[str, Pixels]] = []
+    images: list[tuple[str, Pixels]] = []
     for source in sources:
         found: list[float] = []
         for rainy, clean in source.validation():
             derained = derain(network, rainy, config, to_device)
-            if len(found) < config.pictures:
-                name = f"{source.name}-{len(found)}" if config.pictures > 1 else source.name
-                pictures.append((name, side_by_side(rainy, derained, clean)))
+            if len(found) < config.images:
+                name = f"{source.name}-{len(found)}" if config.images > 1 else source.name
+                images.append((name, side_by_side(rainy, derained, clean)))
             found.append(min(psnr(derained, clean, "y"), HIGHEST_PSNR))
         if found:
             scores[source.name] = float(np.mean(found))
     mean = float(np.mean(list(scores.values()))) if scores else None
-    return Validation(scores, mean, tuple(pictures))
+    return Validation(scores, mean, tuple(images))
 
 
 @torch.inference_mode()
@@ -68,7 +68,7 @@ def derain(
     config: TrainConfig,
     to_device: Callable[[NDArray[np.float32]], Tensor],
 ) -> Pixels:
-    """Derained 8-bit picture in the run's precision, large ones in tiles."""
+    """Derained 8-bit image in the run's precision, large ones in tiles."""
     if rainy.shape[0] * rainy.shape[1] > WHOLE_SIDE**2:
         device = str(next(network.parameters()).device)
         entry = find_model(config.model)
@@ -76,9 +76,9 @@ def derain(
             network, entry, name=config.model, device=device, precision=config.precision
         )
         return in_tiles(rainy)
-    picture = to_device(as_batch(rainy))
-    with autocast(config, picture.device):
-        derained = network(picture)[0].float()
+    image = to_device(as_batch(rainy))
+    with autocast(config, image.device):
+        derained = network(image)[0].float()
     pixels: Pixels = (derained.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return pixels
 
@@ -100,13 +100,13 @@ def side_by_side(rainy: Pixels, derained: Pixels, clean: Pixels) -> Pixels:
     return np.concatenate((rainy, derained, clean, rain), axis=1)
 
 
-def statistics_pictures(
+def statistics_images(
     draw: Callable[[np.random.Generator], Pixels],
     seed: int,
     count: int,
     to_device: Callable[[NDArray[np.float32]], Tensor],
 ) -> Iterator[Tensor]:
-    """Whole rainy training pictures `(1, 3, height, width)`, always the same of a seed.
+    """Whole rainy training images `(1, 3, height, width)`, always the same of a seed.
 
     Of sides longer than `WHOLE_SIDE` the middle is taken.
     """
@@ -118,7 +118,7 @@ def statistics_pictures(
 
 
 def file_name(step: int, source: str) -> str:
-    """Name of a validation picture.
+    """Name of a validation image.
 
     Example:
         >>> file_name(500, "pairs:/data/rain200h")

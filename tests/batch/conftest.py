@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 
 
 @pytest.fixture(scope="package")

@@ -32,11 +32,11 @@ def test_recursive_mirrors_the_tree(photos: Path) -> None:
 
 
 def test_dot_files_links_to_folders_sockets_and_texts_are_not_found(
-    photos: Path, make_picture: Callable[..., Path]
+    photos: Path, make_image: Callable[..., Path]
 ) -> None:
     before = plan_in(photos.parent, "photos", recursive=True)
-    make_picture(photos / ".hidden.jpg")
-    make_picture(photos / ".folder" / "c.jpg")
+    make_image(photos / ".hidden.jpg")
+    make_image(photos / ".folder" / "c.jpg")
     (photos / "loop").symlink_to(photos)
     (photos / "self.jpg").symlink_to("self.jpg")
     (photos / "dangling.png").symlink_to("nowhere.png")
@@ -55,7 +55,7 @@ def test_dot_files_links_to_folders_sockets_and_texts_are_not_found(
     assert plan_in(photos.parent, "photos", recursive=True) == before
 
 
-def test_pictures_that_are_not_read_and_dead_links_are_left_out_by_name(photos: Path) -> None:
+def test_images_that_are_not_read_and_dead_links_are_left_out_by_name(photos: Path) -> None:
     (photos / "IMG_1.CR2").write_bytes(b"II*\0")
     (photos / "layers.psd").write_bytes(b"8BPS")
     (photos / "dead.jpg").symlink_to("nowhere.jpg")
@@ -67,9 +67,9 @@ def test_pictures_that_are_not_read_and_dead_links_are_left_out_by_name(photos: 
     ]
 
 
-def test_own_results_are_never_inputs(photos: Path, make_picture: Callable[..., Path]) -> None:
+def test_own_results_are_never_inputs(photos: Path, make_image: Callable[..., Path]) -> None:
     for name in ("a2_derained.jpg", "a2_derained_rain.jpg", "a2_derained_compare.jpg"):
-        make_picture(photos / name)
+        make_image(photos / name)
     plan = plan_batch([str(photos)], BatchOptions(skip_existing=True))
     assert [job.source.name for job in plan.jobs] == ["a2.jpg", "a10.jpg"]
     assert len(plan.passed_over) == 3
@@ -83,33 +83,33 @@ def test_own_results_are_never_inputs(photos: Path, make_picture: Callable[..., 
 
 @pytest.mark.parametrize("word", ["photos", "photos/**/*.*"])
 def test_the_output_folder_is_never_an_input(
-    photos: Path, make_picture: Callable[..., Path], word: str
+    photos: Path, make_image: Callable[..., Path], word: str
 ) -> None:
     dry = photos / "dry"
-    make_picture(dry / "below" / "older.jpg")
+    make_image(dry / "below" / "older.jpg")
     plan = plan_in(photos.parent, word, recursive=True, output=str(dry))
     assert set(plan) == {"photos/a2.jpg", "photos/a10.jpg", "photos/below/b.png"}
 
 
-def test_a_picture_that_is_named_twice_is_derained_once(photos: Path) -> None:
+def test_a_image_that_is_named_twice_is_derained_once(photos: Path) -> None:
     plan = plan_in(photos.parent, "photos/a2.jpg", "photos", "photos/below/../a2.jpg")
     assert list(plan) == ["photos/a2.jpg", "photos/a10.jpg"]
 
 
 def test_a_name_with_brackets_is_a_name_before_it_is_a_pattern(
-    tmp_path: Path, make_picture: Callable[..., Path]
+    tmp_path: Path, make_image: Callable[..., Path]
 ) -> None:
     for name in ("[ab].jpg", "a.jpg", "b.jpg"):
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     assert list(plan_in(tmp_path, "[ab].jpg")) == ["[ab].jpg"]
     (tmp_path / "[ab].jpg").unlink()
     assert list(plan_in(tmp_path, "[ab].jpg")) == ["a.jpg", "b.jpg"]
 
 
 def test_a_pattern_mirrors_below_its_fixed_part_and_skips_dot_files(
-    photos: Path, make_picture: Callable[..., Path]
+    photos: Path, make_image: Callable[..., Path]
 ) -> None:
-    make_picture(photos / ".thumbnails" / "b.png")
+    make_image(photos / ".thumbnails" / "b.png")
     (photos / "loop").symlink_to(photos)
     plan = plan_in(photos.parent, "photos/**", output=str(photos.parent / "dry"))
     assert plan["photos/below/b.png"] == ("dry/below/b.png",)
@@ -133,10 +133,10 @@ def test_a_list_ended_by_nul_may_hold_line_breaks() -> None:
     assert read_list(b"a\nb.jpg\0c.jpg\0") == ("a\nb.jpg", "c.jpg")
 
 
-def test_a_picture_is_no_list(photos: Path) -> None:
+def test_a_image_is_no_list(photos: Path) -> None:
     with pytest.raises(UsageError, match="takes a list of paths"):
         read_list((photos / "a2.jpg").read_bytes())
-    assert read_list(b"BMW.jpg\n") == ("BMW.jpg",)  # begins like a BMP picture
+    assert read_list(b"BMW.jpg\n") == ("BMW.jpg",)  # begins like a BMP image
 
 
 def test_missing_names_are_failures_of_their_own(photos: Path) -> None:
@@ -151,8 +151,8 @@ def test_missing_names_are_failures_of_their_own(photos: Path) -> None:
         ([], UsageError, "no inputs"),
         ([""], UsageError, "empty name"),
         (["-", "a.jpg"], UsageError, "only input"),
-        (["{}/empty"], NothingToDoError, "no picture in this folder; -r looks"),
-        (["{}/*.jpg"], NothingToDoError, "no picture matches"),
+        (["{}/empty"], NothingToDoError, "no image in this folder; -r looks"),
+        (["{}/*.jpg"], NothingToDoError, "no image matches"),
     ],
 )
 def test_inputs_that_name_nothing(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from derain_cli.batch import BatchOptions, Plan, Result, Started, Summary, plan_batch, run_batch
 from derain_cli.errors import ImageError, NothingToDoError, UsageError
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -41,11 +41,11 @@ def run(
 
 
 def test_results_are_those_of_the_network_in_the_order_of_the_plan(
-    tmp_path: Path, make_picture: Callable[..., Path], derainer: Derainer
+    tmp_path: Path, make_image: Callable[..., Path], derainer: Derainer
 ) -> None:
     sizes = {f"p{number}.png": (16 + 40 * (number % 3), 24) for number in range(12)}
     for name, size in sizes.items():
-        make_picture(tmp_path / name, size)
+        make_image(tmp_path / name, size)
     results, summary = run([tmp_path], derainer, workers=3)
     assert [result.job.source.name for result in results] == list(sizes)
     assert [(result.width, result.height) for result in results] == list(sizes.values())
@@ -59,7 +59,7 @@ def test_results_are_those_of_the_network_in_the_order_of_the_plan(
         assert (derained != rainy).any()
 
 
-def test_a_picture_is_started_before_its_result(photos: Path, derainer: Derainer) -> None:
+def test_a_image_is_started_before_its_result(photos: Path, derainer: Derainer) -> None:
     options = BatchOptions(recursive=True)
     events = list(run_batch(plan_batch([str(photos)], options), derainer, options))
     for name in ("a2.jpg", "a10.jpg", "b.png"):
@@ -94,7 +94,7 @@ def test_strength_0_changes_nothing(photos: Path, derainer: Derainer) -> None:
     np.testing.assert_array_equal(pixels(result.job.derained), pixels(result.job.source))
 
 
-def test_a_transparent_picture_that_cannot_become_a_jpeg_leaves_no_file(
+def test_a_transparent_image_that_cannot_become_a_jpeg_leaves_no_file(
     tmp_path: Path, derainer: Derainer
 ) -> None:
     Image.new("RGBA", (8, 8), (9, 9, 9, 7)).save(tmp_path / "p.png")
@@ -112,11 +112,11 @@ def test_what_is_lost_in_writing_is_told(tmp_path: Path, derainer: Derainer) -> 
 
 
 def test_fail_fast_ends_the_batch_and_the_default_does_not(
-    tmp_path: Path, make_picture: Callable[..., Path], derainer: Derainer
+    tmp_path: Path, make_image: Callable[..., Path], derainer: Derainer
 ) -> None:
     (tmp_path / "0.jpg").write_bytes(b"")
     for number in range(1, 9):
-        make_picture(tmp_path / f"{number}.jpg")
+        make_image(tmp_path / f"{number}.jpg")
     _, summary = run([tmp_path], derainer, fail_fast=True)
     assert (summary.done, len(summary.failures), summary.not_started) == (0, 1, 8)
     _, summary = run([tmp_path], derainer, skip_existing=True)
@@ -131,10 +131,10 @@ def test_a_plan_with_nothing_to_do_needs_no_network(photos: Path, derainer: Dera
 
 
 def test_a_consumer_that_stops_finds_whole_files_and_no_threads(
-    tmp_path: Path, make_picture: Callable[..., Path], derainer: Derainer
+    tmp_path: Path, make_image: Callable[..., Path], derainer: Derainer
 ) -> None:
     for number in range(30):
-        make_picture(tmp_path / "in" / f"{number}.png", (64, 48))
+        make_image(tmp_path / "in" / f"{number}.png", (64, 48))
     options = BatchOptions(output=f"{tmp_path}/out/", workers=2)
     events = run_batch(plan_batch([str(tmp_path / "in")], options), derainer, options)
     next(event for event in events if isinstance(event, Result))
@@ -160,10 +160,10 @@ def drain_after_interrupt(events: Generator[object]) -> list[object]:
 
 
 def test_interruption_yields_what_is_written_and_drops_the_rest(
-    tmp_path: Path, make_picture: Callable[..., Path], derainer: Derainer
+    tmp_path: Path, make_image: Callable[..., Path], derainer: Derainer
 ) -> None:
     for number in range(8):
-        make_picture(tmp_path / "in" / f"{number}.png")
+        make_image(tmp_path / "in" / f"{number}.png")
     options = BatchOptions(output=f"{tmp_path}/out/")
     events = run_batch(plan_batch([str(tmp_path / "in")], options), derainer, options)
     finished: list[object] = []
@@ -203,7 +203,7 @@ NAMES = ("a.jpg", "a.png", "A.png", "a_derained.jpg", "a_derained.png", "a_rain.
 )
 def test_no_earlier_file_changes_except_targets_under_overwrite(
     tmp_path: Path,
-    make_picture: Callable[..., Path],
+    make_image: Callable[..., Path],
     derainer: Derainer,
     names: set[str],
     in_output: set[str],
@@ -217,9 +217,9 @@ def test_no_earlier_file_changes_except_targets_under_overwrite(
     folder = tmp_path / "case"
     shutil.rmtree(folder, ignore_errors=True)
     for name in names:
-        make_picture(folder / name, (9, 7))
+        make_image(folder / name, (9, 7))
     for name in in_output:
-        make_picture(folder / "out" / name, (7, 9))
+        make_image(folder / "out" / name, (7, 9))
     before = snapshot(folder)
     where = output and f"{folder}/{output}"
     choices = dict.fromkeys(flags, True) | ({policy: True} if policy else {})

@@ -36,14 +36,14 @@ def plan_in(folder: Path, *words: str, **options: object) -> dict[str, tuple[str
         (None, {"compare": True}, "p.JPG -> p_derained_compare.JPG p_derained.JPG"),
     ],
 )
-def test_where_one_picture_goes(
+def test_where_one_image_goes(
     tmp_path: Path,
-    make_picture: Callable[..., Path],
+    make_image: Callable[..., Path],
     output: str | None,
     options: dict[str, object],
     expected: str,
 ) -> None:
-    make_picture(tmp_path / "p.JPG")
+    make_image(tmp_path / "p.JPG")
     (tmp_path / "there").mkdir()
     where = output and f"{tmp_path}/{output}"
     (found,) = plan_in(tmp_path, "p.JPG", output=where, **options).items()
@@ -69,8 +69,8 @@ def test_a_name_without_a_known_ending_gets_its_contents(tmp_path: Path, name: s
         (["a.jpg"], {"output": "{}/nameless"}, "a folder is written with a '/'"),
         (["a.jpg"], {"output": "{}/x.png", "format": "jpg"}, "leave --format away"),
         (["a.jpg"], {"output": ""}, "--output is empty"),
-        (["a.jpg"], {"output": "-", "save_rain": True}, "stdout holds one picture"),
-        (["a.jpg", "b.png"], {"output": "-"}, "one picture"),
+        (["a.jpg"], {"output": "-", "save_rain": True}, "stdout holds one image"),
+        (["a.jpg", "b.png"], {"output": "-"}, "one image"),
         (["a.jpg", "b.png"], {"output": "{}/a.jpg"}, "is a file"),
         (["a.jpg", "b.png"], {"output": "{}/new.png"}, "would be a folder"),
         (["."], {"output": "{}"}, "is the input folder itself"),
@@ -92,14 +92,14 @@ def test_a_name_without_a_known_ending_gets_its_contents(tmp_path: Path, name: s
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_cannot_be_planned(
     tmp_path: Path,
-    make_picture: Callable[..., Path],
+    make_image: Callable[..., Path],
     words: list[str],
     options: dict[str, object],
     message: str,
     overwrite: bool,
 ) -> None:
     for name in ("a.jpg", "b.png", "c.jpg", "below/a.jpg", "below/c.jpg"):
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     (tmp_path / "link.jpg").symlink_to("a.jpg")
     os.link(tmp_path / "a.jpg", tmp_path / "hard.jpg")
     os.mkfifo(tmp_path / "folder.png")
@@ -114,20 +114,20 @@ def test_what_cannot_be_planned(
 
 
 def test_results_that_share_a_name_are_refused(
-    tmp_path: Path, make_picture: Callable[..., Path]
+    tmp_path: Path, make_image: Callable[..., Path]
 ) -> None:
     for name in ("a.jpg", "a.png"):
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     assert len(plan_in(tmp_path, ".")) == 2
     with pytest.raises(UsageError, match=r"a\.jpg'.* would both be written to .*a_derained\.png"):
         plan_in(tmp_path, ".", format="png")
 
 
 def test_names_that_differ_in_case_or_unicode_form_alone_share_a_name(
-    tmp_path: Path, make_picture: Callable[..., Path]
+    tmp_path: Path, make_image: Callable[..., Path]
 ) -> None:
     for name in ("X.JPG", "x.jpg"):
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     if len(list(tmp_path.iterdir())) == 1:
         pytest.skip("this disk does not tell case apart")
     with pytest.raises(UsageError, match="upper and lower case"):
@@ -137,13 +137,13 @@ def test_names_that_differ_in_case_or_unicode_form_alone_share_a_name(
     with pytest.raises(UsageError, match="both be written"):
         plan_in(tmp_path, ".", format="png", output=str(tmp_path.parent / "elsewhere"))
     for name in ("caf\u00e9.jpg", "cafe\u0301.jpg"):
-        make_picture(tmp_path / "names" / name)
+        make_image(tmp_path / "names" / name)
     with pytest.raises(UsageError, match="both be written"):
         plan_in(tmp_path, "names", output=str(tmp_path.parent / "elsewhere"))
 
 
-def test_existing_results_need_a_decision(photos: Path, make_picture: Callable[..., Path]) -> None:
-    make_picture(photos / "a2_derained.jpg")
+def test_existing_results_need_a_decision(photos: Path, make_image: Callable[..., Path]) -> None:
+    make_image(photos / "a2_derained.jpg")
     with pytest.raises(UsageError, match=r"a2_derained.jpg' exists already: --skip-existing keeps"):
         plan_batch([str(photos / "a2.jpg")], BatchOptions())
     with pytest.raises(UsageError, match="exists already"):
@@ -164,7 +164,7 @@ def test_a_device_is_never_replaced(photos: Path) -> None:
 
 
 @pytest.mark.skipif(AS_ROOT, reason="root may write everywhere")
-def test_a_read_only_folder_is_found_before_the_first_picture(photos: Path) -> None:
+def test_a_read_only_folder_is_found_before_the_first_image(photos: Path) -> None:
     photos.chmod(0o555)
     try:
         with pytest.raises(ResourceError, match="-o names another folder"):

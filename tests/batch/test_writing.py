@@ -10,7 +10,7 @@ import pytest
 from derain_cli.batch import BatchOptions, Result, Summary, plan_batch, run_batch, write_result
 from derain_cli.batch.writing import target_digest
 from derain_cli.errors import ImageError, ResourceError
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 
 
 def run(
@@ -34,10 +34,10 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_leaves_nothing_and_ends_the_batch(
-    tmp_path: Path, make_picture: Callable[..., Path], derainer: Derainer
+    tmp_path: Path, make_image: Callable[..., Path], derainer: Derainer
 ) -> None:
     for number in range(20):
-        make_picture(tmp_path / "in" / f"{number}.png", (40, 30))
+        make_image(tmp_path / "in" / f"{number}.png", (40, 30))
     with largest_file(1000):
         results, summary = run([tmp_path / "in"], derainer, output=f"{tmp_path}/out/")
     assert all(isinstance(result.error, ResourceError) for result in results)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from derain_cli.batch import BatchOptions, Summary, plan_batch, run_batch
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 from derain_cli.models import build_model, find_model
 
 LARGE, SMALL, SMALL_COUNT = (4000, 3000), (481, 321), 50

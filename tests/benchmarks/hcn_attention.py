@@ -1,6 +1,6 @@
 """What HCN's mining costs: `OMP_NUM_THREADS=1 python tests/benchmarks/hcn_attention.py`.
 
-Measures three ways on a picture of 481x321, random weights, channels last, without gradients:
+Measures three ways on an image of 481x321, random weights, channels last, without gradients:
 
 - plain: all similarities of one mining step are formed at once, feature maps are joined whole;
 - fused: `scaled_dot_product_attention`, maps joined whole (what runs with gradients or on a GPU);
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from derain_cli.memory import keep_freed_memory
+from derain_cli.inference.memory import keep_freed_memory
 from derain_cli.models import hcn
 
 HEIGHT, WIDTH = 321, 481

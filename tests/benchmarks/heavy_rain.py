@@ -1,8 +1,8 @@
 """Is `heavy` rain like the rain of Rain200H? `python tests/benchmarks/heavy_rain.py`.
 
 Paints `heavy` rain on the clean sides of the sample's pairs (so that both clip alike) and compares
-what is left of rainy - clean: quartiles of each feature over the pictures, and the largest distance
-of the two distribution functions (Kolmogorov-Smirnov; about 0.3 is chance for 23 pictures). Test
+what is left of rainy - clean: quartiles of each feature over the images, and the largest distance
+of the two distribution functions (Kolmogorov-Smirnov; about 0.3 is chance for 23 images). Test
 sets are never looked at.
 """
 
@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain_cli.datasets import dataset_pairs, read_pair
-from derain_cli.rain import RAIN_KINDS, paint
+from derain_cli.datasets.image_cache import read_pair
+from derain_cli.datasets.known import dataset_pairs
+from derain_cli.rain.painting import RAIN_KINDS, paint
 
 DATA = os.environ.get("DERAIN_DATA", str(Path(__file__).parents[3] / "shared" / "data"))
 Pixels = NDArray[np.uint8]
@@ -65,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-root", type=Path, default=Path(DATA))
     parser.add_argument("--kind", default="heavy", choices=list(RAIN_KINDS))
-    parser.add_argument("--times", type=int, default=6, help="layers made per picture")
+    parser.add_argument("--times", type=int, default=6, help="layers made per image")
     arguments = parser.parse_args()
     given, made = [], []
     for number, pair in enumerate(dataset_pairs("rain200h_sample", arguments.data_root)):
@@ -75,7 +76,7 @@ def main() -> None:
             rng = np.random.default_rng([number, time])
             layer = RAIN_KINDS[arguments.kind](*clean.shape[:2], rng)
             made.append(rain_of(paint(clean, layer), clean))
-    print(f"{len(given)} pictures of the sample, {len(made)} made ({arguments.kind}); quartiles\n")
+    print(f"{len(given)} images of the sample, {len(made)} made ({arguments.kind}); quartiles\n")
     print(f"{'feature':28} {'sample':>24} {'made':>24} {'KS':>6}")
     for name, feature in FEATURES.items():
         sides = [[feature(rain) for rain in side] for side in (given, made)]

@@ -1,11 +1,11 @@
 """Speed of the engine against the plain network: `python tests/benchmarks/inference_speed.py`.
 
 The plain network is the eager NCHW float32 module with its batch norms, given a ready tensor; the
-engine is `Derainer`, given an 8-bit picture and giving one back. Each variant lives in a process of
+engine is `Derainer`, given an 8-bit image and giving one back. Each variant lives in a process of
 its own, because the engine also tunes how the process keeps its memory, and all take turns, so that
 a busy machine slows all alike. What counts is the ratio within one run, not the milliseconds.
 
-ONNX Runtime and OpenVINO run the exported network, batch norms folded, from picture to picture too.
+ONNX Runtime and OpenVINO run the exported network, batch norms folded, from image to image too.
 The package does not need them: `pip install onnx onnxscript onnxruntime openvino` for their lines.
 """
 
@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from derain_cli.inference import Derainer, fold_batch_norm
+from derain_cli.inference.derainer import Derainer
+from derain_cli.inference.folding import folded_network
 from derain_cli.models import build_model, find_model
 
 VARIANTS: dict[str, tuple[dict[str, object], float]] = {
@@ -103,7 +104,7 @@ def work(orders: Connection, name: str, arguments: argparse.Namespace) -> None:
 
 
 def variant(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
-    """One picture through the plain network, through the engine, or through another program."""
+    """One image through the plain network, through the engine, or through another program."""
     torch.manual_seed(0)
     model = build_model(arguments.model).eval()
     width, height = map(int, arguments.size.split("x"))
@@ -114,7 +115,8 @@ def variant(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
         return lambda: derainer(rainy)
     tensor = (torch.from_numpy(rainy).float() / 255).permute(2, 0, 1)[None].contiguous()
     if name in RUNTIMES:
-        return exported(name, fold_batch_norm(model), tensor, rainy, arguments.threads)
+        folded = folded_network(model, find_model(arguments.model), name)
+        return exported(name, folded, tensor, rainy, arguments.threads)
 
     def plain() -> None:
         with torch.inference_mode():
@@ -126,7 +128,7 @@ def variant(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
 def exported(
     name: str, network: nn.Module, example: Tensor, rainy: np.ndarray, threads: int
 ) -> Callable[[], object]:
-    """One picture through another program; what it gives is checked against the network's."""
+    """One image through another program; what it gives is checked against the network's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporters' own insides
         make = with_onnx_runtime if name == "onnxruntime" else with_openvino

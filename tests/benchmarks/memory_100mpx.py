@@ -1,7 +1,7 @@
-"""Peak memory of a 100-megapixel picture on the CPU: `python tests/benchmarks/memory_100mpx.py`.
+"""Peak memory of a 100-megapixel image on the CPU: `python tests/benchmarks/memory_100mpx.py`.
 
-Two processes: one only imports torch, the other derains a picture of noise from array to array. The
-difference of their peaks (VmHWM, Linux) must stay under 2 GiB; the two pictures alone are 0.56 GiB.
+Two processes: one only imports torch, the other derains an image of noise from array to array. The
+difference of their peaks (VmHWM, Linux) must stay under 2 GiB; the two images alone are 0.56 GiB.
 """
 
 import argparse
@@ -13,7 +13,7 @@ READ_PEAK = "; import re, pathlib; print(re.search(r'VmHWM:\\s+(\\d+)', "
 READ_PEAK += "pathlib.Path('/proc/self/status').read_text())[1])"
 DERAIN = """
 import numpy, torch
-from derain_cli.inference import Derainer
+from derain_cli.inference.derainer import Derainer
 from derain_cli.models import build_model, find_model
 derainer = Derainer(build_model({model!r}), find_model({model!r}), name={model!r}, {options})
 rainy = numpy.random.default_rng(0).integers(0, 256, ({height}, {width}, 3), numpy.uint8)

@@ -5,7 +5,7 @@ Run it: `python tests/benchmarks/online_update_gain.py --model NAME --out FOLDER
 Adapts weights to the first photos of `ddn_sirr_real` and compares the last network with the one it
 came from: rain removed, rain left, NIQE, and the PSNR (luma) of held-out pairs of `rain100l_train`.
 Rain left is what a judge that takes no part (`--judge`) still takes out of derained photos: RMS,
-levels of 255. Pictures before and after, side by side with the photo, lie in `--out/pictures`.
+levels of 255. Images before and after, side by side with the photo, lie in `--out/images`.
 """
 
 import argparse
@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain_cli.cli.finetune_real import build_config
-from derain_cli.datasets import list_pictures, read_pixels
-from derain_cli.inference import Derainer
-from derain_cli.memory import keep_freed_memory
+from derain_cli.datasets.image_cache import read_pixels
+from derain_cli.datasets.layouts import list_images
+from derain_cli.inference.derainer import Derainer
+from derain_cli.inference.memory import keep_freed_memory
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.metrics.niqe import niqe
-from derain_cli.training.finetune_config import FinetuneConfig
-from derain_cli.training.paired import sources_of
+from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.recipes.paired import sources_of
 from derain_cli.training.trainer import train
 
 DATA = Path(os.environ.get("DERAIN_DATA", str(Path(__file__).parents[3] / "shared" / "data")))
@@ -32,7 +33,7 @@ Pixels = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Adapt, print the table, write the pictures."""
+    """Adapt, print the table, write the images."""
     arguments = _arguments()
     keep_freed_memory()
     config = _config(arguments)
@@ -43,20 +44,20 @@ def main() -> None:
         "after": Derainer.load(str(arguments.out / "run" / "last.safetensors"), device="cpu"),
     }
     judge = Derainer.load(arguments.judge, device="cpu")
-    photos = [read_pixels(path) for path in list_pictures(Path(config.real))]
+    photos = [read_pixels(path) for path in list_images(Path(config.real))]
     derained = {name: [network(photo) for photo in photos] for name, network in networks.items()}
     print("| network | rain removed | rain left | NIQE | held-out PSNR |\n|---|---|---|---|---|")
     for name, network in networks.items():
         row = (
             _apart(photos, derained[name]),
-            _apart(derained[name], [judge(picture) for picture in derained[name]]),
-            float(np.mean([niqe(picture) for picture in derained[name]])),
+            _apart(derained[name], [judge(image) for image in derained[name]]),
+            float(np.mean([niqe(image) for image in derained[name]])),
             float(
                 np.mean([psnr(network(rainy), clean, "y") for rainy, clean in _held_out(config)])
             ),
         )
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in row) + " |", flush=True)
-    _write_pictures(photos, derained, arguments.out / "pictures")
+    _write_images(photos, derained, arguments.out / "images")
 
 
 def _arguments() -> argparse.Namespace:
@@ -81,14 +82,14 @@ def _config(arguments: argparse.Namespace) -> FinetuneConfig:
     """As `derain finetune-real --method online-update` makes it."""
     folder = arguments.out / "photos"
     folder.mkdir(parents=True, exist_ok=True)
-    for path in list_pictures(arguments.data_root / "ddn_sirr_real")[: arguments.photos]:
+    for path in list_images(arguments.data_root / "ddn_sirr_real")[: arguments.photos]:
         if not (folder / path.name).exists():
             (folder / path.name).symlink_to(path.resolve())
     same = ("epochs", "lr", "kl_weight", "crop", "batch_size", "seed")
     same += ("pseudo_passes", "pseudo_truth")
     given = {name: getattr(arguments, name) for name in same} | {"device": "cpu", "held_out": 10}
     given |= {"dataset": ("rain100l_train",), "data_root": str(arguments.data_root)}
-    given |= {"real": str(folder), "pictures": 0}
+    given |= {"real": str(folder), "images": 0}
     return build_config("online-update", arguments.model, given, from_scratch=False)
 
 
@@ -97,7 +98,7 @@ def _held_out(config: FinetuneConfig) -> Iterator[tuple[Pixels, Pixels]]:
 
 
 def _apart(first: Sequence[Pixels], second: Sequence[Pixels]) -> float:
-    """Root mean square difference, levels: mean over the pictures' energies."""
+    """Root mean square difference, levels: mean over the images' energies."""
     energies = [
         np.mean((one.astype(np.float32) - other) ** 2)
         for one, other in zip(first, second, strict=True)
@@ -105,7 +106,7 @@ def _apart(first: Sequence[Pixels], second: Sequence[Pixels]) -> float:
     return float(np.sqrt(np.mean(energies)))
 
 
-def _write_pictures(
+def _write_images(
     photos: Sequence[Pixels], derained: Mapping[str, Sequence[Pixels]], folder: Path
 ) -> None:
     folder.mkdir(exist_ok=True)

@@ -4,7 +4,7 @@ Run it: `python tests/benchmarks/search_comparison.py --out FOLDER`.
 
 For every seed: search on one data set, then train the found edges, the paper's four and some random
 choices, all with the same data, steps and seed, and score each final network on the held-out whole
-pictures (PSNR, luma). Prints a table with the mean and the spread (sample standard deviation) over
+images (PSNR, luma). Prints a table with the mean and the spread (sample standard deviation) over
 all networks of a kind, and the differences seed by seed.
 
 Everything lies in `--out`; run it again to go on where it was stopped. About 0.3 s (search) and
@@ -20,9 +20,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from derain_cli.connections import GIGA
+from derain_cli.connections.space import GIGA
 from derain_cli.models.rdmc import PAPER_CONNECTIONS, Connection
-from derain_cli.training.search_config import SearchConfig
+from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.searcher import candidate_config, search, search_space
 from derain_cli.training.trainer import Progress, train
 
@@ -68,7 +68,7 @@ def _config(seed: int, arguments: argparse.Namespace) -> SearchConfig:
         "seed": seed,
         "steps": arguments.search_steps,
         "validate_every": 0,  # the final network is scored, not the best of many
-        "pictures": 0,
+        "images": 0,
     }
     return SearchConfig(**(given | own))
 

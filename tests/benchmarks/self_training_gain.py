@@ -22,15 +22,17 @@ from pathlib import Path
 
 import numpy as np
 
-from derain_cli.checkpoints import load_model
-from derain_cli.datasets import Pair, dataset_pairs, read_pair
-from derain_cli.inference import Derainer
-from derain_cli.memory import keep_freed_memory
+from derain_cli.checkpoints.resolving import load_model
+from derain_cli.datasets.image_cache import read_pair
+from derain_cli.datasets.known import dataset_pairs
+from derain_cli.datasets.layouts import Pair
+from derain_cli.inference.derainer import Derainer
+from derain_cli.inference.memory import keep_freed_memory
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.models import find_model
-from derain_cli.training.finetune_config import FinetuneConfig
+from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.data.samples import PairSource
 from derain_cli.training.recipes.self_training import labelled_sources
-from derain_cli.training.sources import PairSource
 from derain_cli.training.trainer import Progress, train
 
 DATA = os.environ.get("DERAIN_DATA", str(Path(__file__).parents[3] / "shared" / "data"))
@@ -118,7 +120,7 @@ def _config(seed: int, arguments: argparse.Namespace, **fields: object) -> Finet
     own = {name: getattr(arguments, name) for name in names} | {"alpha": tuple(arguments.alpha)}
     common = {"lr": arguments.lr, "lr_schedule": "constant", "warmup_epochs": 0, "held_out": 10}
     named = {"model": arguments.model, "recipe": "self_training", "dataset": ("rain100l_train",)}
-    paths = {"data_root": arguments.data_root, "seed": seed, "device": "cpu", "pictures": 0}
+    paths = {"data_root": arguments.data_root, "seed": seed, "device": "cpu", "images": 0}
     every = {"steps": steps, "epoch_steps": steps, "save_every": 100}
     return FinetuneConfig(**(own | common | named | paths | every | fields))
 

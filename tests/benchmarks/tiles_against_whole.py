@@ -1,4 +1,4 @@
-"""How far tiles are from the whole picture: `python tests/benchmarks/tiles_against_whole.py NAME`.
+"""How far tiles are from the whole image: `python tests/benchmarks/tiles_against_whole.py NAME`.
 
 The sample photo at `--size` under rain of our maker, derained whole and in tiles with the default
 overlap; the difference in levels of 255.
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from derain_cli.inference import Derainer
-from derain_cli.rain import LARGE, paint, range_layer
+from derain_cli.inference.derainer import Derainer
+from derain_cli.rain.painting import LARGE, paint, range_layer
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "rocket.jpg"
 

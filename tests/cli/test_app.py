@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from derain_cli import __version__
 from derain_cli.cli.app import app
+from derain_cli.version import __version__
 
 runner = CliRunner()
 

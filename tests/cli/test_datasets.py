@@ -92,7 +92,7 @@ def test_verify_of_an_unknown_name_is_one_line(tmp_path):
     assert line.startswith("error: unknown data set 'rain99'")
 
 
-def test_complexity_is_the_mean_over_pictures(tmp_path):
+def test_complexity_is_the_mean_over_images(tmp_path):
     for seed in range(4):
         Image.fromarray(photo(seed)).save(tmp_path / f"{seed}.png")
     (line,) = run("complexity", tmp_path, "--json").stdout.splitlines()
@@ -114,4 +114,4 @@ def test_complexity_of_several_sizes_asks_for_a_crop(tmp_path):
 
 
 def test_complexity_of_nothing_is_an_error(tmp_path):
-    assert "no pictures" in run("complexity", tmp_path, code=3).stderr
+    assert "no images" in run("complexity", tmp_path, code=3).stderr

@@ -44,10 +44,10 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def broken_contents(folder: Path, make_picture: Callable[..., Path]) -> dict[str, bytes]:
-    """Ten files that are named like pictures and are not, each broken in its own way."""
+def broken_contents(folder: Path, make_image: Callable[..., Path]) -> dict[str, bytes]:
+    """Ten files that are named like images and are not, each broken in its own way."""
     whole = {
-        kind: make_picture(folder / f"whole.{kind}", (64, 48)).read_bytes()
+        kind: make_image(folder / f"whole.{kind}", (64, 48)).read_bytes()
         for kind in ("jpg", "png", "webp", "tif")
     }
     flipped, bomb = bytearray(whole["png"]), bytearray(whole["png"])
@@ -69,10 +69,10 @@ def broken_contents(folder: Path, make_picture: Callable[..., Path]) -> dict[str
     }
 
 
-# One picture
+# One image
 
 
-def test_one_picture_beside_itself(run: Run, photos: Path) -> None:
+def test_one_image_beside_itself(run: Run, photos: Path) -> None:
     original = (photos / "a2.jpg").read_bytes()
     result = run(photos / "a2.jpg")
     assert result.exit_code == 0, result.stderr
@@ -99,27 +99,27 @@ def test_an_existing_result_is_kept_unless_told_otherwise(run: Run, photos: Path
 
 
 def test_from_stdin_to_stdout(run: Run, photos: Path) -> None:
-    picture = photos / "below" / "b.png"
-    piped = run("-", "-o", "-", input=picture.read_bytes())
+    image = photos / "below" / "b.png"
+    piped = run("-", "-o", "-", input=image.read_bytes())
     assert piped.exit_code == 0, piped.stderr
-    run(picture)
+    run(image)
     assert piped.stdout_bytes == (photos / "below" / "b_derained.png").read_bytes()
-    # Without -o a picture from stdin goes to stdout, too; a file does when told to.
-    assert run("-", input=picture.read_bytes()).stdout_bytes == piped.stdout_bytes
-    assert run(picture, "-o", "-").stdout_bytes == piped.stdout_bytes
+    # Without -o an image from stdin goes to stdout, too; a file does when told to.
+    assert run("-", input=image.read_bytes()).stdout_bytes == piped.stdout_bytes
+    assert run(image, "-o", "-").stdout_bytes == piped.stdout_bytes
 
 
 def test_format_and_quality_on_stdout(run: Run, photos: Path) -> None:
-    picture = photos / "below" / "b.png"
+    image = photos / "below" / "b.png"
     fine, coarse = (
-        run(picture, "-o", "-", "-f", "jpg", "--quality", quality).stdout_bytes
+        run(image, "-o", "-", "-f", "jpg", "--quality", quality).stdout_bytes
         for quality in (95, 10)
     )
     assert Image.open(io.BytesIO(fine)).format == "JPEG"
     assert len(coarse) < len(fine)
 
 
-def test_a_terminal_gets_no_picture(
+def test_a_terminal_gets_no_image(
     photos: Path, tiny_checkpoint: Path, derain_process: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     controller, terminal = os.openpty()
@@ -132,7 +132,7 @@ def test_a_terminal_gets_no_picture(
         os.close(controller)
         os.close(terminal)
     assert child.returncode == 2
-    assert b"error: the picture would go to the terminal" in stderr
+    assert b"error: the image would go to the terminal" in stderr
 
 
 def test_a_closed_standard_output_is_refused(photos: Path, tiny_checkpoint: Path) -> None:
@@ -166,9 +166,9 @@ def test_a_reader_that_goes_ends_the_batch_and_is_told(
         (["{}", "-o", "{}/new.png"], 2, "error: -o '{}/new.png' would be a folder"),
         (["{}/a2.jpg", "--strength", "2"], 2, "error: Invalid value '2' for '--strength'"),
         (["{}/a2.jpg", "--device", "cuda:99"], 2, "error: "),
-        (["{}/below/*.jpg"], 3, "error: no picture to derain. {}/below/*.jpg: "),
+        (["{}/below/*.jpg"], 3, "error: no image to derain. {}/below/*.jpg: "),
         (["{}/a2.jpg", "-m", "rdcm"], 4, "error: unknown model 'rdcm'"),
-        (["{}/a2.jpg", "-o", "-", "--json"], 2, "error: --json and a picture on stdout exclude"),
+        (["{}/a2.jpg", "-o", "-", "--json"], 2, "error: --json and an image on stdout exclude"),
         (["--from-file", "{}/gone.txt"], 2, "error: cannot read the list '{}/gone.txt'"),
     ],
 )
@@ -183,25 +183,25 @@ def test_errors_are_one_line_with_their_exit_code(
     assert "Traceback" not in result.stderr
 
 
-# Many pictures
+# Many images
 
 
-def two_hundred(tmp_path: Path, make_picture: Callable[..., Path]) -> tuple[list[Path], list[Path]]:
-    """A folder `photos` with 180 pictures and 20 broken files, as two lists."""
+def two_hundred(tmp_path: Path, make_image: Callable[..., Path]) -> tuple[list[Path], list[Path]]:
+    """A folder `photos` with 180 images and 20 broken files, as two lists."""
     folder = tmp_path / "photos"
-    good = [make_picture(folder / f"{number} ü.jpg") for number in range(180)]
+    good = [make_image(folder / f"{number} ü.jpg") for number in range(180)]
     bad = []
-    for name, content in broken_contents(tmp_path / "whole", make_picture).items():
+    for name, content in broken_contents(tmp_path / "whole", make_image).items():
         bad += [folder / name, folder / f"100 {name}"]
         for path in bad[-2:]:
             path.write_bytes(content)
     return good, bad
 
 
-def test_180_of_200_pictures_and_the_names_of_20(
-    run: Run, tmp_path: Path, make_picture: Callable[..., Path]
+def test_180_of_200_images_and_the_names_of_20(
+    run: Run, tmp_path: Path, make_image: Callable[..., Path]
 ) -> None:
-    good, bad = two_hundred(tmp_path, make_picture)
+    good, bad = two_hundred(tmp_path, make_image)
     result = run(tmp_path / "photos", "-o", f"{tmp_path}/dry/")
     assert result.exit_code == 1
     written = sorted((tmp_path / "dry").iterdir())
@@ -282,7 +282,7 @@ def test_the_same_notice_is_told_once_and_counted(run: Run, tmp_path: Path) -> N
     lines = run(tmp_path).stderr.splitlines()
     assert lines[:2] == [
         f"{tmp_path / 'a.gif'}: {notice}",
-        f"{notice}: 3 pictures (-v names them)",
+        f"{notice}: 3 images (-v names them)",
     ]
     told = run(tmp_path, "-v", "--overwrite").stderr
     assert told.count(notice) == 3
@@ -299,25 +299,25 @@ def test_what_the_format_loses_is_told(run: Run, tmp_path: Path, name: str, lost
     deep = np.random.default_rng(0).integers(0, 2**16, (8, 9, 3)).astype(np.uint16)
     write_image(Picture(deep), tmp_path / "deep.png")
     Image.new("RGBA", (9, 8), (1, 2, 3, 255)).save(tmp_path / "opaque.png")
-    picture = tmp_path / name
-    result = run(picture, "-o", tmp_path / "x.jpg", "--json")
-    assert f"{picture}: {lost}\n" in result.stderr
+    image = tmp_path / name
+    result = run(image, "-o", tmp_path / "x.jpg", "--json")
+    assert f"{image}: {lost}\n" in result.stderr
     assert json.loads(result.stdout.splitlines()[0])["warnings"] == [lost]
-    assert lost in run(picture, "-o", "-", "-f", "jpg").stderr
-    assert run(picture, "-o", tmp_path / "x.png").stderr.count(lost) == 0
+    assert lost in run(image, "-o", "-", "-f", "jpg").stderr
+    assert run(image, "-o", tmp_path / "x.png").stderr.count(lost) == 0
 
 
-def test_pictures_of_one_size_together_are_as_alone(
-    run: Run, tmp_path: Path, make_picture: Callable[..., Path]
+def test_images_of_one_size_together_are_as_alone(
+    run: Run, tmp_path: Path, make_image: Callable[..., Path]
 ) -> None:
     for number in range(7):
-        make_picture(tmp_path / "in" / f"{number:0{number + 1}}.png", (24 + 8 * (number // 5), 16))
+        make_image(tmp_path / "in" / f"{number:0{number + 1}}.png", (24 + 8 * (number // 5), 16))
     for size in (1, 3):
         result = run(tmp_path / "in", "-o", f"{tmp_path}/{size}/", "--batch-size", size)
         assert result.exit_code == 0, result.stderr
     for alone in (tmp_path / "1").iterdir():
         together = pixels(tmp_path / "3" / alone.name).astype(int)
-        # Convolutions of several pictures may add up in another order.
+        # Convolutions of several images may add up in another order.
         assert np.abs(together - pixels(alone)).max() <= 1
 
 
@@ -341,11 +341,11 @@ LAYERS = ("", "_rain", "_compare")
 def test_names_are_only_names(
     run: Run,
     tmp_path: Path,
-    make_picture: Callable[..., Path],
+    make_image: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    make_picture(tmp_path / name)
+    make_image(tmp_path / name)
     (tmp_path / "broken.jpg").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     result = run("-v", "--", name, "broken.jpg")
@@ -357,9 +357,9 @@ def test_names_are_only_names(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
 def test_a_name_that_is_no_text_comes_out_as_it_went_in(
-    run: Run, tmp_path: Path, make_picture: Callable[..., Path]
+    run: Run, tmp_path: Path, make_image: Callable[..., Path]
 ) -> None:
-    make_picture(tmp_path / "p.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
+    make_image(tmp_path / "p.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
     result = run("-v", tmp_path)
     assert result.exit_code == 0, result.stderr
     assert result.stdout_bytes == os.fsencode(tmp_path) + b"/\xff_derained.png\n"
@@ -370,9 +370,9 @@ def test_a_name_that_is_no_text_comes_out_as_it_went_in(
 # Ends
 
 
-def many(folder: Path, make_picture: Callable[..., Path], count: int) -> Path:
+def many(folder: Path, make_image: Callable[..., Path], count: int) -> Path:
     for number in range(count):
-        make_picture(folder / f"{number}.png", (96, 64))
+        make_image(folder / f"{number}.png", (96, 64))
     return folder
 
 
@@ -389,10 +389,10 @@ def test_a_killed_batch_is_completed_by_a_second_run(
     run: Run,
     tmp_path: Path,
     tiny_checkpoint: Path,
-    make_picture: Callable[..., Path],
+    make_image: Callable[..., Path],
     derain_process: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
-    good, _ = two_hundred(tmp_path, make_picture)
+    good, _ = two_hundred(tmp_path, make_image)
     dry = tmp_path / "dry"
     arguments = [tmp_path / "photos", "-o", f"{dry}/"]
     child = derain_process("derain", *arguments, "-m", tiny_checkpoint, "--threads", 1)
@@ -414,10 +414,10 @@ def test_a_killed_batch_is_completed_by_a_second_run(
 def test_ctrl_c_keeps_whole_files_and_says_how_to_go_on(
     tmp_path: Path,
     tiny_checkpoint: Path,
-    make_picture: Callable[..., Path],
+    make_image: Callable[..., Path],
     derain_process: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
-    folder, dry = many(tmp_path / "in", make_picture, 100), tmp_path / "dry"
+    folder, dry = many(tmp_path / "in", make_image, 100), tmp_path / "dry"
     child = derain_process("derain", folder, "-o", f"{dry}/", "-m", tiny_checkpoint)
     wait_for_first_file(dry, child)
     child.send_signal(signal.SIGINT)
@@ -463,10 +463,10 @@ def test_the_resume_command_is_what_one_would_type(
 def test_a_reader_that_goes_away_ends_the_run_quietly(
     tmp_path: Path,
     tiny_checkpoint: Path,
-    make_picture: Callable[..., Path],
+    make_image: Callable[..., Path],
     derain_process: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
-    folder = many(tmp_path / "in", make_picture, 100)
+    folder = many(tmp_path / "in", make_image, 100)
     child = derain_process("derain", folder, "-m", tiny_checkpoint)
     assert child.stdout is not None
     assert child.stderr is not None

@@ -20,12 +20,12 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the project's data ar
 SIZE = (48, 32)
 
 
-def clean_picture(seed: int) -> np.ndarray:
+def clean_image(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 180, (SIZE[1], SIZE[0], 3)).astype(np.uint8)
 
 
-def rainy_picture(seed: int) -> np.ndarray:
-    rainy = clean_picture(seed)
+def rainy_image(seed: int) -> np.ndarray:
+    rainy = clean_image(seed)
     rainy[:, :: seed + 3] += np.uint8(60)
     return rainy
 
@@ -39,8 +39,8 @@ def write(path: Path, pixels: np.ndarray) -> None:
 def data_root(tmp_path: Path) -> Path:
     """A data root with three pairs called rain12."""
     for seed in range(3):
-        write(tmp_path / f"data/rain12/rainy/{seed}.png", rainy_picture(seed))
-        write(tmp_path / f"data/rain12/clean/{seed}.png", clean_picture(seed))
+        write(tmp_path / f"data/rain12/rainy/{seed}.png", rainy_image(seed))
+        write(tmp_path / f"data/rain12/clean/{seed}.png", clean_image(seed))
     return tmp_path / "data"
 
 
@@ -68,7 +68,7 @@ def events(text: str, event: str) -> list[dict]:
 def test_table_is_titled_with_the_protocol_and_counts_are_told(data_root):
     result = run("--dataset", "rain12", "--data-root", data_root, "--input-only")
     assert result.stdout.startswith("y: luma as MATLAB's rgb2ycbcr gives it")
-    mean = np.mean([psnr(rainy_picture(seed), clean_picture(seed)) for seed in range(3)])
+    mean = np.mean([psnr(rainy_image(seed), clean_image(seed)) for seed in range(3)])
     (line,) = [line for line in result.stdout.splitlines() if "(input)" in line]
     assert f"{mean:.2f} ± " in line
     assert "rain12: 3 pairs, 12 expected: no version known here has so many" in result.stderr
@@ -81,12 +81,12 @@ def test_json_holds_means_errors_and_the_share_of_the_network(data_root, tiny_ch
     measured, derained = events(text, "score")
     assert (measured["model"], derained["model"]) == ("(input)", str(tiny_checkpoint))
     assert (measured["dataset"], measured["images"], measured["protocol"]) == ("rain12", 3, "rgb")
-    pictures = [(rainy_picture(seed), clean_picture(seed)) for seed in range(3)]
-    expected = np.array([psnr(*pair, "rgb") for pair in pictures])
+    images = [(rainy_image(seed), clean_image(seed)) for seed in range(3)]
+    expected = np.array([psnr(*pair, "rgb") for pair in images])
     assert measured["psnr"] == pytest.approx(expected.mean())
     assert measured["psnr_error"] == pytest.approx(expected.std(ddof=1) / 3**0.5)
-    assert measured["ssim"] == pytest.approx(np.mean([ssim(*pair, "rgb") for pair in pictures]))
-    ceilings = [region_errors(rainy, rainy, clean).e_r_ceiling for rainy, clean in pictures]
+    assert measured["ssim"] == pytest.approx(np.mean([ssim(*pair, "rgb") for pair in images]))
+    ceilings = [region_errors(rainy, rainy, clean).e_r_ceiling for rainy, clean in images]
     assert measured["e_r_ceiling"] == derained["e_r_ceiling"] == pytest.approx(np.mean(ceilings))
     assert measured["e_r"] == 0
     assert derained["seconds"] > 0
@@ -106,13 +106,13 @@ def test_a_lower_precision_is_told_with_the_scores(data_root, tiny_checkpoint):
 def test_what_json_cannot_hold_is_null(data_root):
     for side in ("rainy", "clean"):
         for seed in range(3):
-            write(data_root / f"rain12/{side}/{seed}.png", clean_picture(seed))
+            write(data_root / f"rain12/{side}/{seed}.png", clean_image(seed))
     arguments = ("--dataset", "rain12", "--data-root", data_root, "--input-only", "--json")
     (score,) = events(run(*arguments, "--metrics", "psnr,e_r").stdout, "score")
     assert (score["psnr"], score["psnr_error"], score["e_r"]) == (None, None, None)
 
 
-def test_models_are_compared_picture_by_picture(data_root, tiny_checkpoint, second_checkpoint):
+def test_models_are_compared_image_by_image(data_root, tiny_checkpoint, second_checkpoint):
     models = ("-m", tiny_checkpoint, "-m", second_checkpoint)
     arguments = ("--dataset", "rain12", "--data-root", data_root, *models)
     found = events(run(*arguments, "--json").stdout, "difference")
@@ -124,27 +124,27 @@ def test_models_are_compared_picture_by_picture(data_root, tiny_checkpoint, seco
     assert "+0.00 [+0.00, +0.00]" in run(*arguments).stdout
 
 
-def test_csv_has_a_row_per_picture_and_model(data_root, tiny_checkpoint, tmp_path):
+def test_csv_has_a_row_per_image_and_model(data_root, tiny_checkpoint, tmp_path):
     path = tmp_path / "new folder" / "rows.csv"
     arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint)
     run(*arguments, "--csv", path, "--metrics", "psnr,niqe", "--limit", 2, code=1)
-    assert not path.exists()  # NIQE needs larger pictures: nothing half written
+    assert not path.exists()  # NIQE needs larger images: nothing half written
     run(*arguments, "--csv", path, "--limit", 2)
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     assert [(row["image"], row["model"]) for row in rows] == [
         (image, model) for image in "01" for model in ("(input)", str(tiny_checkpoint))
     ]
-    assert float(rows[2]["psnr"]) == psnr(rainy_picture(1), clean_picture(1))
+    assert float(rows[2]["psnr"]) == psnr(rainy_image(1), clean_image(1))
     assert rows[0]["protocol"] == "y"
 
 
-def test_saved_pictures_score_as_the_table_says(data_root, tiny_checkpoint, tmp_path):
+def test_saved_images_score_as_the_table_says(data_root, tiny_checkpoint, tmp_path):
     arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint, "--json")
     text = run(*arguments, "--save-images", tmp_path / "saved").stdout
     saved = sorted((tmp_path / "saved").rglob("*.png"))
     assert [path.name for path in saved] == ["0.png", "1.png", "2.png"]
-    pictures = [np.asarray(Image.open(path)) for path in saved]
-    scores = [psnr(pixels, clean_picture(seed)) for seed, pixels in enumerate(pictures)]
+    images = [np.asarray(Image.open(path)) for path in saved]
+    scores = [psnr(pixels, clean_image(seed)) for seed, pixels in enumerate(images)]
     assert events(text, "score")[1]["psnr"] == pytest.approx(np.mean(scores))
 
 
@@ -189,12 +189,12 @@ def test_a_missing_pair_is_one_line_that_names_it(data_root):
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [(b"<html>", "not a picture this program reads"), (None, "a pair must have one size")],
+    [(b"<html>", "not an image this program reads"), (None, "a pair must have one size")],
 )
 def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
     path = data_root / "rain12/clean/2.png"
     if content is None:
-        write(path, clean_picture(2)[:-1])
+        write(path, clean_image(2)[:-1])
     else:
         path.write_bytes(content)
     result = run("--dataset", "rain12", "--data-root", data_root, "--input-only", "-q", code=4)
@@ -256,7 +256,7 @@ def test_inputs_of_ddn_sirr_score_as_is_known():
 @needs_data
 @pytest.mark.slow
 def test_rain100h_spends_its_time_in_the_network(tmp_path):
-    from derain_cli.checkpoints import save_checkpoint
+    from derain_cli.checkpoints.files import save_checkpoint
     from derain_cli.models.rdmc import Rdmc
 
     save_checkpoint(tmp_path / "rdmc.safetensors", Rdmc(), "rdmc", {"recipe": "none"})

@@ -9,7 +9,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from derain_cli.checkpoints import load_model, save_checkpoint
+from derain_cli.checkpoints.files import save_checkpoint
+from derain_cli.checkpoints.resolving import load_model
 from derain_cli.cli.finetune_real import build_config, finetune_real
 from derain_cli.errors import ConfigError, DatasetError, UnavailableError, UsageError
 from derain_cli.models import build_model

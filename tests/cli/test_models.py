@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from derain_cli.checkpoints import list_weights
+from derain_cli.checkpoints.catalogue import list_weights
 from derain_cli.cli.app import app
 from derain_cli.models import MODELS
 

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from derain_cli.checkpoints import load_model
+from derain_cli.checkpoints.resolving import load_model
 from derain_cli.cli.app import app
-from derain_cli.connections import read_connections
+from derain_cli.connections.file import read_connections
 
 runner = CliRunner()
 TINY = ["--model-option", "widths=[2,2,2,2,2]", "--model-option", "dilations=[1]"]
 TINY += ["--model-option", "stages=1"]
 QUICK = ["--device", "cpu", "--batch-size", "2", "--crop", "32", "--held-out", "1", "--steps", "2"]
-QUICK += ["--pictures", "0"]
+QUICK += ["--images", "0"]
 
 
 @pytest.fixture(scope="module")

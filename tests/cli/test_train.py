@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from derain_cli.cli import finetune_real, search
 from derain_cli.cli.app import app
 from derain_cli.cli.train_view import RunView, duration
-from derain_cli.training.config import TrainConfig
-from derain_cli.training.finetune_config import FinetuneConfig
-from derain_cli.training.search_config import SearchConfig
+from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.configs.search import SearchConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.trainer import Progress
 
 TINY = ["--model", "resnet", "--model-option", "channels=4", "--model-option", "blocks=1"]
@@ -106,11 +106,11 @@ def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
         (["--data", "a", "--out", "x"], 2, "--data takes two folders, RAINY and CLEAN"),
         (["--out", "x", "--dataset", "a/b"], 4, "no folder of pairs 'a/b'"),
         (["--out", "x", "--dataset", "a:1.2.3"], 2, "weight of 'a:1.2.3' is 1.2.3"),
-        (["--out", "x", "--rain", "heavy"], 2, "rain 'heavy' needs clean pictures"),
+        (["--out", "x", "--rain", "heavy"], 2, "rain 'heavy' needs clean images"),
         (["--out", "x", "--dataset", "rain100l"], 4, "is a test set"),
         (["--out", "x", "--dataset", "rain10h"], 4, "unknown data set 'rain10h'. Did you mean"),
         (["--out", "x", "--data", "a", "b"], 4, "--data: no folder 'a'"),
-        (["--out", "x", "--clean", "a", "--rain", "heavy"], 4, "no folder of clean pictures 'a'"),
+        (["--out", "x", "--clean", "a", "--rain", "heavy"], 4, "no folder of clean images 'a'"),
         (["--model", "hcm", "--preset", "paper"], 2, "no presets for model 'hcm'. Did you mean"),
         (["--preset", "papr"], 2, "unknown preset 'papr' of model 'rdmc'. Did you mean 'paper'"),
         (["--preset", "paper", "--config", "c.json"], 2, "--preset begins a new run"),

@@ -11,15 +11,11 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from derain_cli.errors import NothingToDoError, UsageError
-from derain_cli.metrics.complexity import (
-    mean_complexity,
-    scale_complexities,
-    structural_complexity,
-)
+from derain_cli.metrics.complexity import mean_complexity, scale_complexities, structural_complexity
 
 SHIPPED = Path(skimage.data.__file__).parent
 
-pictures = arrays(np.uint8, st.tuples(st.integers(1, 17), st.integers(1, 17), st.just(3)))
+images = arrays(np.uint8, st.tuples(st.integers(1, 17), st.integers(1, 17), st.just(3)))
 
 
 def photo(name: str) -> NDArray[np.uint8]:
@@ -30,19 +26,19 @@ def photo(name: str) -> NDArray[np.uint8]:
     return loaded
 
 
-def patches(picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+def patches(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     """Patches of 128x128, as the study trains on."""
-    rows = range(0, picture.shape[0] - 127, 128)
-    columns = range(0, picture.shape[1] - 127, 128)
-    return [picture[y : y + 128, x : x + 128] for y in rows for x in columns]
+    rows = range(0, image.shape[0] - 127, 128)
+    columns = range(0, image.shape[1] - 127, 128)
+    return [image[y : y + 128, x : x + 128] for y in rows for x in columns]
 
 
 def test_two_scales_by_hand() -> None:
     """Pixels 1/4 away from their blocks, and blocks 1/4 away from the whole."""
-    picture = np.array([[0.0, 0.5, 0.5, 1.0], [0.5, 0.0, 1.0, 0.5]])
+    image = np.array([[0.0, 0.5, 0.5, 1.0], [0.5, 0.0, 1.0, 0.5]])
     fine = 0.25**2 / 2
-    assert scale_complexities(picture) == pytest.approx((fine,))
-    square = np.vstack([picture, picture])
+    assert scale_complexities(image) == pytest.approx((fine,))
+    square = np.vstack([image, image])
     coarse = 0.25**2 / 2
     assert scale_complexities(square) == pytest.approx((fine, coarse))
     assert structural_complexity(square) == pytest.approx(fine + coarse)
@@ -64,29 +60,29 @@ def test_equals_the_overlaps_of_the_paper() -> None:
 
 @pytest.mark.parametrize("value", [0, 1, 128, 255])
 @pytest.mark.parametrize("shape", [(64, 64), (17, 33, 3), (1, 1)])
-def test_constant_picture_has_none(value: int, shape: tuple[int, ...]) -> None:
+def test_constant_image_has_none(value: int, shape: tuple[int, ...]) -> None:
     assert structural_complexity(np.full(shape, value, np.uint8)) == 0.0
 
 
-@given(pictures)
-def test_within_bounds_and_blind_to_orientation(picture: NDArray[np.uint8]) -> None:
-    complexity = structural_complexity(picture)
+@given(images)
+def test_within_bounds_and_blind_to_orientation(image: NDArray[np.uint8]) -> None:
+    complexity = structural_complexity(image)
     assert 0 <= complexity <= 1 / 8
-    assert structural_complexity(picture.transpose(1, 0, 2)) == pytest.approx(complexity)
-    assert structural_complexity(255 - picture) == pytest.approx(complexity)
+    assert structural_complexity(image.transpose(1, 0, 2)) == pytest.approx(complexity)
+    assert structural_complexity(255 - image) == pytest.approx(complexity)
 
 
 @given(arrays(np.uint8, (16, 16)))
-def test_is_half_the_variance_of_a_square(picture: NDArray[np.uint8]) -> None:
-    assert structural_complexity(picture) == pytest.approx(np.var(picture / 255) / 2)
+def test_is_half_the_variance_of_a_square(image: NDArray[np.uint8]) -> None:
+    assert structural_complexity(image) == pytest.approx(np.var(image / 255) / 2)
 
 
-@given(pictures)
-def test_same_for_every_way_to_store_a_picture(picture: NDArray[np.uint8]) -> None:
-    complexity = structural_complexity(picture)
-    assert structural_complexity(picture / 255) == pytest.approx(complexity)
-    assert structural_complexity(picture.astype(np.uint16) * 257) == pytest.approx(complexity)
-    gray = picture[..., 0]
+@given(images)
+def test_same_for_every_way_to_store_a_image(image: NDArray[np.uint8]) -> None:
+    complexity = structural_complexity(image)
+    assert structural_complexity(image / 255) == pytest.approx(complexity)
+    assert structural_complexity(image.astype(np.uint16) * 257) == pytest.approx(complexity)
+    gray = image[..., 0]
     assert structural_complexity(np.dstack([gray] * 3)) == pytest.approx(
         structural_complexity(gray)
     )
@@ -130,19 +126,19 @@ def test_faces_are_more_complex_than_other_patches() -> None:
     assert mean_complexity(lfw[:100]) > 1.1 * mean_complexity(lfw[100:])
 
 
-def test_mean_is_over_pictures() -> None:
+def test_mean_is_over_images() -> None:
     first, second = np.eye(2), np.eye(8)
     expected = (structural_complexity(first) + structural_complexity(second)) / 2
     assert mean_complexity(iter([first, second])) == pytest.approx(expected)
 
 
 def test_empty_set_is_an_error() -> None:
-    with pytest.raises(NothingToDoError, match="no pictures"):
+    with pytest.raises(NothingToDoError, match="no images"):
         mean_complexity([])
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.zeros(5), r"not \(5,\)"),
         (np.zeros((0, 4)), r"not \(0, 4\)"),
@@ -150,6 +146,6 @@ def test_empty_set_is_an_error() -> None:
         (np.zeros((4, 4), bool), "not bool"),
     ],
 )
-def test_no_picture_is_an_error(picture: NDArray[np.float64], message: str) -> None:
+def test_no_image_is_an_error(image: NDArray[np.float64], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        structural_complexity(picture)
+        structural_complexity(image)

@@ -52,8 +52,8 @@ def test_luma_of_known_colours(rgb: tuple[int, int, int], limited: int, full: in
 
 
 def test_luma_is_the_rounded_luma_of_scikit_image(pair: Pair) -> None:
-    for picture in pair:
-        assert np.array_equal(luma(picture), np.floor(rgb2ycbcr(picture)[..., 0] + 0.5))
+    for image in pair:
+        assert np.array_equal(luma(image), np.floor(rgb2ycbcr(image)[..., 0] + 0.5))
 
 
 def test_luma_rounds_half_up() -> None:
@@ -68,7 +68,7 @@ def test_luma_rounds_half_up() -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_psnr_equals_scikit_image(pair: Pair, protocol: str) -> None:
     derained, clean = pair
-    first, second = (PROTOCOLS[protocol].planes(picture) for picture in pair)
+    first, second = (PROTOCOLS[protocol].planes(image) for image in pair)
     expected = peak_signal_noise_ratio(second, first, data_range=255)
     assert psnr(derained, clean, protocol) == pytest.approx(expected, abs=1e-9)
 
@@ -76,7 +76,7 @@ def test_psnr_equals_scikit_image(pair: Pair, protocol: str) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_ssim_equals_scikit_image(pair: Pair, protocol: str) -> None:
     derained, clean = pair
-    first, second = (PROTOCOLS[protocol].planes(picture) for picture in pair)
+    first, second = (PROTOCOLS[protocol].planes(image) for image in pair)
     expected = structural_similarity(
         first,
         second,
@@ -95,16 +95,16 @@ def test_scores_computed_by_hand() -> None:
     assert psnr(color(0, 0, 30), color(0, 0, 0), "rgb") == pytest.approx(
         10 * math.log10(255**2 / 300)
     )
-    # Flat pictures have no contrast, which leaves the luminance term of SSIM.
+    # Flat images have no contrast, which leaves the luminance term of SSIM.
     c1 = 2.55**2
     luminance = (2 * 10 * 20 + c1) / (10**2 + 20**2 + c1)
     assert ssim(color(10, 10, 10), color(20, 20, 20), "rgb") == pytest.approx(luminance)
 
 
 def test_rgb_ssim_is_the_mean_over_channels(pair: Pair) -> None:
-    derained, clean = (picture.copy() for picture in pair)
+    derained, clean = (image.copy() for image in pair)
     derained[..., 1:] = clean[..., 1:]
-    gray_pair = (np.repeat(picture[..., :1], 3, axis=2) for picture in (derained, clean))
+    gray_pair = (np.repeat(image[..., :1], 3, axis=2) for image in (derained, clean))
     assert ssim(derained, clean, "rgb") == pytest.approx((ssim(*gray_pair, "rgb") + 2) / 3)
 
 
@@ -116,14 +116,14 @@ def test_default_protocol_is_limited_range_luma(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_equal_pictures(pair: Pair, protocol: str) -> None:
+def test_equal_images(pair: Pair, protocol: str) -> None:
     _, clean = pair
     assert psnr(clean, clean, protocol) == math.inf
     assert ssim(clean, clean, protocol) == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("score", [psnr, ssim])
-def test_scores_are_symmetric_and_leave_pictures_alone(pair: Pair, score: Score) -> None:
+def test_scores_are_symmetric_and_leave_images_alone(pair: Pair, score: Score) -> None:
     derained, clean = pair
     before = derained.copy(), clean.copy()
     assert score(derained, clean) == pytest.approx(score(clean, derained), rel=1e-12)
@@ -139,7 +139,7 @@ def test_size_mismatch_names_both_sizes(score: Score) -> None:
 
 @pytest.mark.parametrize("score", [psnr, ssim])
 @pytest.mark.parametrize(
-    ("picture", "named"),
+    ("image", "named"),
     [
         (np.zeros((48, 64, 3), np.float32), "float32"),
         (np.zeros((48, 64, 3), np.uint16), "uint16"),
@@ -147,9 +147,9 @@ def test_size_mismatch_names_both_sizes(score: Score) -> None:
         (np.zeros((48, 64, 4), np.uint8), r"\(48, 64, 4\)"),
     ],
 )
-def test_other_pixels_are_refused(score: Score, picture: np.ndarray, named: str) -> None:
-    with pytest.raises(ImageError, match=f"8-bit RGB.*derained picture.*{named}"):
-        score(picture, picture)
+def test_other_pixels_are_refused(score: Score, image: np.ndarray, named: str) -> None:
+    with pytest.raises(ImageError, match=f"8-bit RGB.*derained image.*{named}"):
+        score(image, image)
 
 
 @pytest.mark.parametrize("score", [psnr, ssim])
@@ -158,7 +158,7 @@ def test_unknown_protocol_suggests(pair: Pair, score: Score) -> None:
         score(*pair, "rbg")
 
 
-def test_ssim_of_the_smallest_picture() -> None:
+def test_ssim_of_the_smallest_image() -> None:
     smallest = np.random.default_rng(1).integers(0, 256, (11, 11, 3), np.uint8)
     assert ssim(smallest, smallest) == pytest.approx(1)
     with pytest.raises(ImageError, match=r"11x11 pixels or more, got 10x40"):
@@ -166,20 +166,20 @@ def test_ssim_of_the_smallest_picture() -> None:
 
 
 def read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def input_scores(dataset: str, protocol: str) -> np.ndarray:
-    """`(pictures, 2)`: PSNR and SSIM of every untouched input of a test set, in order of names."""
+    """`(images, 2)`: PSNR and SSIM of every untouched input of a test set, in order of names."""
     folder = DATA / dataset
     if not folder.is_dir():
         pytest.skip(f"needs ../shared/data/{dataset}")
     clean = {path.stem: path for path in (folder / "clean").iterdir()}
     scores = []
     for path in sorted((folder / "rainy").iterdir()):
-        pictures = read(path), read(clean[path.stem])
-        scores.append((psnr(*pictures, protocol), ssim(*pictures, protocol)))
+        images = read(path), read(clean[path.stem])
+        scores.append((psnr(*images, protocol), ssim(*images, protocol)))
     return np.array(scores)
 
 

@@ -99,11 +99,11 @@ def test_enlarging_raises_the_score(photo: np.ndarray) -> None:
     assert niqe(np.asarray(larger)) > niqe(photo) + 0.5
 
 
-def test_same_picture_same_score(photo: np.ndarray) -> None:
+def test_same_image_same_score(photo: np.ndarray) -> None:
     before = photo.copy()
     assert niqe(photo) == niqe(photo.copy())
     assert np.array_equal(photo, before)
-    # A view with other strides holds the same picture.
+    # A view with other strides holds the same image.
     assert niqe(np.asfortranarray(photo)) == niqe(photo)
 
 
@@ -137,7 +137,7 @@ def test_one_patch_is_enough_and_less_is_refused(photo: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("level", [0, 93, 255])
-def test_flat_picture_has_no_score(level: int) -> None:
+def test_flat_image_has_no_score(level: int) -> None:
     assert math.isnan(niqe(np.full((200, 200, 3), level, np.uint8)))
 
 
@@ -197,16 +197,16 @@ def test_fit_takes_the_sharp_patches(astronaut: np.ndarray) -> None:
     soft = [blurred(tile, 6) for tile in sharp]
     mixed = [np.concatenate(pair, axis=1) for pair in zip(sharp, soft, strict=True)]
     sharp_mean, soft_mean, mixed_mean = (
-        fit_niqe_model(pictures).mean for pictures in (sharp, soft, mixed)
+        fit_niqe_model(images).mean for images in (sharp, soft, mixed)
     )
     assert np.abs(soft_mean - sharp_mean).max() > 0.5
     assert np.abs(mixed_mean - sharp_mean).max() < 0.1
 
 
 def test_fit_refuses_too_little(astronaut: np.ndarray) -> None:
-    with pytest.raises(ImageError, match=f"0 sharp patches in 0 pictures cannot fix {FEATURES}"):
+    with pytest.raises(ImageError, match=f"0 sharp patches in 0 images cannot fix {FEATURES}"):
         fit_niqe_model([])
-    with pytest.raises(ImageError, match="sharp patches in 2 pictures"):
+    with pytest.raises(ImageError, match="sharp patches in 2 images"):
         fit_niqe_model([astronaut, np.zeros_like(astronaut)])
 
 
@@ -216,8 +216,8 @@ def test_saved_model_scores_the_same(astronaut: np.ndarray, tmp_path: Path) -> N
     save_niqe_model(model, path, "one photo")
     loaded = load_niqe_model(path)
     assert np.allclose(loaded.covariance, model.covariance, rtol=1e-6)
-    picture = blurred(astronaut, 1)
-    assert niqe(picture, loaded) == pytest.approx(niqe(picture, model), rel=1e-2)
+    image = blurred(astronaut, 1)
+    assert niqe(image, loaded) == pytest.approx(niqe(image, model), rel=1e-2)
 
 
 def test_missing_and_foreign_models(tmp_path: Path) -> None:
@@ -235,12 +235,12 @@ def test_missing_and_foreign_models(tmp_path: Path) -> None:
 
 
 def read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 @pytest.mark.parametrize(("dataset", "rise"), [("rain100l", 0.5), ("rain100h", 4)])
-def test_rainy_pictures_score_worse_than_clean_ones(dataset: str, rise: float) -> None:
+def test_rainy_images_score_worse_than_clean_ones(dataset: str, rise: float) -> None:
     folder = DATA / dataset
     if not folder.is_dir():
         pytest.skip(f"needs ../shared/data/{dataset}")

@@ -103,28 +103,28 @@ def test_impossible_threshold(rainy: np.ndarray, clean: np.ndarray, threshold: f
         region_errors(clean, rainy, clean, threshold)
 
 
-def test_size_mismatch_names_the_pictures(rainy: np.ndarray, clean: np.ndarray) -> None:
-    with pytest.raises(ImageError, match="derained picture is 119x80, rainy picture is 120x80"):
+def test_size_mismatch_names_the_images(rainy: np.ndarray, clean: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="derained image is 119x80, rainy image is 120x80"):
         region_errors(clean[:, :-1], rainy, clean)
-    with pytest.raises(ImageError, match="derained picture is 120x80, clean picture is 120x79"):
+    with pytest.raises(ImageError, match="derained image is 120x80, clean image is 120x79"):
         region_errors(clean, rainy, clean[:-1])
 
 
 def test_other_pixels_are_refused(rainy: np.ndarray, clean: np.ndarray) -> None:
-    with pytest.raises(ImageError, match="got a rainy picture of float32"):
+    with pytest.raises(ImageError, match="got a rainy image of float32"):
         region_errors(clean, rainy.astype(np.float32), clean)
 
 
 def read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
-def perfect_results(dataset: str, pictures: int) -> Iterator[RegionErrors]:
+def perfect_results(dataset: str, images: int) -> Iterator[RegionErrors]:
     folder = DATA / dataset
     if not folder.is_dir():
         pytest.skip(f"needs ../shared/data/{dataset}")
-    for path in sorted((folder / "rainy").iterdir())[:pictures]:
+    for path in sorted((folder / "rainy").iterdir())[:images]:
         clean = read(folder / "clean" / f"{path.stem}.jpg")
         yield region_errors(clean, read(path), clean)
 

@@ -21,7 +21,7 @@ from derain_cli.models.hcn import (
     SimilarityMining,
     position_code,
 )
-from derain_cli.pyramids import PYRAMIDS
+from derain_cli.sizes import PYRAMIDS
 
 torch.set_num_threads(1)
 

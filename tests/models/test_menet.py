@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
-from derain_cli.models.menet import ChannelAttention, ConvNorm, Menet, MenetConfig, MenetDeepConfig
+from derain_cli.conv_norm import ConvNorm
+from derain_cli.models.menet import ChannelAttention, Menet, MenetConfig, MenetDeepConfig
 
 SMALL = MenetConfig(residual_blocks=1, width=8)
 OPTIONS = {

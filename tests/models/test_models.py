@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import derain_cli.models as zoo
-from derain_cli.checkpoints import load_model, save_checkpoint
+from derain_cli.checkpoints.files import save_checkpoint
+from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, UsageError
 from derain_cli.models import MODELS, build_model, find_model, model_config
 

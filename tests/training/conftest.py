@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from derain_cli.checkpoints import load_model
-from derain_cli.rain import SMALL, paint, range_layer
-from derain_cli.training.config import TrainConfig
+from derain_cli.checkpoints.resolving import load_model
+from derain_cli.rain.painting import SMALL, paint, range_layer
+from derain_cli.training.configs.train import TrainConfig
 
 TINY = {
     "rdmc": ("widths=[2,2,2,2,2]", "stages=2"),
@@ -30,7 +30,7 @@ MakeConfig = Callable[..., TrainConfig]
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four smooth pictures of 64x48 with and without rain."""
+    """A folder of four smooth images of 64x48 with and without rain."""
     folder = tmp_path_factory.mktemp("data") / "pairs"
     for side in ("rainy", "clean"):
         (folder / side).mkdir(parents=True)

@@ -5,8 +5,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from derain_cli.drawings.curves import Axis, Curve, draw, round_numbers
 from derain_cli.errors import NothingToDoError
-from derain_cli.training.curves import Axis, Curve, draw, plot_runs, read_curve, round_numbers
+from derain_cli.training.curves import plot_runs, read_curve
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -17,7 +18,7 @@ def run_of(folder, lines):
     return folder
 
 
-def test_runs_share_one_picture_that_needs_nothing_else(tmp_path):
+def test_runs_share_one_image_that_needs_nothing_else(tmp_path):
     logs = [{"step": step, "loss": 1 / step} for step in range(1, 200)]
     first = run_of(
         tmp_path / "a<b", [*logs, {"step": 100, "psnr": 20.0}, {"step": 199, "psnr": 31.5}]
@@ -44,7 +45,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     assert {str(run) for run in runs} < set(words)
 
 
-def test_steps_are_whole_numbers_and_nothing_leaves_the_picture():
+def test_steps_are_whole_numbers_and_nothing_leaves_the_image():
     root = ET.fromstring(draw([Curve("run", [(1, 20.0), (2, 20.0)], [(1, 0.5)])]))
     words = [node.text for node in root.iter(f"{SVG}text")]
     assert [word for word in words if word in ("0", "1", "2", "0.5", "1.5")][:3] == ["0", "1", "2"]

@@ -4,16 +4,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from derain_cli import losses
 from derain_cli.errors import ConfigError, UnavailableError
+from derain_cli.losses import formulas as losses
+from derain_cli.losses.vgg import Vgg19Features
 from derain_cli.models import build_model
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.objectives import LOSSES, Objective
-from derain_cli.vgg import Vgg19Features
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     generator = torch.Generator().manual_seed(0)
     return [torch.rand(2, 3, 24, 24, generator=generator) for _ in range(3)]
 
@@ -27,23 +27,23 @@ def objective(model=None, **changes):
     return Objective(TrainConfig(**changes), model or torch.nn.Conv2d(3, 3, 3))
 
 
-def test_rdmc_eq_8_is_the_default(pictures):
-    derained, clean, rainy = pictures
+def test_rdmc_eq_8_is_the_default(images):
+    derained, clean, rainy = images
     total, parts = objective()(derained, clean, rainy)
     torch.testing.assert_close(total, losses.consistency(derained, clean, 0.1))
     assert list(parts) == ["ssim", "mse"]
 
 
-def test_every_term_can_be_asked_for(pictures, tmp_path):
+def test_every_term_can_be_asked_for(images, tmp_path):
     save_file(Vgg19Features().state_dict(), tmp_path / "vgg.safetensors")
     terms = tuple(f"{name}:2" for name in LOSSES)
-    total, parts = objective(loss=terms, vgg=str(tmp_path / "vgg.safetensors"))(*pictures)
+    total, parts = objective(loss=terms, vgg=str(tmp_path / "vgg.safetensors"))(*images)
     assert set(parts) == set(LOSSES)
     torch.testing.assert_close(total, 2 * torch.stack(list(parts.values())).sum())
 
 
-def test_menet_terms_are_its_three_tasks(pictures, menet):
-    derained, clean, rainy = pictures
+def test_menet_terms_are_its_three_tasks(images, menet):
+    derained, clean, rainy = images
     terms = {"loss": ("pixel:1", "edge:1", "texture:1"), "loss_weighting": "lb"}
     total, parts = objective(menet, **terms)(derained, clean, rainy)
     tasks = losses.menet_losses(derained, clean)
@@ -55,8 +55,8 @@ def test_menet_terms_are_its_three_tasks(pictures, menet):
     torch.testing.assert_close(total, expected)
 
 
-def test_gradient_balance_asks_the_last_convolution(pictures, menet):
-    _, clean, rainy = pictures
+def test_gradient_balance_asks_the_last_convolution(images, menet):
+    _, clean, rainy = images
     config = TrainConfig(loss=("pixel:1", "edge:1"), loss_weighting="gb")
     total, parts = Objective(config, menet)(menet(rainy), clean, rainy)
     norms = [
@@ -67,10 +67,10 @@ def test_gradient_balance_asks_the_last_convolution(pictures, menet):
     total.backward()
 
 
-def test_a_term_of_weight_0_is_left_out(pictures):
-    _, parts = objective(loss=("l1:1", "contrastive:0", "tv:0"))(*pictures)
+def test_a_term_of_weight_0_is_left_out(images):
+    _, parts = objective(loss=("l1:1", "contrastive:0", "tv:0"))(*images)
     assert list(parts) == ["l1"]
-    _, parts = objective(loss=("l1:1", "contrastive:0.1"), contrastive=0.0)(*pictures)
+    _, parts = objective(loss=("l1:1", "contrastive:0.1"), contrastive=0.0)(*images)
     assert list(parts) == ["l1"]
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from derain_cli.errors import TrainingError
 from derain_cli.models import build_model
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.optimization import MovingAverage, Optimization, autocast
 
 

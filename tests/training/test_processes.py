@@ -19,7 +19,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.trainer import train
 with processes.joined("cpu"):
     for path in sys.argv[1:]:
@@ -53,7 +53,7 @@ def run_two(folder: Path, configs: dict) -> None:
 def runs(tmp_path_factory, tiny_config):
     """Each run done by two processes (in `two/`) and by one (in `one/`)."""
     folder = tmp_path_factory.mktemp("runs")
-    short = {"steps": 4, "save_every": 0, "pictures": 0}
+    short = {"steps": 4, "save_every": 0, "images": 0}
     configs = {
         "plain": tiny_config("resnet", loss=("l1:1",), **short),
         "uneven": tiny_config("unet", batch_size=3, loss=("mse:1",), **short),

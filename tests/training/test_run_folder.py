@@ -9,11 +9,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from derain_cli import __version__
-from derain_cli.checkpoints import load_model
+from derain_cli.checkpoints.resolving import load_model
 from derain_cli.cli.app import app
-from derain_cli.training.run_folder import _cpu_model, machine, source_commit
+from derain_cli.training.origin import _cpu_model, machine, source_commit
 from derain_cli.training.trainer import train
+from derain_cli.version import __version__
 
 VERSION = f"derain-cli {__version__}"
 

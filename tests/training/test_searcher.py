@@ -17,11 +17,12 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from derain_cli.checkpoints import load_model
-from derain_cli.connections import GIGA, read_connections
+from derain_cli.checkpoints.resolving import load_model
+from derain_cli.connections.file import read_connections
+from derain_cli.connections.space import GIGA
 from derain_cli.errors import ConfigError
 from derain_cli.models.rdmc import CANDIDATES, RdmcSupernet
-from derain_cli.training.search_config import SearchConfig
+from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.searcher import candidate_config, search, search_space
 from derain_cli.training.trainer import train
 
@@ -40,7 +41,7 @@ def config_of(pairs: Path, **changes) -> SearchConfig:
         "alpha_lr": 0.02,
         "device": "cpu",
         "validate_every": 0,
-        "pictures": 0,
+        "images": 0,
         "seed": 4,
     }
     return SearchConfig(**(options | changes))
@@ -76,7 +77,7 @@ def searched(pairs, tmp_path_factory):
     return result
 
 
-def test_search_leaves_edges_pictures_and_alphas_over_time(searched):
+def test_search_leaves_edges_images_and_alphas_over_time(searched):
     out = searched.folder
     assert (searched.finished, searched.run.step, searched.candidates) == (True, 6, ())
     assert read_connections(out / "connections.toml") == searched.found.edges
@@ -182,7 +183,7 @@ def test_impossible_searches_write_nothing(pairs, tmp_path):
         ({"budget": 1e-6}, 0, "--budget is 1e-06 GMAC"),
         ({"model": "rdmc", "model_option": ()}, 0, "model 'rdmc' has no option 'keep'"),
         ({"keep": 10}, 2, "random 2: it must be from 1 to 1"),
-        ({"held_out": 0}, 1, "compared on held-out pictures"),
+        ({"held_out": 0}, 1, "compared on held-out images"),
         ({"recipe": "supervised", "model": "unet", "model_option": ()}, 0, "'unet'"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -216,7 +217,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from derain_cli.training import processes
-from derain_cli.training.search_config import SearchConfig
+from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.searcher import search
 with processes.joined("cpu"):
     for path in sys.argv[1:]:
@@ -291,7 +292,7 @@ def test_bounded_search_on_photos_learns_and_leaves_indifference(tmp_path):
         precision="bf16",
         device="cpu",
         validate_every=0,
-        pictures=0,
+        images=0,
     )
     losses = []
     result = search(config, tmp_path, report=lambda name, p: losses.append(p.parts))

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from derain_cli.checkpoints import load_model, save_checkpoint
+from derain_cli.checkpoints.files import save_checkpoint
+from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, DatasetError, TrainingError
 from derain_cli.models import MODELS, build_model
 from derain_cli.training import recipes
-from derain_cli.training.config import TrainConfig
-from derain_cli.training.finetune_config import FinetuneConfig
+from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.configs.search import SearchConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.supervised import Supervised
-from derain_cli.training.search_config import SearchConfig
 from derain_cli.training.trainer import train
 
 SMALL = {
@@ -114,11 +115,11 @@ def test_it_learns_and_leaves_a_whole_run_folder(tiny_config, tmp_path, lines_of
         "state.pt",
         "last.safetensors",
         "best.safetensors",
-        "pictures",
+        "images",
     }
     assert TrainConfig.read(tmp_path / "run" / "config.json") == config
     assert [line["step"] for line in lines_of(tmp_path / "run")] == [40, 50, 80, 100, 100]
-    assert len(list((tmp_path / "run" / "pictures").iterdir())) == 3
+    assert len(list((tmp_path / "run" / "images").iterdir())) == 3
     metadata = load_model(tmp_path / "run").metadata
     assert metadata["recipe"] == "supervised"
     assert float(metadata["validation_psnr"]) == pytest.approx(result.best_psnr, abs=0.001)
@@ -344,7 +345,7 @@ FILL_DISK = """
 import resource, sys
 from pathlib import Path
 from derain_cli.errors import ResourceError
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.trainer import train
 def limit(progress):
     if progress.step == 5:  # the state of step 3 is saved; no file may grow this large any more

@@ -1,4 +1,4 @@
-"""Pictures of a validation, and their names."""
+"""Images of a validation, and their names."""
 
 import numpy as np
 import torch
@@ -7,13 +7,13 @@ from PIL import Image
 from derain_cli.models import build_model
 from derain_cli.training import validation
 from derain_cli.training.trainer import train
-from derain_cli.training.validation import derain, file_name, statistics_pictures
+from derain_cli.training.validation import derain, file_name, statistics_images
 
 
-def test_pictures_show_rainy_derained_clean_and_rain(tiny_config, pairs, tmp_path):
-    config = tiny_config("resnet", steps=2, validate_every=1, pictures=1)
+def test_images_show_rainy_derained_clean_and_rain(tiny_config, pairs, tmp_path):
+    config = tiny_config("resnet", steps=2, validate_every=1, images=1)
     train(config, tmp_path / "run")
-    files = sorted((tmp_path / "run" / "pictures").iterdir())
+    files = sorted((tmp_path / "run" / "images").iterdir())
     assert [file.name[:12] for file in files] == ["step-0000001", "step-0000002"]
     shown = np.asarray(Image.open(files[1])).astype(int)
     assert shown.shape == (48, 4 * 64, 3)
@@ -28,9 +28,9 @@ def test_pictures_show_rainy_derained_clean_and_rain(tiny_config, pairs, tmp_pat
     np.testing.assert_array_equal(rain, np.clip(rainy - derained, 0, 255))
 
 
-def test_no_pictures_when_none_are_wanted(tiny_config, tmp_path):
-    train(tiny_config("resnet", steps=1, pictures=0), tmp_path / "run")
-    assert not (tmp_path / "run" / "pictures").exists()
+def test_no_images_when_none_are_wanted(tiny_config, tmp_path):
+    train(tiny_config("resnet", steps=1, images=0), tmp_path / "run")
+    assert not (tmp_path / "run" / "images").exists()
 
 
 def test_file_names_are_plain_whatever_the_source_is_called():
@@ -38,7 +38,7 @@ def test_file_names_are_plain_whatever_the_source_is_called():
     assert len(file_name(1, "y" * 300)) < 100
 
 
-def test_large_pictures_are_derained_in_tiles_to_the_same(tiny_config, monkeypatch):
+def test_large_images_are_derained_in_tiles_to_the_same(tiny_config, monkeypatch):
     config = tiny_config("resnet")
     network = build_model("resnet", config.model_options()).eval()
     rainy = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
@@ -48,9 +48,9 @@ def test_large_pictures_are_derained_in_tiles_to_the_same(tiny_config, monkeypat
     assert np.abs(tiled.astype(int) - whole).max() <= 1
 
 
-def test_statistics_see_at_most_the_middle_of_a_large_picture(monkeypatch):
+def test_statistics_see_at_most_the_middle_of_a_large_image(monkeypatch):
     monkeypatch.setattr(validation, "WHOLE_SIDE", 4)
     pixels = np.arange(6 * 3 * 3, dtype=np.uint8).reshape(6, 3, 3)
-    (seen,) = statistics_pictures(lambda rng: pixels, 0, 1, torch.from_numpy)
+    (seen,) = statistics_images(lambda rng: pixels, 0, 1, torch.from_numpy)
     assert seen.shape == (1, 3, 4, 3)
     assert torch.equal((seen * 255).round().byte()[0], torch.tensor(pixels[1:5]).permute(2, 0, 1))

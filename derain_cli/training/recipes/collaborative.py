@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from derain_cli import losses
 from derain_cli.errors import ConfigError
+from derain_cli.losses import formulas as losses
 from derain_cli.models import MODELS, find_model
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
-from derain_cli.training.paired import PairedRecipe
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.recipes.paired import PairedRecipe
 
 
 class Collaborative(PairedRecipe):

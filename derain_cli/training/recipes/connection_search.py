@@ -2,7 +2,7 @@
 
 Paper: Z. Jiang et al., IEEE TCSVT 2023, section III-B, with the algorithm of H. Liu, K. Simonyan,
 Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019. One update moves the alphas on one
-half of the training pictures (DARTS eq. 3), then the weights on the other half (eq. 4).
+half of the training images (DARTS eq. 3), then the weights on the other half (eq. 4).
 
 Paper: the learning rate of the alphas is not told apart from the weights'. We give both 1e-3. They
 have no weight decay: DARTS' 1e-3 times alpha would outweigh the gradients of this loss.
@@ -16,7 +16,6 @@ edges cost 18 % more multiply-adds: an honest figure, not a proof.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,16 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.func import functional_call
 
-from derain_cli.connections import GIGA, SearchSpace
-from derain_cli.errors import ConfigError, DatasetError, TrainingError
+from derain_cli.connections.space import GIGA, SearchSpace
+from derain_cli.errors import ConfigError, TrainingError
 from derain_cli.models.rdmc import CANDIDATES, RdmcSupernet
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.search import SearchConfig
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.samples import draw_batch
 from derain_cli.training.objectives import Objective
 from derain_cli.training.optimization import Optimization, autocast
-from derain_cli.training.paired import PairedRecipe
-from derain_cli.training.search_config import SearchConfig
-from derain_cli.training.sources import PaintedSource, PairSource, Source, draw_batch
+from derain_cli.training.recipes.paired import PairedRecipe
 
 Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # (weights, alphas) -> scalar
 
@@ -100,11 +99,11 @@ class ConnectionSearch(PairedRecipe):
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, folder: Path) -> None:
-        """Split the training pictures in two halves.
+        """Split the training images in two halves.
 
         Raises:
             ConfigError: A network that has no alphas, or a budget that cannot be met.
-            DatasetError: Too few pictures for two halves.
+            DatasetError: Too few images for two halves.
         """
         if not isinstance(model, RdmcSupernet) or not isinstance(config, SearchConfig):
             raise ConfigError(
@@ -112,7 +111,7 @@ class ConnectionSearch(PairedRecipe):
             )
         self.space = SearchSpace(model.config.derived(()), config.keep, config.budget)
         super().__init__(model, config)
-        self._halves = [[half_of(source, half) for source in self.sources] for half in (0, 1)]
+        self._halves = [[source.half(half) for source in self.sources] for half in (0, 1)]
         self._objective = Objective(config, model)
         self._forward = processes.wrap(model, config)
         named = {name: value for name, value in model.named_parameters() if name != "alphas"}
@@ -239,29 +238,3 @@ class ConnectionSearch(PairedRecipe):
         super().load_state_dict(state)
         self._alpha_optimizer.load_state_dict(state["alpha_optimizer"])
         self.history = [(step, alphas) for step, alphas in state["history"]]
-
-
-def half_of(source: Source, half: int) -> Source:
-    """A source with every other of its clean pictures; both halves keep the validation pictures.
-
-    Raises:
-        DatasetError: There is only one picture.
-    """
-    if isinstance(source, PairSource):
-        cleans = sorted({pair.clean for pair in source.training})[half::2]
-        kept: Source = replace(
-            source, training=[pair for pair in source.training if pair.clean in set(cleans)]
-        )
-        empty = not cleans
-    elif isinstance(source, PaintedSource):
-        paths, patches = source.training[half::2], source.backgrounds[half::2]
-        kept = replace(source, training=paths, backgrounds=patches)
-        empty = not paths or (bool(source.backgrounds) and not patches)
-    else:
-        raise DatasetError(f"the pictures of {source.name!r} cannot be split in two halves")
-    if empty:
-        raise DatasetError(
-            f"{source.name!r} has one training picture; a search needs two: weights learn on one "
-            "half, alphas on the other"
-        )
-    return kept

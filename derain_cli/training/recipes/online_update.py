@@ -39,19 +39,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from derain_cli.errors import DatasetError
-from derain_cli.losses import l1, rain_divergence
+from derain_cli.losses.formulas import l1, rain_divergence
 from derain_cli.models import find_model
 from derain_cli.training import processes
-from derain_cli.training.adaptation import (
-    AdaptingRecipe,
-    EpochReport,
-    passes,
-    require_finetune_config,
-)
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.real_photos import RealPhotos
+from derain_cli.training.guard import EpochReport
 from derain_cli.training.optimization import Optimization, autocast
-from derain_cli.training.paired import sources_of
-from derain_cli.training.real_photos import RealPhotos
+from derain_cli.training.recipes.adaptation import AdaptingRecipe, passes, require_finetune_config
+from derain_cli.training.recipes.paired import sources_of
 
 
 def online_update_loss(
@@ -100,7 +96,7 @@ class OnlineUpdate(AdaptingRecipe):
         labelled = sources_of(config) if named else []
         super().__init__(model, chosen, folder, photos, labelled, passes(len(photos), chosen))
         self._optimization = Optimization(model.parameters(), config)
-        # A network with more results than the derained picture has parts that this never uses.
+        # A network with more results than the derained image has parts that this never uses.
         unused = bool(find_model(config.model).training_outputs)
         self._forward = processes.wrap(model, config, unused=unused)
 

@@ -1,4 +1,4 @@
-"""Self-training: labelled pairs, and noisy pictures that a slower copy of the network labels.
+"""Self-training: labelled pairs, and noisy images that a slower copy of the network labels.
 
 Paper: H. Huang, A. Yu, R. He, CVPR 2021 (MOSS), sections 3.2 and 4.2.
 
@@ -9,7 +9,7 @@ X_L, Y_L              `rainy`, `clean`
 X_U                   `real`
 f_xi, eq. 7           `MovingAverage`, memory included; `--ema` is v
 R, eq. 8              rainy - clean of other pairs, photo - pseudo-label of other photos
-x_n, eq. 9            `noisy_pictures`
+x_n, eq. 9            `noisy_images`
 L_s, L_u, L_TV        `labelled`, `noisy`, `variation`: eq. 6, 10, 11; eq. 12 is `learn`
 Table 4               `--without memory`, `self-training`, `tv`, `skip-connection`
 ====================  ===============================================================
@@ -20,11 +20,10 @@ light streaks finds little rain in the photos and learns from no more than that.
 passes and stronger rain (`--pseudo-passes 2 --alpha 0.5 3 --noisy-weight 5`; 1200 steps, rate 3e-4)
 gain 0.38 and 0.32 (two seeds, spread 0.03 and 0.06).
 
-The memory is updated in the forward pass of a step, by labelled and noisy pictures at once.
+The memory is updated in the forward pass of a step, by labelled and noisy images at once.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +33,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError
-from derain_cli.losses import l1, total_variation
+from derain_cli.losses.formulas import l1, total_variation
 from derain_cli.models import find_model
 from derain_cli.training import processes
-from derain_cli.training.adaptation import AdaptingRecipe, passes, require_finetune_config
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.real_photos import RealPhotos
+from derain_cli.training.data.samples import Source, draw_batch
 from derain_cli.training.optimization import MovingAverage, Optimization, autocast
-from derain_cli.training.paired import sources_of
-from derain_cli.training.real_photos import RealPhotos
-from derain_cli.training.sources import PaintedSource, PairSource, Source, draw_batch
+from derain_cli.training.recipes.adaptation import AdaptingRecipe, passes, require_finetune_config
+from derain_cli.training.recipes.paired import sources_of
 
 
-def noisy_pictures(
+def noisy_images(
     batch: Mapping[str, Tensor], pseudo: Tensor, other_pseudo: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Eq. 9: noisy pictures and their labels, `(batch, 3, height, width)` in 0..1.
+    """Eq. 9: noisy images and their labels, `(batch, 3, height, width)` in 0..1.
 
     Args:
         batch: `rainy`, `clean` and `real` are backgrounds, `other_rainy - other_clean` and
@@ -60,12 +59,12 @@ def noisy_pictures(
     background, rain, alpha = (batch["mix"][:, column] for column in range(3))
     numbers = torch.arange(len(pseudo), device=pseudo.device)
     chosen = background.flatten().long()
-    pictures = torch.stack((batch["rainy"], batch["clean"], batch["real"], pseudo))
+    images = torch.stack((batch["rainy"], batch["clean"], batch["real"], pseudo))
     labels = torch.stack((batch["clean"], batch["clean"], pseudo, pseudo))
     rains = torch.stack(
         (batch["other_rainy"] - batch["other_clean"], batch["other_real"] - other_pseudo)
     )[rain.flatten().long(), numbers]
-    noisy = (pictures[chosen, numbers] + alpha[..., None] * rains).clamp(0, 1)
+    noisy = (images[chosen, numbers] + alpha[..., None] * rains).clamp(0, 1)
     return noisy, labels[chosen, numbers]
 
 
@@ -149,7 +148,7 @@ class SelfTraining(AdaptingRecipe):
         rainy, clean = batch["rainy"], batch["clean"]
         with autocast(self.config, rainy.device):
             if "mix" in batch:
-                noisy, label = noisy_pictures(batch, *self._pseudo_labels(batch))
+                noisy, label = noisy_images(batch, *self._pseudo_labels(batch))
                 derained = self._forward(torch.cat((rainy, noisy))).float()
                 parts = {
                     "labelled": l1(derained[: len(rainy)], clean),
@@ -202,7 +201,7 @@ def labelled_sources(config: TrainConfig) -> list[Source]:
 
     Raises:
         ConfigError: No labelled pairs are named.
-        DatasetError: A test set, an unknown name, a missing folder, or pictures that do not fit.
+        DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
     """
     config = require_finetune_config(config)
     if not (config.dataset or config.data or config.clean):
@@ -210,25 +209,14 @@ def labelled_sources(config: TrainConfig) -> list[Source]:
             "self-training learns from labelled pairs too: give --dataset NAME or --data "
             "RAINY CLEAN; without any, take --method online-update"
         )
-    return [_part_of(source, config.labelled, config.seed) for source in sources_of(config)]
+    return [source.part(config.labelled, config.seed) for source in sources_of(config)]
 
 
 def labelled_count(sources: Sequence[Source]) -> int:
-    """How many pictures there are to learn from.
+    """How many images there are to learn from.
 
     Example:
         >>> labelled_count([PairSource("a", 1.0, [None] * 3, [])])
         3
     """
-    pictures = [source for source in sources if isinstance(source, PairSource | PaintedSource)]
-    return sum(len(source.training) for source in pictures)
-
-
-def _part_of(source: Source, share: float, seed: int) -> Source:
-    """A source with a share of its training pictures, chosen by the seed; one at least."""
-    if share == 1 or not isinstance(source, PairSource | PaintedSource):
-        return source
-    count = max(1, round(share * len(source.training)))
-    order = np.random.default_rng([seed, len(source.training)]).permutation(len(source.training))
-    kept = [source.training[index] for index in sorted(order[:count])]
-    return replace(source, training=kept)
+    return sum(source.training_count for source in sources)

@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from derain_cli.models import find_model
 from derain_cli.training import processes
-from derain_cli.training.config import TrainConfig
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.objectives import Objective
-from derain_cli.training.paired import PairedRecipe
+from derain_cli.training.recipes.paired import PairedRecipe
 
 
 class Supervised(PairedRecipe):
-    """Losses between the derained and the clean picture."""
+    """Losses between the derained and the clean image."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, folder: Path) -> None:
         super().__init__(model, config)
         self._objective = Objective(config, model)
-        # A network with more results than the derained picture has parts that this never uses.
+        # A network with more results than the derained image has parts that this never uses.
         unused = bool(find_model(config.model).training_outputs)
         self._forward = processes.wrap(model, config, unused=unused)
 

@@ -1,0 +1,108 @@
+"""Threads that decode images ahead of the network."""
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from derain_cli.batch.events import Job, Result
+from derain_cli.batch.failures import as_derain_error
+from derain_cli.batch.options import BatchOptions
+from derain_cli.errors import DerainError, UnreadableImageError
+from derain_cli.images import DEFAULT_MAX_PIXELS, Picture, probe_image, read_image
+
+MEGAPIXELS_AT_ONCE = 160  # decoded images waiting on either side of the network
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image in memory, ready for the network."""
+
+    job: Job
+    image: Picture
+    seconds: float
+
+    def fits(self, other: "Decoded") -> bool:
+        """Whether both can go through the network as one array."""
+        one, two = self.image.rgb, other.image.rgb
+        return one.shape == two.shape and one.dtype == two.dtype
+
+    def result(self, **fields: object) -> Result:
+        """A result that states the image's size."""
+        height, width = self.image.rgb.shape[:2]
+        depth = self.image.bit_depth
+        result = Result(self.job, "done", width, height, depth, notices=self.image.notices)
+        return dataclasses.replace(result, **fields)  # type: ignore[arg-type]
+
+
+class Decoding:
+    """Decodes the images of a batch in order, a bounded number of them ahead of the network."""
+
+    def __init__(self, options: BatchOptions, stdin: bytes) -> None:
+        self._options, self._stdin = options, stdin
+        self._readers = ThreadPoolExecutor(options.thread_count, "derain-read")
+
+    def close(self) -> None:
+        """Drop what nobody has asked for yet."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    def groups(self, jobs: Sequence[Job]) -> Iterator[Result | list[Decoded]]:
+        """Neighbours of one shape and depth together, at most `batch_size`."""
+        group: list[Decoded] = []
+        for read in self._read_ahead(jobs):
+            if group and (isinstance(read, Result) or not read.fits(group[0])):
+                yield group
+                group = []
+            if isinstance(read, Result):
+                yield read
+                continue
+            group.append(read)
+            if len(group) == self._options.batch_size:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _read_ahead(self, jobs: Sequence[Job]) -> Iterator[Result | Decoded]:
+        """Each job's image in order, while the next ones are being decoded."""
+        waiting = deque(jobs)
+        ahead: deque[tuple[float, Future[Result | Decoded]]] = deque()
+        most_ahead = max(self._options.thread_count, self._options.batch_size)
+        while waiting or ahead:
+            while waiting and len(ahead) <= most_ahead:
+                size = _megapixels(waiting[0])
+                if ahead and size + sum(other for other, _ in ahead) > MEGAPIXELS_AT_ONCE:
+                    break
+                ahead.append((size, self._readers.submit(self._read, waiting.popleft())))
+            yield ahead.popleft()[1].result()
+
+    def _read(self, job: Job) -> Result | Decoded:
+        if job.skip:
+            return Result(job, "skipped")
+        if job.problem:
+            return Result(job, "failed", error=UnreadableImageError(job.problem))
+        began = time.perf_counter()
+        try:
+            image = self._image_of(job)
+        except Exception as error:  # noqa: BLE001 (one odd file must not end a night's batch)
+            return Result(job, "failed", error=as_derain_error(job, error))
+        return Decoded(job, image, time.perf_counter() - began)
+
+    def _image_of(self, job: Job) -> Picture:
+        most = self._options.max_pixels or DEFAULT_MAX_PIXELS
+        if job.source is None:
+            return read_image(self._stdin, max_pixels=most, name=job.name)
+        return read_image(job.source, max_pixels=most)
+
+
+def _megapixels(job: Job) -> float:
+    """Size from the header alone, 0 where it cannot be read (then decoding will say why)."""
+    if job.source is None or job.skip or job.problem:
+        return 0.0
+    try:
+        width, height = probe_image(job.source)
+    except (DerainError, OSError):
+        return 0.0
+    return width * height / 1e6

@@ -1,0 +1,91 @@
+"""Threads that encode and write images behind the network."""
+
+import dataclasses
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from derain_cli.batch.events import Job, Result
+from derain_cli.batch.failures import as_derain_error
+from derain_cli.batch.layers import rain_layer, side_by_side
+from derain_cli.batch.network import Derained
+from derain_cli.batch.options import BatchOptions
+from derain_cli.batch.places import written_format
+from derain_cli.batch.writing import write_result
+from derain_cli.errors import ResourceError
+from derain_cli.images import WRITABLE_FORMATS, Picture, encode_image, writing_notices
+
+
+class Encoding:
+    """Encodes and writes the results of a batch.
+
+    Attributes:
+        disk_failed: The disk refused a file: the next image would meet the same disk.
+    """
+
+    def __init__(self, options: BatchOptions) -> None:
+        self._options = options
+        self._writers = ThreadPoolExecutor(options.thread_count, "derain-write")
+        self.disk_failed = False
+
+    def close(self) -> None:
+        """Wait for the files that are being written."""
+        self._writers.shutdown(wait=True)
+
+    def submit(self, derained: Derained) -> Future[Result]:
+        """Write an image's results in another thread."""
+        image = derained.rainy.image
+        return self._writers.submit(self._finish, derained.result(), image, derained.pixels)
+
+    def _finish(self, result: Result, rainy: Picture, derained: np.ndarray) -> Result:
+        began = time.perf_counter()
+        try:
+            content = self._write(result.job, rainy, derained)
+        except Exception as error:  # noqa: BLE001 (one odd image must not end a night's batch)
+            failure = as_derain_error(result.job, error)
+            return dataclasses.replace(result, status="failed", error=failure)
+        seconds = (result.seconds or 0) + time.perf_counter() - began
+        notices = result.notices + self._notices(rainy, result.job.derained)
+        return dataclasses.replace(result, seconds=seconds, content=content, notices=notices)
+
+    def _write(self, job: Job, rainy: Picture, derained: np.ndarray) -> bytes | None:
+        """Encode everything, then write everything: what cannot be encoded leaves no file."""
+        image = rainy.with_rgb(derained)
+        layers = {job.derained: image}
+        if job.rain:
+            layers[job.rain] = rainy.with_rgb(rain_layer(rainy.rgb, derained))
+        if job.compare:
+            layers[job.compare] = side_by_side(rainy, image)
+        encoded = {target: self._encode(layers[target], job, target) for target in layers}
+        for target in job.targets:
+            self._store(encoded[target], target)
+        return encoded[None] if job.derained is None else None
+
+    def _encode(self, image: Picture, job: Job, target: Path | None) -> bytes:
+        format = self._format(image, target)
+        return encode_image(image, format, self._options.quality, name=repr(job.name))
+
+    def _format(self, image: Picture, target: Path | None) -> str:
+        """What a target's name asks for; without a name `--format`, then the input's own."""
+        named = target and written_format(target)
+        own = image.format if image.format in WRITABLE_FORMATS else "png"
+        return named or self._options.format or own
+
+    def _notices(self, image: Picture, target: Path | None) -> tuple[str, ...]:
+        format = self._format(image, target)
+        lost = writing_notices(image, format)
+        if image.format in WRITABLE_FORMATS or self._options.format:
+            return lost
+        return (f"{image.format.upper()} is only read: written as {format.upper()}", *lost)
+
+    def _store(self, content: bytes, target: Path) -> None:
+        if self._options.skip_existing and os.path.lexists(target):
+            return
+        try:
+            write_result(content, target, overwrite=self._options.overwrite)
+        except ResourceError:
+            self.disk_failed = True
+            raise

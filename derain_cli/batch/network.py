@@ -1,0 +1,107 @@
+"""The network's turn: images of one shape together, each alone where that fails."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from derain_cli.batch.decoding import Decoded
+from derain_cli.batch.events import Result
+from derain_cli.batch.failures import as_derain_error
+from derain_cli.batch.interruption import Interrupter
+
+if TYPE_CHECKING:  # torch is not needed to plan
+    from derain_cli.inference.derainer import Derainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Derained:
+    """What the network made of an image.
+
+    Attributes:
+        rainy: What went in.
+        pixels: `(height, width, 3)` of the input's type.
+        seconds: Time in the network.
+        tile: Side of the tiles, 0 for a whole image.
+        notices: What the engine has to say, such as a result computed again in fp32.
+    """
+
+    rainy: Decoded
+    pixels: np.ndarray
+    seconds: float
+    tile: int
+    notices: tuple[str, ...] = ()
+
+    def result(self) -> Result:
+        """A result that states the image's size, tile and time so far."""
+        notices = self.rainy.image.notices + self.notices
+        seconds = self.rainy.seconds + self.seconds
+        return self.rainy.result(tile=self.tile, seconds=seconds, notices=notices)
+
+
+class Network:
+    """Runs groups of decoded images through a derainer and adds up the time that takes."""
+
+    def __init__(
+        self, derainer: "Derainer | None", strength: float, interrupter: Interrupter
+    ) -> None:
+        self._derainer, self._strength, self._interrupter = derainer, strength, interrupter
+        self.seconds = 0.0
+
+    @property
+    def derainer(self) -> "Derainer":
+        """The network, which only a plan with nothing to do can be without."""
+        assert self._derainer is not None, "a plan with something to do needs a derainer"
+        return self._derainer
+
+    def derain(self, group: Sequence[Decoded]) -> Iterator[Derained | Result]:
+        """The derained images of a group in order, or the failure of one."""
+        together = self._derain_together(group) if len(group) > 1 else None
+        if together is not None:
+            yield from together
+            return
+        for rainy in group:
+            yield self._derain_one(rainy)
+
+    def _derain_one(self, rainy: Decoded) -> Derained | Result:
+        began = time.perf_counter()
+        try:
+            with self._interrupter.in_network():
+                pixels, facts = self.derainer.run(rainy.image.rgb, self._strength)
+        except Exception as error:  # noqa: BLE001 (one odd image must not end a night's batch)
+            return rainy.result(status="failed", error=as_derain_error(rainy.job, error))
+        seconds = time.perf_counter() - began
+        self.seconds += seconds
+        return Derained(rainy, pixels, seconds, facts.tile, facts.notices)
+
+    def _derain_together(self, group: Sequence[Decoded]) -> list[Derained] | None:
+        """Images of one shape in one go; None where that fails."""
+        began = time.perf_counter()
+        try:
+            with self._interrupter.in_network():
+                derained = self._derain_stack([rainy.image.rgb for rainy in group])
+        except Exception as error:  # noqa: BLE001 (each alone will say what is wrong)
+            log.info("%d images are derained one by one: %s", len(group), error)
+            return None
+        seconds = time.perf_counter() - began
+        self.seconds += seconds
+        share, tile = seconds / len(group), self.derainer.tile or 0
+        pairs = zip(group, derained, strict=True)
+        return [Derained(rainy, pixels, share, tile) for rainy, pixels in pairs]
+
+    def _derain_stack(self, rainy: Sequence[np.ndarray]) -> np.ndarray:
+        """Images of one shape as `(batch, height, width, 3)`, of their own type."""
+        import torch  # noqa: PLC0415 (planning, and the command's usage errors, do without)
+
+        stacked = np.stack(rainy)
+        largest = np.iinfo(stacked.dtype).max
+        levels = torch.from_numpy(stacked.astype(np.float32) / largest).permute(0, 3, 1, 2)
+        derained = torch.lerp(levels, self.derainer.derain_tensor(levels), self._strength)
+        levels = (derained.permute(0, 2, 3, 1) * largest).round()
+        pixels: np.ndarray = levels.numpy().astype(stacked.dtype)
+        return pixels

@@ -1,0 +1,103 @@
+"""The bundled weights: `weights.toml` and its entries."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from derain_cli.checkpoints import hub
+from derain_cli.errors import CheckpointError
+
+DEFAULT_WEIGHTS = "rdmc-real"
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """An entry of `weights.toml`: a checkpoint one can name.
+
+    Attributes:
+        name: `<model>-<trained on>`.
+        model: Key of `MODELS`.
+        file: File name in `weights/`.
+        sha256: Of that file, in hex.
+        default: Whether the network's bare name means this entry.
+        repo: Repository of the Hub that holds the file, "" for `hub.WEIGHTS_REPO`.
+        revision: Commit of that repository; "" when the file is only bundled.
+        about: Everything else: data, steps, seed, time, scores, licence.
+    """
+
+    name: str
+    model: str
+    file: str
+    sha256: str
+    default: bool = False
+    repo: str = ""
+    revision: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def bundled_path(self) -> Path:
+        """Where the file lies, or would, in the weights folder."""
+        return weights_folder() / self.file
+
+    @property
+    def on_hub(self) -> hub.HubFile | None:
+        """Where the file can be had from; None when it is only bundled."""
+        if not self.revision:
+            return None
+        return hub.HubFile(self.repo or hub.WEIGHTS_REPO, self.revision, self.file)
+
+
+def weights_folder() -> Path:
+    """Where the bundled checkpoints lie: `$DERAIN_WEIGHTS`, the wheel's, or the checkout's."""
+    chosen = os.environ.get("DERAIN_WEIGHTS")
+    if chosen:
+        return Path(chosen).expanduser()
+    inside = Path(__file__).parents[1] / "weights"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "weights"
+
+
+def list_weights() -> tuple[WeightsEntry, ...]:
+    """The checkpoints that can be named, in the order of `weights.toml`."""
+    return read_entries(weights_folder())
+
+
+def read_entries(folder: Path) -> tuple[WeightsEntry, ...]:
+    """Entries of the `weights.toml` in a folder; none when there is no such file.
+
+    Raises:
+        CheckpointError: It is not TOML, or an entry lacks a field.
+    """
+    path = folder / "weights.toml"
+    if not path.is_file():
+        return ()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{str(path)!r} is not TOML: {error}") from error
+    return tuple(_entry(path, name, dict(fields)) for name, fields in table.items())
+
+
+def _entry(path: Path, name: str, fields: dict[str, Any]) -> WeightsEntry:
+    try:
+        known = {key: fields.pop(key) for key in ("model", "file", "sha256")}
+    except KeyError as error:
+        raise CheckpointError(f"entry {name!r} of {str(path)!r} lacks {error}") from error
+    known |= {key: fields.pop(key) for key in ("default", "repo", "revision") if key in fields}
+    entry = WeightsEntry(name, **known, about=fields)
+    if entry.revision and not hub.COMMIT.fullmatch(entry.revision):
+        raise CheckpointError(
+            f"entry {name!r} of {str(path)!r} has revision {entry.revision!r}: what is downloaded "
+            "by name is pinned to a commit, 40 hex digits"
+        )
+    return entry
+
+
+def entry_named(name: str) -> WeightsEntry | None:
+    """Entry with this name, else the default entry of the network with this name, else None."""
+    entries = list_weights()
+    named = [entry for entry in entries if entry.name == name]
+    defaults = [entry for entry in entries if entry.default and entry.model == name]
+    return next(iter(named + defaults), None)

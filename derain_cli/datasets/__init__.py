@@ -1,0 +1,1 @@
+"""Data sets: the known ones, their layouts, their images and their faults."""

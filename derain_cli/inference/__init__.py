@@ -1,0 +1,1 @@
+"""The engine: devices, tiles and memory of derained images."""

@@ -1,0 +1,470 @@
+"""Derainer: any image through a network, whole or in tiles, fast and within the memory there is.
+
+A large image runs as rows of tiles (columns, if it is wide), and only one row of results is held
+as floats: what is finished is written in the image's own dtype at once. `tiles` says where they
+lie. A whole image is the same thing with one tile.
+
+With an overlap of at least twice the receptive radius plus `tiles.FEATHER`, tiles equal the whole
+image up to float rounding. Less is enough in practice: what lies far away hardly counts.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar, Unpack, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+from derain_cli.checkpoints.resolving import load_model
+from derain_cli.errors import ImageError, ResourceError, UsageError
+from derain_cli.inference.devices import PRECISIONS, choose_device
+from derain_cli.inference.folding import folded_network
+from derain_cli.inference.kinds import derain_any
+from derain_cli.inference.memory import (
+    give_back_freed_memory,
+    is_out_of_memory,
+    keep_freed_memory,
+    measure_bytes_per_pixel,
+    memory_budget,
+)
+from derain_cli.inference.tiles import plan_axis, round_down
+from derain_cli.models import ModelEntry, find_model
+from derain_cli.sizes import pad_to_multiple, round_up
+
+Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
+Image = TypeVar("Image")  # see `inference.kinds`
+
+
+Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
+
+
+Result = TypeVar("Result")
+
+
+Turnable = TypeVar("Turnable", Pixels, Tensor)
+
+
+# Tiles that may be asked for, and those that a lack of memory may lead to.
+SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
+
+
+# An image of at most this many pixels runs whole without a look at the memory.
+SURELY_SMALL = 512 * 512
+
+
+# Kernels need scratch space that the count of live tensors does not see.
+SCRATCH = 1.5
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """How an image was derained.
+
+    Attributes:
+        tile: Largest side of a tile in pixels; 0 when the image ran whole.
+        precision: What the arithmetic ended in: fp32 where a lower one gave no finite values.
+        notices: What the user should be told.
+    """
+
+    tile: int
+    precision: str
+    notices: tuple[str, ...] = ()
+
+
+class DerainerOptions(TypedDict, total=False):
+    """The keyword arguments of `Derainer`, with their meaning given there."""
+
+    device: str
+    precision: str
+    tile: int | None
+    tile_overlap: int | None
+    compile: bool
+    threads: int | None
+
+
+class Derainer:
+    """A network made ready: call it with an image, get the derained image.
+
+    Attributes:
+        name: What the network is called in messages and tables.
+        device: Where it runs.
+        precision: "fp32", "bf16" or "fp16".
+        tile: Largest side of a tile in pixels; 0 = always whole, None = what fits the memory.
+        tile_overlap: Pixels by which neighbouring tiles overlap.
+        entry: What `MODELS` says of the network.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        entry: ModelEntry,
+        *,
+        name: str,
+        device: str = "auto",
+        precision: str = "fp32",
+        tile: int | None = None,
+        tile_overlap: int | None = None,
+        compile: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        """Copy of the network, folded, on its device.
+
+        Args:
+            model: The network; it stays as it is.
+            entry: What `MODELS` says of it.
+            name: For messages and tables.
+            device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+            precision: "fp32"; "bf16" and "fp16" are faster and differ by about a level of 8 bits.
+            tile: Largest side of a tile, 0 for none, None for what fits the memory there is.
+            tile_overlap: At most half a tile; None for the network's own, less in small tiles.
+            compile: Compile the network with `torch.compile` at its first image.
+            threads: CPU threads; None leaves torch's own choice. Holds for the whole process.
+
+        Raises:
+            UsageError: An unknown or absent device, or a value that cannot mean anything.
+        """
+        if precision not in PRECISIONS:
+            raise UsageError(f"unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}")
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads must be at least 1, not {threads}")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.name = name
+        self.device = choose_device(device)
+        self.precision = precision
+        self.entry = entry
+        self.tile = self._checked_tile(tile)
+        self.tile_overlap = self._checked_overlap(tile_overlap)
+        self._tile_limit: int | None = None  # learnt by running out of memory
+        self._bytes_per_pixel = 0.0  # measured when first needed
+        self._network = folded_network(model, entry, name).requires_grad_(requires_grad=False)
+        self._network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiled = _compile(self._network, self.device) if compile else None
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    @classmethod
+    def load(
+        cls, name: str | os.PathLike[str] = DEFAULT_WEIGHTS, **options: Unpack[DerainerOptions]
+    ) -> "Derainer":
+        """Derainer with trained weights.
+
+        Args:
+            name: An entry of `weights.toml`, a network's bare name, a checkpoint or a run folder.
+            **options: As of `Derainer`.
+
+        Raises:
+            UnavailableError: No such weights.
+            CheckpointError: The file is damaged or not one of ours.
+            UsageError: As of `Derainer`.
+        """
+        loaded = load_model(name)
+        return cls(loaded.model, find_model(loaded.architecture), name=loaded.name, **options)
+
+    def __call__(self, images: Image, /, *, strength: float = 1.0) -> Image:
+        """The derained image, or a list of them, of the kind that was given.
+
+        Args:
+            images: A `Picture`, a PIL image, an array (uint8, uint16, or float in 0..1; gray or
+                RGB, with or without alpha), a tensor (uint8, or float in 0..1), or a list of
+                these; see `inference.kinds`.
+            strength: How much of the rain is removed: 0 gives the image back as it is, 1 the
+                derained one.
+
+        Raises:
+            UsageError: Another kind of image, values outside of their range, or another strength.
+            ResourceError: Not enough memory even for small tiles.
+            ImageError: The network gave no finite values.
+        """
+        if isinstance(images, list | tuple):
+            kind = type(images)
+            return cast(Image, kind(derain_any(self, image, strength) for image in images))
+        return cast(Image, derain_any(self, images, strength))
+
+    def __repr__(self) -> str:
+        """Name, device and precision."""
+        return f"Derainer({self.name!r}, device={str(self.device)!r}, precision={self.precision!r})"
+
+    def run(self, rainy: Pixels, strength: float = 1.0) -> tuple[Pixels, RunFacts]:
+        """Derained image, and how it was done.
+
+        Args:
+            rainy: `(height, width, 3)`, uint8 or uint16, of any size.
+            strength: 0 gives the image back bit for bit, 1 the derained one, others what lies
+                between, pixel by pixel.
+
+        Raises:
+            UsageError: Not such an array; strength outside 0..1.
+            ResourceError: Not enough memory even for small tiles.
+            ImageError: The network gave no finite values.
+        """
+        _check_image(rainy)
+        if not 0 <= strength <= 1:
+            raise UsageError(f"strength must lie in 0..1, not {strength}")
+        if strength == 0:
+            return rainy.copy(), RunFacts(0, self.precision)
+
+        def attempt(run: "_Run") -> tuple[Pixels, RunFacts]:
+            derained = np.empty_like(rainy, order="C")
+            # A view whose rows are the bands that the run goes through.
+            source, target = (run.turned(array, 0, 1) for array in (rainy, derained))
+            read = _pixel_reader(source, self.device)
+            for rows, result in run.bands(read):
+                if strength < 1:
+                    result = read(rows, slice(None)).lerp_(result, strength)
+                _write_pixels(result, target[rows])
+            return derained, run.facts()
+
+        return self._within_memory(1, rainy.shape[0], rainy.shape[1], attempt)
+
+    def derain_tensor(self, rainy: Tensor) -> Tensor:
+        """Derained images in 0..1, clipped, for scores; tiled as an image would be.
+
+        Args:
+            rainy: `(batch, 3, height, width)`, float in 0..1, on any device.
+
+        Raises:
+            ResourceError: Not enough memory even for small tiles.
+            ImageError: The network gave no finite values.
+        """
+
+        def attempt(run: "_Run") -> Tensor:
+            source, target = (run.turned(tensor, -1, -2) for tensor in (rainy, derained))
+            for rows, result in run.bands(_tensor_reader(source, self.device)):
+                target[..., rows, :] = result
+            return derained
+
+        # Made outside of inference mode: a training step may use it as a target.
+        derained = torch.empty_like(rainy, dtype=torch.float32, requires_grad=False)
+        batch, _, height, width = rainy.shape
+        return self._within_memory(batch, height, width, attempt)
+
+    def run_network(self, rainy: Tensor, precision: str) -> Tensor:
+        """The network's bare result for a batch on its device whose sides need no padding."""
+        network: Callable[[Tensor], Tensor] = self._network
+        if self._compiled is not None and precision == self.precision:
+            network = self._compiled
+        lower = precision != "fp32"
+        with torch.autocast(self.device.type, PRECISIONS[precision] if lower else None, lower):
+            try:
+                return network(rainy)
+            except RuntimeError as error:
+                # The compiler's own exceptions are in modules of torch that are costly to import.
+                if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    reason = str(error).strip().splitlines()[0]
+                    raise UsageError(f"compile does not work here: {reason}") from error
+                raise
+
+    def _within_memory(
+        self, batch: int, height: int, width: int, attempt: Callable[["_Run"], Result]
+    ) -> Result:
+        """What `attempt` returns, at the largest tile that memory allows.
+
+        Each attempt begins from nothing, so that no result of a failed one can be pasted.
+        """
+        notices: list[str] = []
+        tile = self._first_tile(batch, height, width)
+        while True:
+            try:
+                with torch.inference_mode():
+                    return attempt(_Run(self, (height, width), tile, notices))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of `except`, whose traceback keeps the failed attempt's tensors alive.
+            tile = self._smaller_tile(tile, height, width)
+            notices.append(f"out of memory: went on with tiles of {tile} pixels")
+            give_back_freed_memory(self.device)
+
+    def _first_tile(self, batch: int, height: int, width: int) -> int:
+        height, width = (round_up(side, self.entry.padding_multiple) for side in (height, width))
+        tile = self.tile
+        if tile is None:
+            tile = self._automatic_tile(batch, height, width)
+        if self._tile_limit and max(height, width) > self._tile_limit:
+            tile = min(tile or self._tile_limit, self._tile_limit)
+        return tile
+
+    def _automatic_tile(self, batch: int, height: int, width: int) -> int:
+        if batch * height * width <= SURELY_SMALL:
+            return 0
+        if not self._bytes_per_pixel:
+            self._bytes_per_pixel = measure_bytes_per_pixel(self._network, self.device)
+        pixels = memory_budget(self.device) / (SCRATCH * batch * self._bytes_per_pixel)
+        if height * width <= pixels:
+            return 0
+        side = round_down(math.isqrt(int(pixels)), self.entry.padding_multiple)
+        return max(side, self._at_least(SHORTEST_HALVED_TILE))
+
+    def _smaller_tile(self, tile: int, height: int, width: int) -> int:
+        longest = round_up(max(height, width), self.entry.padding_multiple)
+        tile = min(tile or longest, longest)
+        smaller = round_down(tile // 2, self.entry.padding_multiple)
+        if smaller < self._at_least(SHORTEST_HALVED_TILE):
+            raise ResourceError(
+                f"out of memory: {self.name} cannot derain {width}x{height} pixels even in tiles "
+                f"of {tile}; free some memory or take a smaller network"
+            )
+        self._tile_limit = smaller
+        return smaller
+
+    def overlap_of(self, tile: int) -> int:
+        """Pixels by which tiles of this side overlap: at most half of them."""
+        return min(self.tile_overlap, round_down(tile // 2, self.entry.padding_multiple))
+
+    def _at_least(self, side: int) -> int:
+        """Shortest tile not below `side` that fits the network's grid and still has an overlap."""
+        multiple = self.entry.padding_multiple
+        return round_up(max(side, 2 * multiple), multiple)
+
+    def _checked_tile(self, tile: int | None) -> int | None:
+        shortest = self._at_least(SHORTEST_TILE)
+        if tile and tile < shortest:
+            raise UsageError(f"tile must be 0 or at least {shortest}, not {tile}")
+        return tile and round_up(tile, self.entry.padding_multiple)
+
+    def _checked_overlap(self, overlap: int | None) -> int:
+        multiple = self.entry.padding_multiple
+        if overlap is None:
+            return round_up(self.entry.tile_overlap, multiple)
+        if overlap < 0:
+            raise UsageError(f"tile overlap must not be negative, not {overlap}")
+        half = round_down(self.tile // 2, multiple) if self.tile else None
+        if half is not None and round_up(overlap, multiple) > half:
+            raise UsageError(f"tile overlap must be at most half of tile {self.tile}: {half}")
+        return round_up(overlap, multiple)
+
+
+class _Run:
+    """One attempt at an image: its tiles, and what has to be told about them.
+
+    Its rows are the image's columns when a tiled image is wider than high: bands run along the
+    short side, so that they stay small for panoramas. Only the network sees tiles upright.
+    """
+
+    def __init__(
+        self, derainer: Derainer, size: tuple[int, int], tile: int, notices: Sequence[str]
+    ) -> None:
+        self.derainer = derainer
+        self.is_turned = bool(tile) and size[1] > size[0]
+        self.height, self.width = sorted(size, reverse=True) if self.is_turned else size
+        self.overlap, multiple = derainer.overlap_of(tile), derainer.entry.padding_multiple
+        self.rows = plan_axis(self.height, tile, self.overlap, multiple)
+        self.columns = plan_axis(self.width, tile, self.overlap, multiple)
+        self.tile = 0 if self.rows.count == self.columns.count == 1 else tile
+        self.precision = derainer.precision
+        self.notices = [*notices, *self._tile_notices()]
+
+    def facts(self) -> RunFacts:
+        """What is to be told once all bands were taken."""
+        return RunFacts(self.tile, self.precision, tuple(self.notices))
+
+    def turned(self, values: Turnable, *sides: int) -> Turnable:
+        """The array or tensor itself, or a view of it with the two sides exchanged."""
+        return values.swapaxes(*sides) if self.is_turned else values
+
+    def bands(self, read: Reader) -> Iterator[tuple[slice, Tensor]]:
+        """Finished rows from top to bottom: which, and `(batch, 3, rows, width)` in 0..1."""
+        carried: Tensor | None = None
+        ends = (*self.rows.starts[1:], self.height)
+        for top, end, weights in zip(self.rows.starts, ends, self.rows.weights, strict=True):
+            band = self._band(read, slice(top, top + self.rows.tile), weights)
+            if carried is not None:
+                band[..., : carried.shape[-2], :] += carried
+            carried = band[..., end - top :, :].clone()
+            yield slice(top, end), band[..., : end - top, : self.width].clamp_(0, 1)
+
+    def _band(self, read: Reader, rows: slice, row_weights: Tensor) -> Tensor:
+        """Weighted sum of one row of tiles, `(batch, 3, tile, columns)`."""
+        band: Tensor | None = None
+        columns, multiple = self.columns, self.derainer.entry.padding_multiple
+        for left, weights in zip(columns.starts, columns.weights, strict=True):
+            place = slice(left, left + columns.tile)
+            derained = self._derain(pad_to_multiple(read(rows, place), multiple))
+            derained = self.turned(derained, -1, -2)
+            if columns.count == self.rows.count == 1:
+                return derained
+            if band is None:
+                shape = (len(derained), 3, len(row_weights), columns.padded)
+                band = torch.zeros(shape, device=derained.device)
+                band = band.contiguous(memory_format=torch.channels_last)
+            blend = (row_weights[:, None] * weights).to(derained.device)
+            band[..., place] += derained.mul_(blend)
+        assert band is not None, "an axis has at least one tile"
+        return band
+
+    def _derain(self, rainy: Tensor) -> Tensor:
+        """The network's result in float32, redone in fp32 where a lower precision overflowed."""
+        rainy = self.turned(rainy, -1, -2).contiguous(memory_format=torch.channels_last)
+        if self.precision != "fp32":
+            derained = self.derainer.run_network(rainy, self.precision).float()
+            if _is_finite(derained):
+                return derained
+            self.notices.append(f"{self.precision} gave values that are not finite: redone in fp32")
+            self.precision = "fp32"
+        derained = self.derainer.run_network(rainy, "fp32")
+        if not _is_finite(derained):
+            raise ImageError(
+                f"{self.derainer.name} gives values that are not finite for this image: "
+                "its weights are damaged or its training diverged"
+            )
+        return derained
+
+    def _tile_notices(self) -> Iterator[str]:
+        """Why the result may differ from what the whole image would give, if it may."""
+        if not self.tile:
+            return
+        entry = self.derainer.entry
+        if entry.not_tile_exact:
+            yield f"derained in tiles of {self.tile} pixels: {entry.not_tile_exact}"
+        elif self.overlap < entry.tile_overlap:
+            yield (
+                f"tiles of {self.tile} pixels overlap by {self.overlap}, "
+                f"{self.derainer.name} wants {entry.tile_overlap}: seams may show"
+            )
+
+
+def _compile(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    # Freezing lets the CPU's kernels keep the weights in their own layout.
+    return torch.compile(network, options={"freezing": True} if device.type == "cpu" else None)
+
+
+def _check_image(rainy: Pixels) -> None:
+    if rainy.dtype not in (np.uint8, np.uint16) or rainy.ndim != 3 or rainy.shape[2] != 3:
+        shape = "x".join(str(side) for side in rainy.shape)
+        raise UsageError(
+            f"an image must be height x width x 3 of uint8 or uint16, not {shape} of {rainy.dtype}"
+        )
+    if rainy.size == 0:
+        raise UsageError(f"an image of {rainy.shape[1]}x{rainy.shape[0]} pixels has nothing in it")
+
+
+def _pixel_reader(rainy: Pixels, device: torch.device) -> Reader:
+    levels = np.iinfo(rainy.dtype).max
+
+    def read(rows: slice, columns: slice) -> Tensor:
+        # Copied, because torch takes neither read-only arrays nor negative strides.
+        pixels = torch.from_numpy(np.array(rainy[rows, columns], order="C")).to(device)
+        return pixels.permute(2, 0, 1).unsqueeze(0).to(torch.float32).div_(levels)
+
+    return read
+
+
+def _tensor_reader(rainy: Tensor, device: torch.device) -> Reader:
+    return lambda rows, columns: rainy[..., rows, columns].to(device, torch.float32, copy=True)
+
+
+def _write_pixels(derained: Tensor, pixels: Pixels) -> None:
+    """`(1, 3, rows, width)` in 0..1 to the nearest level of `pixels`, `(rows, width, 3)`."""
+    levels = np.iinfo(pixels.dtype).max
+    torch.from_numpy(pixels).copy_(derained[0].mul_(levels).round_().permute(1, 2, 0))
+
+
+def _is_finite(values: Tensor) -> bool:
+    # One pass: NaN and infinity survive a sum.
+    return math.isfinite(values.sum().item())

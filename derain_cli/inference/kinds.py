@@ -1,0 +1,127 @@
+"""Images of every kind that a caller may hold: each comes back as the kind it was.
+
+- A `Picture`, as `read_image` gives it.
+- A PIL image of any mode.
+- An array `(height, width)` or `(height, width, 1 to 4)` of uint8, uint16, or float in 0..1: gray,
+  gray with alpha, RGB, RGB with alpha.
+- A tensor `(..., 3, height, width)` or `(..., 1, height, width)` of uint8, or float in 0..1.
+
+Type and shape stay as they are, gray stays gray, and alpha is not touched. PIL's modes L, LA, RGB,
+RGBA and I;16 stay; others cannot hold every colour and come back as RGB, or as RGBA where there
+was transparency.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from derain_cli.errors import UsageError
+from derain_cli.images import Picture
+
+if TYPE_CHECKING:
+    from derain_cli.inference.derainer import Derainer
+
+PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
+
+
+def derain_any(derainer: "Derainer", image: Any, strength: float) -> Any:  # noqa: ANN401
+    """The derained image, of the kind of the given one.
+
+    Args:
+        derainer: The network.
+        image: Any of the kinds above.
+        strength: How much of the rain is removed, 0..1.
+
+    Raises:
+        UsageError: Another kind, or values outside of their range.
+    """
+    if isinstance(image, Picture):
+        return image.with_rgb(derainer.run(image.rgb, strength)[0])
+    if isinstance(image, Image.Image):
+        return _derain_pil(derainer, image, strength)
+    if isinstance(image, np.ndarray):
+        return _derain_array(derainer, image, strength)
+    if isinstance(image, Tensor):
+        return _derain_tensor(derainer, image, strength)
+    raise UsageError(
+        f"an image must be a Picture, a PIL image, an array or a tensor, not {type(image).__name__}"
+        + ("; read_image reads one from a path" if isinstance(image, str | bytes) else "")
+    )
+
+
+def _derain_pil(derainer: "Derainer", image: Image.Image, strength: float) -> Image.Image:
+    if image.mode not in PIL_MODES:
+        clear = image.mode in ("PA", "RGBa", "La") or "transparency" in image.info
+        image = image.convert("RGBA" if clear else "RGB")
+    derained = Image.fromarray(_derain_array(derainer, np.asarray(image), strength))
+    derained.info = dict(image.info)
+    return derained
+
+
+def _derain_array(derainer: "Derainer", image: NDArray[Any], strength: float) -> NDArray[Any]:
+    if image.ndim not in (2, 3) or (image.ndim == 3 and not 1 <= image.shape[2] <= 4):
+        shape = "x".join(str(side) for side in image.shape) or "no size"
+        raise UsageError(
+            f"an array must be height x width, or height x width x 1 to 4 channels, not {shape}; "
+            "give several images as a list"
+        )
+    channels = image[..., None] if image.ndim == 2 else image
+    colours = channels[..., : 3 if channels.shape[2] >= 3 else 1]
+    derained = _derain_colours(derainer, np.repeat(colours, 3 // colours.shape[2], 2), strength)
+    result: NDArray[Any] = channels.copy()
+    result[..., : colours.shape[2]] = _back_to(derained, colours.shape[2])
+    return result.reshape(image.shape)
+
+
+def _derain_colours(derainer: "Derainer", rgb: NDArray[Any], strength: float) -> NDArray[Any]:
+    if rgb.dtype.kind != "f":
+        return derainer.run(rgb, strength)[0]
+    levels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None]
+    derained = _derain_levels(derainer, levels, strength)[0].permute(1, 2, 0)
+    return np.asarray(derained.cpu().numpy(), rgb.dtype)
+
+
+def _back_to(rgb: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Three channels as they are, or as their mean, rounded to the type's levels."""
+    if channels == 3:
+        return rgb
+    mean = rgb.mean(axis=2, keepdims=True)
+    gray: NDArray[Any] = (mean if rgb.dtype.kind == "f" else np.rint(mean)).astype(rgb.dtype)
+    return gray
+
+
+def _derain_tensor(derainer: "Derainer", image: Tensor, strength: float) -> Tensor:
+    if image.ndim < 3 or image.shape[-3] not in (1, 3):
+        raise UsageError(
+            "a tensor must be (channels, height, width) or (batch, channels, height, width) with 1 "
+            f"or 3 channels, not {tuple(image.shape)}"
+        )
+    if not (image.is_floating_point() or image.dtype == torch.uint8):
+        raise UsageError(f"a tensor must be uint8, or float in 0..1, not {image.dtype}")
+    gray, whole = image.shape[-3] == 1, image.dtype == torch.uint8
+    levels = image.reshape(-1, *image.shape[-3:]).float()
+    levels = (levels / 255 if whole else levels).expand(-1, 3, -1, -1)
+    derained = _derain_levels(derainer, levels, strength)
+    derained = derained.mean(dim=1, keepdim=True) if gray else derained
+    derained = (derained * 255).round() if whole else derained
+    return derained.reshape(image.shape).to(image.device, image.dtype)
+
+
+def _derain_levels(derainer: "Derainer", levels: Tensor, strength: float) -> Tensor:
+    """`(batch, 3, height, width)` in 0..1, part of the rain removed."""
+    if not 0 <= strength <= 1:
+        raise UsageError(f"strength must lie in 0..1, not {strength}")
+    if levels.numel() == 0:
+        raise UsageError(f"an image of shape {tuple(levels.shape)} has nothing in it")
+    least, most = (value.item() for value in torch.aminmax(levels))
+    if not (least >= 0 and most <= 1):
+        raise UsageError(
+            f"a float image must lie in 0..1, not {least:.3g}..{most:.3g}; "
+            "divide by its white level first"
+        )
+    derained = derainer.derain_tensor(levels).to(levels.device)
+    return torch.lerp(levels, derained, strength)

@@ -1,0 +1,175 @@
+"""The memory there is, how much of it an image may take, and how this process keeps it."""
+
+import ctypes
+import re
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+MEBIBYTE = 2**20
+
+
+# Bigger tiles save little overlap, and this keeps 100 megapixels under 2 GiB all told.
+CPU_BUDGET = 896 * MEBIBYTE
+
+
+# glibc's mallopt parameters (malloc.h): no block is mapped on its own (older versions refuse a high
+# M_MMAP_THRESHOLD, which would say the same), the heap is not trimmed, and grows in large steps.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+
+KEEP_SETTINGS = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * MEBIBYTE))
+
+
+# What CUDA, MPS, torch's CPU allocator and oneDNN say; oneDNN's "descriptor" means other faults.
+OUT_OF_MEMORY = re.compile(
+    "out of memory|not enough memory|can't allocate memory"
+    "|could not create a (memory|primitive)(?! desc)",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whatever device: torch has one exception type only for CUDA."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes that the tensors of one tile may take: at most half of what is free."""
+    if device.type == "cuda":
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + reusable) // 2
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() // 4
+    return min(available_memory() // 2, CPU_BUDGET)
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes this process may still take: what the machine has free, within this process's limits.
+
+    Args:
+        root: Where `proc` and `sys` lie. Where there is no `proc`, 4 GiB are assumed.
+    """
+    free = _number(root / "proc/meminfo", "MemAvailable:")
+    room = [4096 * MEBIBYTE if free is None else 1024 * free, *_cgroup_headroom(root)]
+    limit = _address_space_limit(root)
+    if limit is not None:
+        room.append(limit - 1024 * (_number(root / "proc/self/status", "VmSize:") or 0))
+    return max(0, min(room))
+
+
+def _address_space_limit(root: Path = Path("/")) -> int | None:
+    """Bytes that `ulimit -v` allows; None when unlimited."""
+    return _number(root / "proc/self/limits", "Max address space")
+
+
+def _cgroup_headroom(root: Path) -> Iterator[int]:
+    """Bytes left under each memory limit that holds for this process, cgroups version 2 and 1."""
+    for hierarchy, limit, usage, cache in (
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        for folder in _own_cgroups(root, root / "sys/fs/cgroup" / hierarchy):
+            most, used = _number(folder / limit), _number(folder / usage)
+            if most is not None and used is not None:
+                # Cached files count as used, but make room when memory is wanted.
+                yield most - used + (_number(folder / "memory.stat", cache) or 0)
+
+
+def _own_cgroups(root: Path, hierarchy: Path) -> list[Path]:
+    """This process's control group and those around it; in a container often the outermost only."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [PurePosixPath(line.split(":", 2)[-1].lstrip("/")) for line in lines]
+    nested = {hierarchy / part for name in names for part in (name, *name.parents)}
+    return sorted(nested | {hierarchy})
+
+
+def _number(path: Path, label: str = "") -> int | None:
+    """First number that starts a line, after `label`; None without such a file or line."""
+    try:
+        text = path.read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{label}\s*(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep a network's big buffers for reuse instead of giving them back to the kernel.
+
+    By default each feature map is mapped anew and its pages are zeroed: 20 to 40 % of the CPU time
+    of RDMC on a 481x321 image, half of it on tiles of a megapixel. Under `ulimit -v` it stays so,
+    because what is kept counts there.
+
+    Returns:
+        Whether the C library took the settings; False where it is not glibc, or under a limit.
+    """
+    if _address_space_limit() is not None:
+        return False
+    taken = [_call_glibc("mallopt", name, value) == 1 for name, value in KEEP_SETTINGS]
+    return all(taken)
+
+
+def give_back_freed_memory(device: torch.device) -> None:
+    """What was freed, but kept for reuse, goes back to the card or to the system."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+    else:
+        _call_glibc("malloc_trim", 0)
+
+
+def _call_glibc(name: str, *arguments: int) -> int:
+    """What the function returns; 0, which is "not done", where the C library has none such."""
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    return int(function(*arguments)) if function is not None else 0
+
+
+def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
+    """Bytes of float32 results that a network holds at once, per pixel of the image."""
+    side = 64
+    rainy = torch.zeros(1, 3, side, side, device=device)
+    with torch.inference_mode(), LiveBytes() as live:
+        network(rainy)
+    return float(max(live.peak / side**2, 3 * 4))
+
+
+class LiveBytes(TorchFunctionMode):
+    """Within it, `peak` becomes the largest number of bytes that new tensors held at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live: dict[int, int] = {}
+
+    def __torch_function__(
+        self,
+        function: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Run one operation and count the memory of what it returns."""
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(value, Tensor):
+                self._count(value.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key not in self._live:
+            self._live[key] = storage.nbytes()
+            weakref.finalize(storage, self._live.pop, key, None)
+            self.peak = max(self.peak, sum(self._live.values()))

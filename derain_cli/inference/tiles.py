@@ -1,0 +1,96 @@
+"""Where the tiles of an image lie, and how much each of their pixels counts.
+
+All tiles of an image have one shape and start at multiples of what the network's down-sampling
+needs, so that nothing is planned twice and the grids of tile and image agree. Of the overlap of
+neighbours only the middle is blended: the rim of a tile saw the tile's border, not the image.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from derain_cli.sizes import round_up
+
+FEATHER = 16  # pixels over which one tile passes into the next
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where tiles lie along one side of an image, and how much each of their pixels counts.
+
+    Attributes:
+        tile: Length of every tile.
+        starts: First pixel of each tile, multiples of the network's padding multiple.
+        weights: `(tiles, tile)` in 0..1; at every pixel of the side they add up to 1.
+    """
+
+    tile: int
+    starts: tuple[int, ...]
+    weights: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return len(self.starts)
+
+    @property
+    def padded(self) -> int:
+        """Length of the side once it is grown to the padding multiple."""
+        return self.starts[-1] + self.tile
+
+
+def plan_axis(length: int, tile: int, overlap: int, multiple: int) -> Axis:
+    """As few tiles as cover a side, of equal length and evenly spread.
+
+    Args:
+        length: Pixels of the side.
+        tile: Longest tile, a multiple of `multiple`; 0 for one tile.
+        overlap: Least overlap of neighbours, a multiple of `multiple`, at most half of `tile`.
+        multiple: Starts and lengths are multiples of this.
+
+    Example:
+        >>> axis = plan_axis(1000, tile=512, overlap=96, multiple=16)
+        >>> axis.tile, axis.starts
+        (400, (0, 304, 608))
+    """
+    padded = round_up(length, multiple)
+    if not tile or padded <= tile:
+        return Axis(padded, (0,), torch.ones(1, padded))
+    count = math.ceil((padded - overlap) / (tile - overlap))
+    tile = round_up(math.ceil((padded + (count - 1) * overlap) / count), multiple)
+    steps = (index * (padded - tile) / (count - 1) for index in range(count))
+    starts = tuple(round_down(int(step), multiple) for step in steps)
+    return Axis(tile, starts, feather(starts, tile, min(FEATHER, overlap // 2)))
+
+
+def feather(starts: Sequence[int], tile: int, width: int) -> Tensor:
+    """Weights `(tiles, tile)` that pass from each tile to the next in the middle of their overlap.
+
+    Args:
+        starts: First pixel of each tile.
+        tile: Length of a tile.
+        width: Pixels over which the weight falls from 1 to 0.
+
+    Example:
+        >>> feather((0, 4), tile=8, width=2)
+        tensor([[1.0000, 1.0000, 1.0000, 1.0000, 1.0000, 0.7500, 0.2500, 0.0000],
+                [0.0000, 0.2500, 0.7500, 1.0000, 1.0000, 1.0000, 1.0000, 1.0000]])
+    """
+    weights = torch.ones(len(starts), tile)
+    pixels = torch.arange(tile) + 0.5
+    for index, (left, right) in enumerate(pairwise(starts)):
+        middle = (right + left + tile) / 2
+        rise = ((right + pixels - middle) / max(width, 1) + 0.5).clamp(0, 1)
+        weights[index + 1] *= rise
+        fall = ((left + pixels - middle) / max(width, 1) + 0.5).clamp(0, 1)
+        weights[index] *= 1 - fall
+    return weights
+
+
+def round_down(value: int, multiple: int) -> int:
+    """Largest multiple that is not above the value."""
+    return value // multiple * multiple

@@ -1,0 +1,1 @@
+"""Losses, their weighting and the features they compare."""

@@ -1,0 +1,1 @@
+"""Synthetic rain: kinds, layers, and pairs made of them."""

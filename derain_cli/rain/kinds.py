@@ -1,0 +1,45 @@
+"""Kinds of rain by name, as the options of the command line give them."""
+
+from pathlib import Path
+
+from derain_cli.datasets.image_cache import ImageCache
+from derain_cli.datasets.known import dataset_named, hold_out, plain_folder, training_pairs
+from derain_cli.datasets.layouts import Pair
+from derain_cli.errors import ConfigError, DatasetError, did_you_mean
+from derain_cli.rain.layers import LayerSource, made_layers, no_rain, pair_layers, streak_layers
+from derain_cli.rain.painting import RAIN_KINDS
+
+
+def trainable_pairs(name: str, data_root: Path) -> list[Pair]:
+    """Pairs that may be trained on; a path that leads nowhere is no unknown name."""
+    is_path = "/" in name and dataset_named(name) is None
+    if is_path and not plain_folder(name, data_root).is_dir():
+        raise DatasetError(f"no folder of pairs {name!r}, neither here nor in --data-root")
+    return training_pairs(name, data_root)
+
+
+def layer_source(
+    kind: str, data_root: Path, held_out: int, seed: int, cache: ImageCache
+) -> LayerSource:
+    """Rain of a kind: painted from a store of layers, or pieces of given ones.
+
+    Raises:
+        ConfigError: An unknown kind.
+        DatasetError: No such folder or data set.
+    """
+    what, _, where = kind.partition(":")
+    if what == "dry":
+        return no_rain
+    if what == "streaks":
+        folder = plain_folder(where, data_root)
+        if not folder.is_dir():
+            raise DatasetError(
+                f"no folder of rain layers {where!r}, neither here nor in --data-root"
+            )
+        return streak_layers(folder, cache)
+    if what == "pairs":
+        return pair_layers(hold_out(trainable_pairs(where, data_root), held_out)[0], cache)
+    if kind not in RAIN_KINDS:
+        known = (*RAIN_KINDS, "dry", "streaks:FOLDER", "pairs:DATASET")
+        raise ConfigError(f"unknown kind of rain {kind!r}. {did_you_mean(kind, known)}")
+    return made_layers(kind, seed)

@@ -1,0 +1,90 @@
+"""Where painted rain comes from: the rain maker, folders of streaks, the rain of given pairs."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from derain_cli.datasets.image_cache import ImageCache
+from derain_cli.datasets.layouts import Pair, list_images
+from derain_cli.errors import DatasetError, did_you_mean
+from derain_cli.rain.painting import RAIN_KINDS, Layer, vary_layer
+
+Pixels = NDArray[np.uint8]
+
+
+LayerSource = Callable[[int, int, np.random.Generator], Layer]
+
+
+BANK_LAYERS, BANK_SIZE = 192, (360, 480)
+
+
+def no_rain(height: int, width: int, rng: np.random.Generator) -> Layer:
+    """The layer of a dry image: networks learn to leave those alone."""
+    return np.zeros((height, width), np.float32)
+
+
+def made_layers(kind: str, seed: int) -> LayerSource:
+    """Pieces of a bank of rain layers painted once from the seed.
+
+    Painting whole layers once and cutting varied pieces costs a hundredth of painting each crop:
+    long streaks need margins wider than a training crop.
+
+    Raises:
+        DatasetError: Unknown kind of rain.
+    """
+    if kind not in RAIN_KINDS:
+        raise DatasetError(f"unknown kind of rain {kind!r}. {did_you_mean(kind, RAIN_KINDS)}")
+    bank = _painted_bank(kind, seed)
+    return lambda height, width, rng: _piece(bank, height, width, rng)
+
+
+@lru_cache(maxsize=8)
+def _painted_bank(kind: str, seed: int) -> tuple[Pixels, ...]:
+    layers = (
+        RAIN_KINDS[kind](*BANK_SIZE, np.random.default_rng([seed, index]))
+        for index in range(BANK_LAYERS)
+    )
+    return tuple((layer * 255).astype(np.uint8) for layer in layers)
+
+
+def streak_layers(folder: Path, cache: ImageCache) -> LayerSource:
+    """Pieces of the grey rain layers in a folder, one to four of them at once: drizzle to downpour.
+
+    Raises:
+        DatasetError: No images there.
+    """
+    paths = list_images(folder)
+    if not paths:
+        raise DatasetError(f"no rain layers in {str(folder)!r}")
+
+    def overlaid(height: int, width: int, rng: np.random.Generator) -> Layer:
+        chosen = rng.integers(len(paths), size=int(rng.integers(1, 5)))
+        pieces = [_piece([cache.pixels(paths[i])[..., 0]], height, width, rng) for i in chosen]
+        return np.asarray(np.minimum(np.sum(pieces, axis=0), 1), np.float32)
+
+    return overlaid
+
+
+def pair_layers(pairs: Sequence[Pair], cache: ImageCache) -> LayerSource:
+    """Pieces of the rain of given pairs: rainy - clean of the channel that clipped least."""
+
+    def cut(height: int, width: int, rng: np.random.Generator) -> Layer:
+        pair = pairs[int(rng.integers(len(pairs)))]
+        bank = cache.keep(("rain", pair), lambda: (_rain_of(pair, cache),))
+        return _piece(bank, height, width, rng)
+
+    return cut
+
+
+def _rain_of(pair: Pair, cache: ImageCache) -> Pixels:
+    rainy, clean = cache.pair(pair)
+    rain = rainy.astype(np.int16) - clean
+    return np.asarray(np.clip(rain, 0, 255).max(axis=2), np.uint8)
+
+
+def _piece(bank: Sequence[Pixels], height: int, width: int, rng: np.random.Generator) -> Layer:
+    layer = bank[int(rng.integers(len(bank)))]
+    return vary_layer(layer.astype(np.float32) / np.float32(255), height, width, rng)

@@ -1,0 +1,93 @@
+"""A data set made of clean images: rain is painted once, and the pairs are written as files."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from derain_cli.datasets.image_cache import ImageCache, read_pixels
+from derain_cli.datasets.layouts import list_images
+from derain_cli.errors import DatasetError
+from derain_cli.images import Picture, encode_image
+from derain_cli.rain.kinds import layer_source
+from derain_cli.rain.layers import LayerSource
+from derain_cli.rain.painting import RAIN_KINDS, paint
+from derain_cli.whole_files import write_whole
+
+SIDES = ("rainy", "clean")
+
+
+def synthesize(
+    clean_folder: Path, out: Path, rain: str, seed: int, data_root: Path = Path()
+) -> int:
+    """Write `rainy/NAME.png` and `clean/NAME.png` for every image, all or none; how many pairs.
+
+    Args:
+        clean_folder: Clean images.
+        out: Folder of the pairs; made when missing.
+        rain: Kind of rain, as in `build_sources`.
+        seed: 0 or more; the same seed paints the same rain.
+        data_root: Where data sets and layers lie that `rain` names and are not here.
+
+    Raises:
+        ConfigError: An unknown kind of rain.
+        DatasetError: Nothing to paint on, two images of one name, one that cannot be read, or
+            pairs that are already there.
+        ResourceError: No space or no permission.
+    """
+    images = list_images(clean_folder)
+    if not images:
+        raise DatasetError(f"no images in {str(clean_folder)!r}")
+    _refuse_one_name(images)
+    layer = _fresh_layers(rain, data_root)
+    with _all_or_none(out) as folder:
+        for index, path in enumerate(images):
+            clean = read_pixels(path)
+            height, width = clean.shape[:2]
+            drops = layer(height, width, np.random.default_rng([seed, index]))
+            for side, pixels in zip(SIDES, (paint(clean, drops), clean), strict=True):
+                write_whole(folder / side / f"{path.stem}.png", encode_image(Picture(pixels)))
+    return len(images)
+
+
+def _refuse_one_name(images: Sequence[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for path in images:
+        other = seen.setdefault(path.stem.casefold(), path)
+        if other is not path:
+            raise DatasetError(
+                f"{other.name!r} and {path.name!r} would both become '{path.stem}.png': rename one"
+            )
+
+
+def _fresh_layers(rain: str, data_root: Path) -> LayerSource:
+    """Whole layers painted anew for each image, or pieces of a folder's layers."""
+    if rain in RAIN_KINDS:
+        return RAIN_KINDS[rain]
+    return layer_source(rain, data_root, 0, 0, ImageCache())
+
+
+@contextlib.contextmanager
+def _all_or_none(out: Path) -> Iterator[Path]:
+    """A folder with both sides that becomes those of `out` when all of it is written."""
+    for side in SIDES:
+        if (out / side).is_dir() and any((out / side).iterdir()):
+            raise DatasetError(f"{str(out / side)!r} is not empty; name another --out")
+    made = not out.is_dir()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=".derain-", dir=out) as folder:
+            for side in SIDES:
+                (Path(folder) / side).mkdir()
+            yield Path(folder)
+            for side in SIDES:
+                with contextlib.suppress(FileNotFoundError):
+                    (out / side).rmdir()
+                (Path(folder) / side).rename(out / side)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise

@@ -1,0 +1,165 @@
+"""What is written down about a network and its weights: facts of their training, scores, the card.
+
+A reader should be able to judge weights, and to train them again, from their card alone.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from derain_cli.checkpoints.hub import HubFile
+from derain_cli.errors import UsageError
+from derain_cli.evaluation.statistics import COLUMNS, INPUT
+from derain_cli.models import build_model, find_model
+
+COUNTED_SIDE = 256
+
+
+LABELS = {
+    "data": "trained on",
+    "command": "command",
+    "steps": "steps",
+    "seed": "seed",
+    "seconds": "seconds",
+    "machine": "machine",
+    "commit": "commit",
+    "validation": "validation PSNR, dB",
+    "sha256": "SHA-256",
+}
+
+
+def network_facts(name: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What there is to know of a network without its weights.
+
+    Multiply-adds are those of convolutions and matrix products on one image of 256x256 pixels,
+    counted on tensors without memory.
+
+    Args:
+        name: A key of `MODELS`.
+        config: Fields of its config that differ from the published ones.
+
+    Raises:
+        UsageError: Unknown name.
+    """
+    entry = find_model(name)
+    model = build_model(name, config).eval()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    image = torch.empty(1, 3, COUNTED_SIDE, COUNTED_SIDE, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.to("meta")(image)
+    return {
+        "model": name,
+        "paper": entry.paper,
+        "parameters": parameters,
+        "multiply_adds_256": counter.get_total_flops() // 2,
+        "padding_multiple": entry.padding_multiple,
+        "tile_overlap": entry.tile_overlap,
+        "receptive_radius": entry.receptive_radius,
+        "not_tile_exact": entry.not_tile_exact,
+    }
+
+
+def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Scores of a model by data set, from what `derain eval --json` printed.
+
+    Beside each score stands the untouched input's, as `input_psnr` …; a data set's group and a
+    protocol other than `y` are part of the key.
+
+    Args:
+        path: File of JSON lines.
+        models: What the model may be called in it (its name, the run's folder).
+
+    Raises:
+        UsageError: Not such a file, or none of these models is in it.
+    """
+    lines = _score_lines(path)
+    wanted, scores = set(models), {}
+    inputs = {_score_key(line): line for line in lines if line["model"] == INPUT}
+    for line in lines:
+        if line["model"] in wanted:
+            key = _score_key(line)
+            told = {"protocol": line["protocol"], "images": line["images"]} | _means(line)
+            if line.get("precision", "fp32") != "fp32":  # else unsaid, as in what eval takes
+                told = {"precision": line["precision"]} | told
+            untouched = _means(inputs.get(key, {}))
+            scores[key] = told | {f"input_{name}": value for name, value in untouched.items()}
+    if not scores:
+        seen = ", ".join(sorted({line["model"] for line in lines} - {INPUT})) or "none"
+        raise UsageError(f"{str(path)!r} scores none of {sorted(wanted)}; it scores: {seen}")
+    return scores
+
+
+def _score_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [line for line in lines if line["event"] == "score"]
+    except OSError as error:
+        raise UsageError(f"cannot read scores {str(path)!r}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{str(path)!r} is not what `derain eval --json` prints") from error
+
+
+def _score_key(line: Mapping[str, Any]) -> str:
+    protocol = "" if line["protocol"] == "y" else line["protocol"]
+    return " ".join(part for part in (line["dataset"], line["group"], protocol) if part)
+
+
+def _means(line: Mapping[str, Any]) -> dict[str, float]:
+    return {name: round(line[name], 4) for name in COLUMNS if line.get(name) is not None}
+
+
+def model_card(name: str, model: str, about: Mapping[str, Any], source: HubFile) -> str:
+    """Text of the README.md of weights on the Hub, with the header that the Hub reads.
+
+    Args:
+        name: Title.
+        model: Key of `MODELS`.
+        about: Fields of an entry of `weights.toml`, as many as there are.
+        source: Where the weights will be.
+    """
+    entry = find_model(model)
+    parts = [
+        _card_header(model, about),
+        f"# {name}",
+        about.get("summary", f"Removes rain from photographs ({model}; {entry.paper})."),
+        f"```sh\nderain photo.jpg --model {source}\n```",
+        f"## Training\n\n{_facts_table(about)}" if about.keys() & LABELS.keys() else "",
+        f"## Scores\n\n{_scores_table(about['scores'])}" if about.get("scores") else "",
+        f"## Limits\n\n{about['limits']}" if about.get("limits") else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _card_header(model: str, about: Mapping[str, Any]) -> str:
+    licence = about.get("licence", "").lower()
+    # The Hub knows licences by one word; a sentence about them belongs into the text.
+    stated = [f"license: {licence}"] if re.fullmatch(r"[a-z0-9.-]+", licence) else []
+    lines = [*stated, "library_name: derain", "pipeline_tag: image-to-image"]
+    tags = ["image-restoration", "deraining", model]
+    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+
+
+def _facts_table(about: Mapping[str, Any]) -> str:
+    rows = [f"| {label} | {_cell(about[key])} |" for key, label in LABELS.items() if key in about]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _scores_table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for means in scores.values() for name in means))
+    titles = [name.replace("_", " ") for name in columns]
+    lines = [["data set", *titles], ["---"] * (1 + len(columns))]
+    lines += [
+        [name, *(_cell(means.get(c, "–")) for c in columns)] for name, means in scores.items()
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401 (any field)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,63 @@
+"""Batches, drawn in other threads while the network trains on the ones before."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from derain_cli.training import processes
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.recipes.recipe import Batch, Recipe
+
+GPU_WORKERS = 4
+
+
+class Batches:
+    """The batches of a run in order, a few of them drawn ahead, never across an epoch's end."""
+
+    def __init__(self, recipe: Recipe, config: TrainConfig, device: torch.device) -> None:
+        self._recipe, self._config, self._device = recipe, config, device
+        # One thread keeps a CPU busy without taking it from the network; a GPU empties several.
+        self._ahead = config.workers or (1 if device.type == "cpu" else GPU_WORKERS)
+
+    def after(self, first: int) -> Iterator[tuple[int, Batch, float]]:
+        """(step, batch, seconds waited for it) from a step on."""
+        coming: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self._ahead) as loaders:
+            for step in range(first, self._config.steps):
+                if not coming:
+                    self._begin_epoch(step)
+                # One more than the threads: they draw on while this batch is trained on.
+                end = min(step + self._ahead + 1, self._drawable_until(step))
+                asked = time.monotonic()
+                for later in range(step + len(coming), end):
+                    coming.append(loaders.submit(self._draw, later))
+                batch = coming.popleft().result()
+                yield step, batch, time.monotonic() - asked
+
+    def _drawable_until(self, step: int) -> int:
+        """First step whose batch must not be drawn yet, because an epoch may change the data."""
+        length = self._recipe.steps_per_epoch
+        end_of_epoch = (step // length + 1) * length if length else self._config.steps
+        return min(end_of_epoch, self._config.steps)
+
+    def _begin_epoch(self, step: int) -> None:
+        length = self._recipe.steps_per_epoch
+        if length and step % length == 0:
+            self._recipe.begin_epoch(step // length)
+
+    def _draw(self, step: int) -> Batch:
+        part = processes.share_of(self._config.crop_at(step)[1])
+        drawn = self._recipe.draw(step, part)
+        return {name: to_device(images, self._device) for name, images in drawn.items()}
+
+
+def to_device(images: NDArray[np.float32], device: torch.device) -> Tensor:
+    """`(batch, 3, height, width)` on a device, in the memory format that its kernels like best."""
+    tensor = torch.from_numpy(images).to(device)
+    return tensor.contiguous(memory_format=torch.channels_last)

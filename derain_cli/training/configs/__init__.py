@@ -1,0 +1,1 @@
+"""What decides a run: its options, and each paper's published settings."""

@@ -1,0 +1,1 @@
+"""Training samples and where they come from."""

@@ -1,0 +1,161 @@
+"""Where a run's weights come from: its command, data, seconds and validation."""
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from derain_cli.checkpoints.files import read_metadata
+from derain_cli.checkpoints.resolving import resolve_weights
+from derain_cli.errors import CheckpointError, UsageError
+from derain_cli.training.configs.finetune import METHODS, FinetuneConfig
+from derain_cli.training.configs.search import SearchConfig
+from derain_cli.training.configs.train import FREE_ON_RESUME, TrainConfig, flag
+
+# Recipes of other commands than `derain train`, and what their configs are.
+CONFIGS: Mapping[str, type[TrainConfig]] = {
+    **dict.fromkeys(METHODS, FinetuneConfig),
+    "connection_search": SearchConfig,
+}
+
+
+def training_facts(checkpoint: Path) -> dict[str, Any]:
+    """What a run's checkpoint and the files beside it say of its training, as entry fields.
+
+    A checkpoint that was made by no command of ours has none.
+
+    Raises:
+        CheckpointError: Its config is not one of this version.
+    """
+    metadata = read_metadata(checkpoint)
+    if "config" not in metadata:
+        return {}
+    config = _config_of(checkpoint, metadata)
+    facts: dict[str, Any] = {
+        "data": describe_data(config),
+        "command": " && ".join(_commands(config, "RUN")),
+        "steps": int(metadata["step"]),
+        "seed": config.seed,
+    }
+    validation = _validation(checkpoint.parent, metadata)
+    if validation:
+        facts["validation"] = validation
+    seconds = metadata.get("seconds") or _at_step(checkpoint.parent, metadata, "seconds")
+    if seconds:
+        facts["seconds"] = int(seconds)
+    return facts | {key: metadata[key] for key in ("machine", "commit") if key in metadata}
+
+
+def _config_of(checkpoint: Path, metadata: Mapping[str, str]) -> TrainConfig:
+    kind = CONFIGS.get(metadata.get("recipe", ""), TrainConfig)
+    try:
+        return kind.from_mapping(json.loads(metadata["config"]))
+    except (ValueError, UsageError) as error:
+        raise CheckpointError(f"{str(checkpoint)!r} holds a foreign config: {error}") from error
+
+
+def _validation(run: Path, metadata: Mapping[str, str]) -> dict[str, float]:
+    """Mean PSNR (dB) by source of images, at the checkpoint's step."""
+    scores = _at_step(run, metadata, "validation")
+    if scores:
+        return {name: round(psnr, 2) for name, psnr in scores.items()}
+    mean = metadata.get("validation_psnr")
+    return {"mean": round(float(mean), 2)} if mean else {}
+
+
+def _at_step(run: Path, metadata: Mapping[str, str], field: str) -> Any:  # noqa: ANN401 (a log's)
+    """What the run's log last said of a field at the checkpoint's step; None if nothing."""
+    log = run / "metrics.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    seen = [line for line in map(json.loads, lines) if str(line["step"]) == metadata["step"]]
+    return next((line[field] for line in reversed(seen) if line.get(field)), None)
+
+
+def describe_data(config: TrainConfig) -> str:
+    """What a run was trained on, in words.
+
+    Example:
+        >>> describe_data(TrainConfig(dataset=("rain100l_train:2",), clean=("my",), rain=("dry",)))
+        'pairs of rain100l_train; clean images of my under dry rain'
+    """
+    names = [item.partition(":")[0] for item in config.dataset]
+    if config.data:
+        names.append(" and ".join(config.data))
+    told = [f"pairs of {', '.join(names)}"] if names else []
+    if isinstance(config, FinetuneConfig):
+        told.append(f"photos of {without_path(config.real)} without a truth")
+    if config.clean:
+        rain = ", ".join(re.sub(r":[\d.]+$", "", kind) for kind in config.rain)
+        told.append(f"clean images of {', '.join(config.clean)} under {rain} rain")
+    return "; ".join(told)
+
+
+def training_command(config: TrainConfig, out: str = "RUN") -> str:
+    """The command line that trains these weights again.
+
+    What has its default is left out, and so is what changes no number: threads, pauses, the folder
+    of the data sets. Of a folder somewhere else only the name is said.
+
+    Example:
+        >>> training_command(TrainConfig(dataset=("rain100l_train",), steps=9, flip=False))
+        'derain train --model rdmc --dataset rain100l_train --no-flip --steps 9 --seed 0 --out RUN'
+    """
+    words, own, stated = _begin_command(config)
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        differs = item.name in stated or value != item.default
+        if differs and item.name not in FREE_ON_RESUME | own:
+            words += _option(item.name, value, item.metadata.get("pair", False))
+    return shlex.join([*words, "--out", out])
+
+
+def _commands(config: TrainConfig, out: str, depth: int = 0) -> list[str]:
+    """The command lines that train these weights, those of the run they began with first."""
+    if not config.weights or not Path(config.weights).exists():
+        return [training_command(config, out)]  # from nothing, or from weights that have a name
+    base = f"BASE{depth or ''}"
+    checkpoint = resolve_weights(config.weights)
+    metadata = read_metadata(checkpoint)
+    known = "config" in metadata
+    first = _commands(_config_of(checkpoint, metadata), base, depth + 1) if known else []
+    return [*first, training_command(dataclasses.replace(config, weights=base), out)]
+
+
+def _begin_command(config: TrainConfig) -> tuple[list[str], frozenset[str], frozenset[str]]:
+    """(first words of a run's command, fields that they say, fields to state in any case)."""
+    if isinstance(config, FinetuneConfig):
+        method = config.recipe.replace("_", "-")
+        words = ["derain", "finetune-real", "--method", method, "--model"]
+        words += (
+            [without_path(config.weights)] if config.weights else [config.model, "--from-scratch"]
+        )
+        # What a method publishes is a default of the command; a network comes with its options.
+        published = {*METHODS[config.recipe], "steps", "seed"} - {"epochs"}
+        network = {"model_option"} if config.weights else set()
+        said = frozenset({"model", "weights", "recipe", *network})
+        return words, said, frozenset(published)
+    if isinstance(config, SearchConfig):
+        return ["derain", "search"], frozenset({"model", "recipe"}), frozenset({"steps", "seed"})
+    return ["derain", "train"], frozenset(), frozenset({"model", "steps", "seed"})
+
+
+def _option(name: str, value: Any, pair: bool) -> list[str]:  # noqa: ANN401 (any field's value)
+    if isinstance(value, bool):
+        return [flag(name) if value else flag(f"no_{name}")]
+    if pair:
+        return [flag(name), *(without_path(str(item)) for item in value)]
+    values = value if isinstance(value, tuple) else (value,)
+    return [word for item in values for word in (flag(name), without_path(str(item)))]
+
+
+def without_path(value: str) -> str:
+    """A path's last part; anything else as it is. Weights travel, their machine's folders do not.
+
+    Example:
+        >>> without_path("/home/me/photos"), without_path("streaks:streaks:1.2")
+        ('photos', 'streaks:streaks:1.2')
+    """
+    return Path(value).name if Path(value).is_absolute() else value

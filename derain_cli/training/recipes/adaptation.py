@@ -1,0 +1,219 @@
+"""What recipes that learn from real photos have in common, and the guard that watches them.
+
+Without a truth a network can follow itself anywhere. Two ends are known: it stops removing
+anything (its rain goes to 0), or it removes ever more (its rain grows, images wash out). So
+before the first and after every epoch all photos are derained whole and reported in
+`epochs.jsonl`; the best network that shows neither is `best.safetensors`. Where adaptation only
+made things worse, that is the network as it came. What is best is the recipe's to say: labelled
+pairs are the goal of one that learns from them, and a limit for one that does not.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from derain_cli.errors import ConfigError
+from derain_cli.inference.derainer import Derainer
+from derain_cli.metrics.full_reference import psnr
+from derain_cli.metrics.niqe import PATCH, niqe
+from derain_cli.models import find_model
+from derain_cli.training import processes
+from derain_cli.training.batch_norm import keep_norms
+from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.data.real_photos import Planes, PseudoTruth, RealPhotos
+from derain_cli.training.data.samples import Source
+from derain_cli.training.guard import REPORTS, EpochReport, best_of, scores_better, what_is_worse
+from derain_cli.training.run_folder import RunFolder
+from derain_cli.training.validation import HIGHEST_PSNR
+from derain_cli.whole_files import write_whole
+
+
+def passes(count: int, config: FinetuneConfig) -> int:
+    """Steps of an epoch: as the config says, else one pass over `count` samples.
+
+    Example:
+        >>> passes(5, FinetuneConfig(batch_size=2))
+        3
+    """
+    return config.epoch_steps or math.ceil(count / config.batch_size)
+
+
+class AdaptingRecipe:
+    """Epochs with a look at every photo between them; the steps are the subclass's.
+
+    Attributes:
+        model: The network in training.
+        photos: The real photos.
+        truth: What the network made of them at the last look.
+        sources: None: the guard, not the trainer, chooses the best network.
+        reports: One for each look.
+    """
+
+    sources: Sequence[Source] = ()
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: FinetuneConfig,
+        folder: Path,
+        photos: RealPhotos,
+        labelled: Sequence[Source],
+        steps_per_epoch: int,
+    ) -> None:
+        self.model, self.config, self.photos = model, config, photos
+        self.steps_per_epoch = steps_per_epoch
+        self.truth = PseudoTruth(folder / "pseudo-truth")
+        self.reports: list[EpochReport] = []
+        self.warmup_epochs = 0
+        self._folder, self._labelled = RunFolder(folder), labelled
+        self._saved_epoch = -1
+        if config.weights:
+            keep_norms(model)
+
+    @property
+    def result(self) -> nn.Module:
+        """What derains the photos, is judged and saved."""
+        return self.model
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Derain all photos anew, report and judge them, keep the best network."""
+        frozen = self.config.pseudo_truth == "frozen" and self.truth.epoch >= 0
+        if processes.is_first():
+            report = self._look(epoch, keep=not frozen)
+            self.reports = [*self.reports[:epoch], self._judged(report)]
+            lines = [json.dumps(asdict(report)) + "\n" for report in self.reports]
+            write_whole(self._folder.path / REPORTS, "".join(lines).encode())
+            if self.reports[-1].kept:
+                about = {"epoch": str(epoch), "step": str(epoch * self.steps_per_epoch)}
+                about |= {} if report.psnr is None else {"validation_psnr": f"{report.psnr:.3f}"}
+                self._folder.save_weights("best.safetensors", self.result, self.config, about)
+        if not frozen:
+            self.truth.epoch = epoch
+        if processes.is_first():
+            # The state saved last may be of an earlier epoch: resuming needs what that one read.
+            self.truth.forget_all_but(self.truth.epoch, self._saved_epoch)
+        processes.wait_for_all()
+
+    def update(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
+        """One optimisation step, and a last look after the last; the loss parts, for the log.
+
+        Raises:
+            TrainingError: The loss is not finite; the weights are left as they were.
+        """
+        logged = self.learn(batch, step)
+        if step + 1 == self.config.steps:
+            self.begin_epoch(math.ceil(self.config.steps / self.steps_per_epoch))
+        return logged
+
+    def learn(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
+        """One optimisation step; the loss parts."""
+        raise NotImplementedError
+
+    def whole(self, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """A whole real photo."""
+        return self.photos.pixels(int(rng.integers(len(self.photos))))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, reports and the epoch of the pseudo-truth, whose files stay in the folder."""
+        self._saved_epoch = self.truth.epoch
+        reports = [asdict(report) for report in self.reports]
+        return {"model": self.model.state_dict(), "epoch": self.truth.epoch, "reports": reports}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.truth.epoch = self._saved_epoch = state["epoch"]
+        self.reports = [EpochReport(**report) for report in state["reports"]]
+
+    def is_better(self, report: EpochReport, best: EpochReport) -> bool:
+        """Whether an epoch that is not worse than the first is to be kept instead of another."""
+        return scores_better(report, best)
+
+    def _judged(self, report: EpochReport) -> EpochReport:
+        if report.epoch < self.warmup_epochs:
+            return replace(report, warming=True, kept=True)  # what there is, until it is compared
+        earlier = self.reports[: report.epoch]
+        reference = next((seen for seen in earlier if not seen.warming), None)
+        if reference is None:
+            return replace(report, kept=True)
+        worse, best = what_is_worse(report, reference), best_of(earlier)
+        kept = not worse and (best is None or self.is_better(report, best))
+        return replace(report, worse=worse, kept=kept)
+
+    @torch.no_grad()
+    def _look(self, epoch: int, *, keep: bool) -> EpochReport:
+        """Derain every photo with the network as it is now; measure, and keep as pseudo-truth."""
+        derainer = self._derainer()
+        changes, energies, scores = [], [], []
+        for photo in range(len(self.photos)):
+            rainy = self.photos.crop(photo, (slice(None), slice(None)))
+            derained = derain_whole(derainer, rainy)
+            before = self.truth.whole(photo)
+            changes.append(0.0 if before is None else float(np.abs(derained - before).mean()))
+            energies.append(float(np.square(rainy - derained).mean()))
+            pixels = np.rint(derained * 255).astype(np.uint8)
+            if min(pixels.shape[:2]) >= PATCH:
+                scores.append(niqe(pixels))
+            if keep:
+                self.truth.write(photo, epoch, self._derained_again(derainer, derained))
+            self._save_image(photo, epoch, pixels)
+        scores = [score for score in scores if math.isfinite(score)]
+        mean_score = float(np.mean(scores)) if scores else None
+        energy, change = float(np.mean(energies)), float(np.mean(changes))
+        return EpochReport(epoch, change, energy, mean_score, self._psnr(derainer))
+
+    def _derained_again(self, derainer: Derainer, derained: Planes) -> Planes:
+        for _ in range(self.config.pseudo_passes - 1):
+            derained = derain_whole(derainer, derained)
+        return derained
+
+    def _derainer(self) -> Derainer:
+        device = str(next(self.model.parameters()).device)
+        entry, tile = find_model(self.config.model), self.config.tile or None
+        return Derainer(self.result, entry, name=self.config.model, device=device, tile=tile)
+
+    def _psnr(self, derainer: Derainer) -> float | None:
+        scores = [
+            min(psnr(derainer(rainy), clean, "y"), HIGHEST_PSNR)
+            for source in self._labelled
+            for rainy, clean in source.validation()
+        ]
+        return float(np.mean(scores)) if scores else None
+
+    def _save_image(self, photo: int, epoch: int, pixels: NDArray[np.uint8]) -> None:
+        if not self.config.save_images:
+            return
+        folder = Path(self.config.save_images) / f"epoch-{epoch:04}"
+        folder.mkdir(parents=True, exist_ok=True)
+        _, encoded = cv2.imencode(".png", pixels[..., ::-1])
+        path = self.photos.paths[photo]
+        twins = sum(other.stem == path.stem for other in self.photos.paths)
+        name = path.stem if twins == 1 else path.name
+        write_whole(folder / f"{name}.png", encoded.tobytes())
+
+
+def derain_whole(derainer: Derainer, rainy: Planes) -> Planes:
+    """Derained `(height, width, 3)` in 0..1, floats, in tiles where it must be."""
+    image = torch.from_numpy(np.ascontiguousarray(rainy.transpose(2, 0, 1)))[None]
+    derained = derainer.derain_tensor(image)[0].cpu().numpy().transpose(1, 2, 0)
+    return np.ascontiguousarray(derained, np.float32)
+
+
+def require_finetune_config(config: object) -> FinetuneConfig:
+    """The config, if it is one of `derain finetune-real`.
+
+    Raises:
+        ConfigError: It is another command's.
+    """
+    if not isinstance(config, FinetuneConfig):
+        raise ConfigError("recipes for real photos belong to `derain finetune-real`")
+    return config

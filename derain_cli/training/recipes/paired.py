@@ -1,0 +1,117 @@
+"""What recipes that learn from rainy and clean pairs have in common: all but their loss."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from derain_cli.datasets.image_cache import ImageCache
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.data.samples import Source, draw_batch, draw_whole
+from derain_cli.training.data.sources import build_sources
+from derain_cli.training.optimization import MovingAverage, Optimization, autocast
+
+Pixels = NDArray[np.uint8]
+
+
+def sources_of(config: TrainConfig) -> list[Source]:
+    """The sources of pairs that the config names, their images looked at.
+
+    Raises:
+        DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
+    """
+    sources = build_sources(
+        dataset=config.dataset,
+        data=config.data,
+        clean=config.clean,
+        rain=config.rain,
+        backgrounds=config.backgrounds,
+        data_root=Path(config.data_root),
+        held_out=config.held_out,
+        seed=config.seed,
+        ten_crops=config.crops == "ten",
+        cache=ImageCache(int(config.cache * 2**30)),
+    )
+    for source in sources:
+        source.check(max(config.crop, config.final_crop))
+    return sources
+
+
+class PairedRecipe:
+    """Batches of pairs, one forward and one backward pass, one Adam step.
+
+    Attributes:
+        model: The network in training.
+        sources: Where its pairs come from.
+        steps_per_epoch: 0: it knows no epochs.
+    """
+
+    steps_per_epoch = 0
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        self.model = model
+        self.config = config
+        self.sources = sources_of(config)
+        self._optimization = Optimization(model.parameters(), config)
+        self._average = MovingAverage(model, config.ema) if config.ema else None
+
+    def losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss and its parts, of one batch; called where `autocast` is on.
+
+        Args:
+            batch: "rainy" and "clean", `(batch, 3, crop, crop)` in 0..1.
+        """
+        raise NotImplementedError
+
+    @property
+    def result(self) -> nn.Module:
+        """What is validated and saved: the moving average if there is one."""
+        return self._average.network if self._average else self.model
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing."""
+
+    def draw(self, step: int, part: range) -> dict[str, NDArray[np.float32]]:
+        """Samples `part` of the batch of a step."""
+        crop, config = self.config.crop_at(step)[0], self.config
+        rainy, clean = draw_batch(
+            self.sources, config.seed, step, part, crop, flip=config.flip, rotate=config.rotate
+        )
+        return {"rainy": rainy, "clean": clean}
+
+    def whole(self, rng: np.random.Generator) -> Pixels:
+        """A whole rainy training image."""
+        return draw_whole(self.sources, rng)
+
+    def update(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
+        """One optimisation step; the loss parts, for the log.
+
+        Args:
+            batch: What `draw` drew, on the model's device.
+            step: Number of this step, from 0; it decides the learning rate.
+
+        Raises:
+            TrainingError: The loss is not finite; the weights are left as they were.
+        """
+        rainy = batch["rainy"]
+        with autocast(self.config, rainy.device):
+            total, parts = self.losses(batch)
+        logged = self._optimization.step(total, parts, step, len(rainy))
+        if self._average:
+            self._average.follow(self.model, step)
+        return logged
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimizer, all that resuming needs."""
+        state = {"model": self.model.state_dict(), "optimizer": self._optimization.state_dict()}
+        return state | ({"average": self._average.network.state_dict()} if self._average else {})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self._optimization.load_state_dict(state["optimizer"])
+        if self._average:
+            self._average.network.load_state_dict(state["average"])

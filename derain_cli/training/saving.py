@@ -1,0 +1,109 @@
+"""What a run saves between its steps: validated weights, the state to go on from, the log."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from derain_cli.training import processes
+from derain_cli.training.batch_norm import gather_norm_statistics
+from derain_cli.training.batches import to_device
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.recipes.recipe import Recipe
+from derain_cli.training.run_folder import RunFolder
+from derain_cli.training.validation import Validation, file_name, statistics_images, validate
+
+STATISTICS_IMAGES = 48
+
+
+@dataclass
+class RunState:
+    """What changes between steps, apart from the recipe's own state."""
+
+    step: int = 0
+    best_psnr: float = float("-inf")
+    seconds: float = 0.0
+    norm_frozen: bool = False
+
+
+class Saving:
+    """Writes a run's files, and opens them again on resume.
+
+    Attributes:
+        state: The run's state, which `open` replaces on resume.
+    """
+
+    def __init__(
+        self, recipe: Recipe, config: TrainConfig, folder: RunFolder, device: torch.device
+    ) -> None:
+        self._recipe, self._config, self._folder, self._device = recipe, config, folder, device
+        self.state = RunState()
+
+    def open(self, *, resume: bool) -> None:
+        """Make the run's folder, or read the state that it holds."""
+        if processes.is_first():
+            self._folder.open(self._config, resume=resume)
+        processes.wait_for_all()
+        if not resume:
+            return
+        if self._folder.has_state:
+            state = self._folder.load_state(self._device)
+            self.state = RunState(**state["run"])
+            self._recipe.load_state_dict(state["recipe"])
+        if processes.is_first():
+            self._folder.forget_log_after(self.state.step)
+
+    def save_state(self) -> None:
+        """Write everything that resuming needs."""
+        if processes.is_first():
+            state = {"run": asdict(self.state), "recipe": self._recipe.state_dict()}
+            self._folder.save_state(state)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line to the metrics, with its step and seconds."""
+        step, seconds = self.state.step, round(self.state.seconds, 1)
+        self._folder.log({"step": step} | dict(line) | {"seconds": seconds})
+
+    def validate(self) -> Validation:
+        """Score the network on held-out images and write it, as the best too if it is."""
+        network, config = self._ready_network(), self._config
+        to_our_device = partial(to_device, device=self._device)
+        scored = validate(network, self._recipe.sources, config, to_our_device)
+        self.log({"validation": scored.scores, "psnr": scored.psnr})
+        about = {
+            "step": str(self.state.step),
+            "seconds": f"{self.state.seconds:.0f}",
+            "validation_psnr": "" if scored.psnr is None else f"{scored.psnr:.3f}",
+        }
+        self._folder.save_weights("last.safetensors", network, config, about)
+        if scored.psnr is not None and scored.psnr > self.state.best_psnr:
+            self.state.best_psnr = scored.psnr
+            self._folder.save_weights("best.safetensors", network, config, about)
+        for source, image in scored.images:
+            self._folder.save_image(file_name(self.state.step, source), image)
+        return scored
+
+    def freeze_statistics(self) -> None:
+        """Batch-norm statistics of whole images, for all processes alike, from now on."""
+        # The moving average's weights differ from the model's, so it needs statistics of its own.
+        for network in {self._recipe.model, self._recipe.result}:
+            self._gather_statistics(network)
+            processes.take_from_first(network)
+
+    def _ready_network(self) -> nn.Module:
+        """A copy fit for whole images: batch-norm statistics of crops do not fit those."""
+        network = copy.deepcopy(self._recipe.result)
+        if not self.state.norm_frozen:
+            self._gather_statistics(network)
+        return network.eval()
+
+    def _gather_statistics(self, network: nn.Module) -> None:
+        to_our_device = partial(to_device, device=self._device)
+        images = statistics_images(
+            self._recipe.whole, self._config.seed, STATISTICS_IMAGES, to_our_device
+        )
+        gather_norm_statistics(network, images)

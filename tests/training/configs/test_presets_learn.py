@@ -1,0 +1,46 @@
+"""Each quick preset, cut to about a minute on one core, learns something from real pairs."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from derain_cli.metrics.full_reference import psnr
+from derain_cli.training.configs.presets import preset_values
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.recipes.paired import sources_of
+from derain_cli.training.trainer import train
+
+DATA = Path(
+    os.environ.get("DERAIN_DATA", str(Path(__file__).parents[4] / "shared" / "data"))
+).resolve()
+STEPS = {
+    "hcn": 40,
+    "moss": 240,
+    "rdmc": 200,
+    "menet": 200,
+    "menet-deep": 200,
+    "resnet": 60,
+    "unet": 80,
+    "swinir": 90,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "rain200h_sample").is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize("model", list(STEPS))
+def test_quick_preset_improves_whole_images(model, tmp_path):
+    data = {"dataset": ("rain200h_sample",), "data_root": str(DATA), "held_out": 3}
+    steps = STEPS[model]
+    cut = {"steps": steps, "validate_every": steps // 2, "warmup": 4, "device": "cpu"}
+    values = preset_values(model, "quick", data)
+    config = TrainConfig(**({"model": model} | values | data | cut))
+    rainy_psnr = np.mean(
+        [psnr(rainy, clean, "y") for rainy, clean in sources_of(config)[0].validation()]
+    )
+    scores = []
+    train(config, tmp_path / "run", report=lambda p: scores.append(p.psnr) if p.psnr else None)
+    assert len(scores) == 2
+    assert scores[-1] > rainy_psnr + 2
+    assert scores[1] > scores[0]
