@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError, UsageError, did_you_mean
-from derain_cli.models import hcn, menet, moss, rdmc, resnet, swinir, unet
+from derain_cli.models import hcn, menet, moss, nimbus, rdmc, resnet, swinir, unet
 
 
 @runtime_checkable
@@ -139,6 +139,14 @@ MODELS: Mapping[str, ModelEntry] = {
         tile_overlap=224,
         receptive_radius=3 * 155,
         not_exportable="which edges are computed depends on the alphas; export the found network",
+    ),
+    "nimbus": ModelEntry(
+        build=nimbus.Nimbus,
+        config=nimbus.NimbusConfig,
+        paper="this project's own, no paper",
+        padding_multiple=8,
+        tile_overlap=96,
+        receptive_radius=89,
     ),
     "resnet": ModelEntry(
         build=resnet.ResNet,

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain_cli.padding import pad_to_multiple
+from derain_cli.sizes import pad_to_multiple
 
 LIMIT = 6.0
 """No feature inside a block is farther from 0 than this."""
@@ -274,7 +274,7 @@ def receptive_radius(config: NimbusConfig) -> int:
 
     Example:
         >>> receptive_radius(NimbusConfig())
-        87
+        89
     """
     levels = len(config.widths)
     # Stem and tail, and the grids: a pixel may be the first of its cell and look at the last.

@@ -88,8 +88,8 @@ class TrainConfig:
     )
     loss: tuple[str, ...] = option(
         ("ssim:1", "mse:0.1"),
-        "LOSS:WEIGHT terms: ssim, neg-ssim, mse, l1, pixel, edge, texture, tv, contrastive; "
-        "repeatable.",
+        "LOSS:WEIGHT terms: ssim, neg-ssim, mse, l1, charbonnier, fft, pixel, edge, texture, tv, "
+        "contrastive; repeatable.",
     )
     loss_weighting: str = option(
         "fixed", "fixed, or MENET's balanced gb (by gradients) and lb (by losses)."
