@@ -28,6 +28,7 @@ naf       layer norm, depthwise 3x3, gate and local attention (Chen et al., ECCV
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -206,7 +207,7 @@ class Nimbus(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        steps = tuple(zip(widths[:-1], widths[1:], strict=True))
+        steps = tuple(pairwise(widths))
         self.stem = _conv(4 * 3, widths[0], 3)
         self.encoder = nn.ModuleList(
             _blocks(config, level, count) for level, count in enumerate(config.encoder)

@@ -52,14 +52,20 @@ class TrainConfig:
     clean: tuple[str, ...] = option((), "Folder of clean images to paint rain on; repeatable.")
     rain: tuple[str, ...] = option(
         (),
-        "KIND[:WEIGHT] of painted rain: small, medium, large, heavy, dry, streaks:FOLDER or "
-        "pairs:DATASET; repeatable.",
+        "KIND[:WEIGHT] of painted rain: small, medium, large, heavy, dry, streaks:FOLDER, "
+        "pairs:DATASET, wide, drops or mixed:FOLDER[,...]; parts of a scene are joined by +, among "
+        "them structures, veil and phone (phone+structures+wide); repeatable.",
     )
     backgrounds: int = option(
         0, "Paint on this many clean patches of 128x128, chosen by the seed; 0 = all images."
     )
     held_out: int = option(
         20, "Images per folder kept out of training, for validation; at most half of them."
+    )
+    hold_out_by: str = option(
+        "file",
+        "file, or photo: also leave out of training every image that shows a photo which is held "
+        "out in another folder.",
     )
     crops: str = option("random", "random places, or ten: corners and middle, each also mirrored.")
     flip: bool = option(True, "Mirror half of the crops.")
@@ -147,6 +153,7 @@ class TrainConfig:
         self._require("ema", 0 <= self.ema < 1, "from 0 to below 1")
         self._require("data", len(self.data) in (0, 2), "two folders")
         self._require_one_of("crops", ("random", "ten"))
+        self._require_one_of("hold_out_by", ("file", "photo"))
         self._require_one_of("lr_schedule", ("cosine", "constant", "milestones"))
         self._require_one_of("precision", ("fp32", "bf16", "fp16"))
         self._require_one_of("loss_weighting", ("fixed", "gb", "lb"))
