@@ -96,6 +96,9 @@ def show_progress(config: TrainConfig, *, quiet: bool) -> Iterator[Callable[["Pr
 
     def report(progress: "Progress") -> None:
         nonlocal last_line
+        if progress.notice:
+            console.print(progress.notice, highlight=False, markup=False, soft_wrap=True)
+            return
         view.note(progress)
         if progress.validation:
             console.print(validation_line(progress), highlight=False, markup=False)

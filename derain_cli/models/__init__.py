@@ -144,9 +144,9 @@ MODELS: Mapping[str, ModelEntry] = {
         build=nimbus.Nimbus,
         config=nimbus.NimbusConfig,
         paper="this project's own, no paper",
-        padding_multiple=8,
-        tile_overlap=96,
-        receptive_radius=89,
+        padding_multiple=16,
+        tile_overlap=128,
+        receptive_radius=149,
     ),
     "resnet": ModelEntry(
         build=resnet.ResNet,

@@ -58,9 +58,9 @@ class NimbusConfig:
     """
 
     block: str = "gated"
-    widths: tuple[int, ...] = (32, 64, 128)
-    encoder: tuple[int, ...] = (2, 3, 6)
-    decoder: tuple[int, ...] = (3, 2)
+    widths: tuple[int, ...] = (32, 64, 128, 128)
+    encoder: tuple[int, ...] = (2, 2, 3, 4)
+    decoder: tuple[int, ...] = (2, 2, 3)
     full_size: int = 16
 
     def __post_init__(self) -> None:
@@ -275,15 +275,15 @@ def receptive_radius(config: NimbusConfig) -> int:
 
     Example:
         >>> receptive_radius(NimbusConfig())
-        89
+        149
     """
     levels = len(config.widths)
     # Stem and tail, and the grids: a pixel may be the first of its cell and look at the last.
     reach = 2 + (FullSizeTail if config.full_size else HalfSizeTail).reach
-    reach += 2**levels - 1
+    reach += int(2**levels) - 1
     for counts in (config.encoder, config.decoder):
         for level, count in enumerate(counts):
-            reach += count * _block(config, level).reach * 2 ** (level + 1)
+            reach += int(count * _block(config, level).reach * 2 ** (level + 1))
     return reach
 
 

@@ -67,7 +67,9 @@ class Sensor:
 
     def take(self, scene: Floats) -> NDArray[np.uint8]:
         """The 8-bit photo of a scene in 0..1."""
-        pixels = np.rint(np.clip(scene + self.noise, 0, 1) * 255).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.rint(np.clip(scene + self.noise, 0, 1) * 255).astype(
+            np.uint8
+        )
         if not self.quality:
             return pixels
         encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.quality])

@@ -116,19 +116,28 @@ def build_scene(
 def _rain(part: str, data_root: Path, held_out: int, seed: int, cache: ImageCache) -> Change:
     what, _, where = part.partition(":")
     if part in STREAK_KINDS:
-        return lambda scene, rng: cover(
-            scene, banked_streaks(part, seed, *scene.shape[:2], rng), rng
-        )
+        return _covering(part, seed)
     if what == MIXED:
         return _adding(_mixed(where, data_root, held_out, seed, cache))
     return _adding(layer_source(part, data_root, held_out, seed, cache))
+
+
+def _covering(kind: str, seed: int) -> Change:
+    """Streaks that hide what is behind them, more or less."""
+
+    def fall(scene: Floats, rng: np.random.Generator) -> Floats:
+        height, width = scene.shape[:2]
+        return cover(scene, banked_streaks(kind, seed, height, width, rng), rng)
+
+    return fall
 
 
 def _adding(layer: LayerSource) -> Change:
     """The published rain: a grey layer is added."""
 
     def fall(scene: Floats, rng: np.random.Generator) -> Floats:
-        rain = layer(*scene.shape[:2], rng)[..., None]
+        height, width = scene.shape[:2]
+        rain = layer(height, width, rng)[..., None]
         return np.asarray(np.clip(scene + rain, 0, 1), np.float32)
 
     return fall

@@ -103,7 +103,7 @@ def _wires(sheet: _Sheet) -> None:
         thick, colour = rng.uniform(1, 4), sheet.shade()
         ends, sag = rng.uniform(0, CANVAS, 2), rng.uniform(-25, 25)
         along = np.linspace(-5, CANVAS + 5, 24)
-        course = np.linspace(*ends, 24) + sag * np.sin(np.linspace(0, np.pi, 24))
+        course = np.linspace(ends[0], ends[1], 24) + sag * np.sin(np.linspace(0, np.pi, 24))
         points = list(
             zip(course, along, strict=True) if upright else zip(along, course, strict=True)
         )
@@ -181,7 +181,9 @@ def draw_structure(kind: str, rng: np.random.Generator) -> tuple[Pixels, Pixels]
     upright = rng.random() < 0.75  # most of what stands, stands upright or lies flat
     angle = rng.choice((0.0, 90.0)) + rng.normal(0, 4) if upright else rng.uniform(0, 180)
     turn = cv2.getRotationMatrix2D((CANVAS / 2, CANVAS / 2), angle, 1.45)
-    turned = (np.column_stack((square, np.ones(4))) @ turn.T).astype(np.float32)
+    turned = (np.column_stack((square, np.ones(4))) @ np.asarray(turn, np.float64).T).astype(
+        np.float32
+    )
     strength = 0.28 * CANVAS * rng.random()
     seen = turned + rng.uniform(-1, 1, (4, 2)).astype(np.float32) * np.float32(strength)
     matrix = cv2.getPerspectiveTransform(square, seen.astype(np.float32))
@@ -235,4 +237,5 @@ def add_structure(scene: Floats, seed: int, rng: np.random.Generator) -> Floats:
 def _shade(height: int, width: int, rng: np.random.Generator) -> Floats:
     """Light that falls unevenly: a smooth factor around 1, `(height, width, 1)`."""
     coarse = rng.normal(1, rng.uniform(0, 0.25), (3, 3)).clip(0.3, 1.6).astype(np.float32)
-    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))[..., None]
+    shade = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(shade, np.float32)[..., None]

@@ -89,6 +89,11 @@ class TrainConfig:
     lr_min: float = option(0.0, "Where the cosine ends.")
     warmup: int = option(0, "Steps in which the rate rises from near 0.")
     clip_gradient: float = option(0.0, "Largest gradient norm; 0 = no clipping.")
+    collapse: float = option(
+        1.8,
+        "Go back to the last good save at half the rate when the moving loss stays above this "
+        "many times its best, or a gradient is not finite; 0 = never.",
+    )
     ema: float = option(
         0.0, "Validate and save a moving average of the weights, with this decay; 0 = none."
     )
@@ -143,7 +148,15 @@ class TrainConfig:
         for name in ("steps", "batch_size", "crop", "lr"):
             self._require(name, getattr(self, name) > 0, "above 0")
         for name in (
-            *("held_out", "backgrounds", "final_crop", "lr_min", "warmup", "clip_gradient"),
+            *(
+                "held_out",
+                "backgrounds",
+                "final_crop",
+                "lr_min",
+                "warmup",
+                "clip_gradient",
+                "collapse",
+            ),
             *("max_time", "threads", "workers", "cache", "validate_every", "images"),
             *("save_every", "seed"),
         ):
