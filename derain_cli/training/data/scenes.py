@@ -13,6 +13,7 @@ from derain_cli.datasets.layouts import Pair
 from derain_cli.rain.scenes import Scene
 from derain_cli.training.data.samples import (
     Clean,
+    middle_of,
     part_of,
     require_room,
     require_two,
@@ -58,7 +59,7 @@ class SceneSource:
     def validation(self) -> list[tuple[Pixels, Pixels]]:
         """The held-out images, each as a scene that never changes."""
         rng = np.random.default_rng(0)
-        return [self.scene(self._pixels(clean), rng) for clean in self.held_out]
+        return [self.scene(middle_of(self._pixels(clean)), rng) for clean in self.held_out]
 
     def whole(self, rng: np.random.Generator) -> Pixels:
         """A whole clean training image as a rainy scene."""
