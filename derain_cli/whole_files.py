@@ -31,13 +31,24 @@ def write_whole_file(
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-        else:
-            _move_to_free_name(temporary, path)
+        move_whole_file(temporary, path, replace=replace)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def move_whole_file(temporary: Path, path: Path, *, replace: bool) -> None:
+    """Give a finished file its name; without `replace` only where nothing is there.
+
+    Raises:
+        FileExistsError: Without `replace`, when something is there.
+        OSError: It cannot be moved.
+    """
+    if replace:
+        temporary.replace(path)
+    else:
+        _move_to_free_name(temporary, path)
+        temporary.unlink(missing_ok=True)  # a link was made: two names lead to the file
 
 
 def _move_to_free_name(temporary: Path, path: Path) -> None:

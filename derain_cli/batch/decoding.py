@@ -12,6 +12,7 @@ from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.options import BatchOptions
 from derain_cli.errors import DerainError, UnreadableImageError
 from derain_cli.images import DEFAULT_MAX_PIXELS, Picture, probe_image, read_image
+from derain_cli.video.kinds import film_suffix_of_bytes
 
 MEGAPIXELS_AT_ONCE = 160  # decoded images waiting on either side of the network
 
@@ -37,6 +38,13 @@ class Decoded:
         return dataclasses.replace(result, **fields)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Moving:
+    """A film or an animation, which is decoded frame by frame when its turn comes."""
+
+    job: Job
+
+
 class Decoding:
     """Decodes the images of a batch in order, a bounded number of them ahead of the network."""
 
@@ -48,14 +56,14 @@ class Decoding:
         """Drop what nobody has asked for yet."""
         self._readers.shutdown(wait=False, cancel_futures=True)
 
-    def groups(self, jobs: Sequence[Job]) -> Iterator[Result | list[Decoded]]:
+    def groups(self, jobs: Sequence[Job]) -> Iterator[Result | Moving | list[Decoded]]:
         """Neighbours of one shape and depth together, at most `batch_size`."""
         group: list[Decoded] = []
         for read in self._read_ahead(jobs):
-            if group and (isinstance(read, Result) or not read.fits(group[0])):
+            if group and (isinstance(read, (Result, Moving)) or not read.fits(group[0])):
                 yield group
                 group = []
-            if isinstance(read, Result):
+            if isinstance(read, (Result, Moving)):
                 yield read
                 continue
             group.append(read)
@@ -65,10 +73,10 @@ class Decoding:
         if group:
             yield group
 
-    def _read_ahead(self, jobs: Sequence[Job]) -> Iterator[Result | Decoded]:
+    def _read_ahead(self, jobs: Sequence[Job]) -> Iterator[Result | Moving | Decoded]:
         """Each job's image in order, while the next ones are being decoded."""
         waiting = deque(jobs)
-        ahead: deque[tuple[float, Future[Result | Decoded]]] = deque()
+        ahead: deque[tuple[float, Future[Result | Moving | Decoded]]] = deque()
         most_ahead = max(self._options.thread_count, self._options.batch_size)
         while waiting or ahead:
             while waiting and len(ahead) <= most_ahead:
@@ -78,11 +86,13 @@ class Decoding:
                 ahead.append((size, self._readers.submit(self._read, waiting.popleft())))
             yield ahead.popleft()[1].result()
 
-    def _read(self, job: Job) -> Result | Decoded:
+    def _read(self, job: Job) -> Result | Moving | Decoded:
         if job.skip:
             return Result(job, "skipped")
         if job.problem:
             return Result(job, "failed", error=UnreadableImageError(job.problem))
+        if job.kind != "image" or (job.source is None and film_suffix_of_bytes(self._stdin)):
+            return Moving(job)
         began = time.perf_counter()
         try:
             image = self._image_of(job)
@@ -99,7 +109,7 @@ class Decoding:
 
 def _megapixels(job: Job) -> float:
     """Size from the header alone, 0 where it cannot be read (then decoding will say why)."""
-    if job.source is None or job.skip or job.problem:
+    if job.source is None or job.skip or job.problem or job.kind != "image":
         return 0.0
     try:
         width, height = probe_image(job.source)

@@ -2,19 +2,22 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from derain_cli.batch.decoding import Decoded
-from derain_cli.batch.events import Result
+from derain_cli.batch.events import Job, Result
 from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.interruption import Interrupter
 
 if TYPE_CHECKING:  # torch is not needed to plan
     from derain_cli.inference.derainer import Derainer
+
+# Told after each tile of an image: the job, and the share of its image that is done.
+OnProgress = Callable[[Job, float], None]
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +51,14 @@ class Network:
     """Runs groups of decoded images through a derainer and adds up the time that takes."""
 
     def __init__(
-        self, derainer: "Derainer | None", strength: float, interrupter: Interrupter
+        self,
+        derainer: "Derainer | None",
+        strength: float,
+        interrupter: Interrupter,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self._derainer, self._strength, self._interrupter = derainer, strength, interrupter
+        self._on_progress = on_progress
         self.seconds = 0.0
 
     @property
@@ -72,12 +80,18 @@ class Network:
         began = time.perf_counter()
         try:
             with self._interrupter.in_network():
-                pixels, facts = self.derainer.run(rainy.image.rgb, self._strength)
+                pixels, facts = self.derainer.run(
+                    rainy.image.rgb, self._strength, on_progress=self._observer(rainy)
+                )
         except Exception as error:  # noqa: BLE001 (one odd image must not end a night's batch)
             return rainy.result(status="failed", error=as_derain_error(rainy.job, error))
         seconds = time.perf_counter() - began
         self.seconds += seconds
         return Derained(rainy, pixels, seconds, facts.tile, facts.notices)
+
+    def _observer(self, rainy: Decoded) -> Callable[[float], None] | None:
+        on_progress = self._on_progress
+        return None if on_progress is None else lambda share: on_progress(rainy.job, share)
 
     def _derain_together(self, group: Sequence[Decoded]) -> list[Derained] | None:
         """Images of one shape in one go; None where that fails."""

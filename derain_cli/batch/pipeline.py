@@ -6,11 +6,12 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from derain_cli.batch.decoding import MEGAPIXELS_AT_ONCE, Decoding
+from derain_cli.batch.decoding import MEGAPIXELS_AT_ONCE, Decoding, Moving
 from derain_cli.batch.encoding import Encoding
 from derain_cli.batch.events import Event, Job, Plan, Result, Started, Summary
+from derain_cli.batch.films import Films
 from derain_cli.batch.interruption import Interrupter
-from derain_cli.batch.network import Derained, Network
+from derain_cli.batch.network import Derained, Network, OnProgress
 from derain_cli.batch.options import BatchOptions
 from derain_cli.batch.writing import remove_stale_parts
 
@@ -24,6 +25,7 @@ def run_batch(
     options: BatchOptions,
     stdin: bytes = b"",
     interrupter: Interrupter | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Generator[Event]:
     """Derain every image of a plan and yield what happens, results in the plan's order.
 
@@ -38,6 +40,7 @@ def run_batch(
         options: How images are read and written.
         stdin: The image, for an input that is `-`.
         interrupter: Raises the `KeyboardInterrupt` where no event is lost.
+        on_progress: Called after each tile with the job and the share of its image that is done.
 
     Yields:
         `Started` and `Result` for each image (skipped ones have no `Started`), then a `Summary`.
@@ -46,7 +49,7 @@ def run_batch(
     """
     remove_stale_parts(plan)
     interrupter = interrupter or Interrupter()
-    network = Network(derainer, options.strength, interrupter)
+    network = Network(derainer, options.strength, interrupter, on_progress)
     yield from _Pipeline(network, options, stdin, interrupter).run(plan.jobs)
 
 
@@ -58,6 +61,7 @@ class _Pipeline:
     ) -> None:
         self._network, self._options, self._interrupter = network, options, interrupter
         self._decoding, self._encoding = Decoding(options, stdin), Encoding(options)
+        self._films = Films(network, options, stdin, interrupter)
         self._leaving = _Leaving(2 * options.thread_count)
         self._tally = _Tally()
 
@@ -68,6 +72,9 @@ class _Pipeline:
             for group in self._decoding.groups(jobs):
                 if isinstance(group, Result):
                     self._leave(group)
+                elif isinstance(group, Moving):
+                    yield from self._counted(self._leaving.ready(finish=True))
+                    yield from self._film(group)
                 else:
                     yield from (Started(rainy.job) for rainy in group)
                     for derained in self._network.derain(group):
@@ -86,10 +93,18 @@ class _Pipeline:
             self._encoding.close()
         yield self._tally.summary(len(jobs), time.perf_counter() - began, self._network.seconds)
 
+    def _film(self, moving: Moving) -> Iterator[Event]:
+        """A film or an animation, which passes through stages of its own."""
+        for event in self._films.run(moving):
+            if isinstance(event, Result):
+                self._leave(event)
+            else:
+                yield event
+
     @property
     def _stopped(self) -> bool:
         failed = self._options.fail_fast and bool(self._tally.failures)
-        return failed or self._encoding.disk_failed
+        return failed or self._encoding.disk_failed or self._films.disk_failed
 
     def _leave(self, item: Derained | Result) -> None:
         if isinstance(item, Derained):
@@ -144,7 +159,8 @@ class _Tally:
         self.done += result.status == "done"
         self.skipped += result.status == "skipped"
         if result.status == "done" and result.width and result.height:
-            self.megapixels += result.width * result.height / 1e6
+            frames = result.motion.frames if result.motion else 1
+            self.megapixels += frames * result.width * result.height / 1e6
 
     def summary(self, jobs: int, seconds: float, network_seconds: float) -> Summary:
         """The event that closes a batch of so many jobs."""

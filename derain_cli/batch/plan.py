@@ -17,8 +17,9 @@ from derain_cli.batch.inputs import (
     resolved_parent,
 )
 from derain_cli.batch.options import LAYERS, BatchOptions
-from derain_cli.batch.places import Place, choose_place
+from derain_cli.batch.places import Place, choose_place, kind_of
 from derain_cli.errors import NothingToDoError, ResourceError, UsageError
+from derain_cli.video.kinds import can_hold_animation, has_film_name
 
 
 def plan_batch(
@@ -57,9 +58,17 @@ def plan_batch(
 def _job(item: Input, place: Place, options: BatchOptions) -> Job:
     if item.problem:
         return Job(item.path, problem=item.problem)
+    derained = place(item, LAYERS[0])
+    kind = kind_of(item, options)
+    if derained is not None and has_film_name(derained):
+        kind = "film"  # from stdin, whose content nobody has seen yet
+    if kind == "animation" and derained is not None and not can_hold_animation(derained):
+        kind = "image"  # its first image, for a format that does not move
+    if kind != "image":
+        return Job(item.path, derained=derained, kind=kind)
     return Job(
         item.path,
-        derained=place(item, LAYERS[0]),
+        derained=derained,
         rain=place(item, LAYERS[1]) if options.save_rain else None,
         compare=place(item, LAYERS[2]) if options.compare else None,
     )

@@ -19,9 +19,10 @@ from derain_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
-    from derain_cli.batch import BatchOptions, Event, Plan, Result, Summary
+    from derain_cli.batch import BatchOptions, Event, Frames, Motion, Plan, Result, Summary
+    from derain_cli.batch.events import Job
     from derain_cli.inference.derainer import Derainer
 
 SCHEMA = 1
@@ -43,6 +44,29 @@ def resume_command(arguments: Iterable[str], *, overwrite: bool) -> str:
     return shlex.join(["derain", "--skip-existing", *words])
 
 
+@dataclasses.dataclass
+class _Position:
+    """How far a batch is, in images.
+
+    The network is ahead of the results, which are encoded behind it, and an image that cannot be
+    decoded never reaches it: the bar shows whichever is farther.
+    """
+
+    begun: int = 0
+    ended: int = 0
+    within: float = 0.0
+
+    def begin(self) -> None:
+        self.begun, self.within = self.begun + 1, 0.0
+
+    def end(self) -> None:
+        self.ended += 1
+
+    @property
+    def images(self) -> float:
+        return max(self.ended, self.begun - 1 + self.within)
+
+
 class BatchReport:
     """What the user sees of a batch: the product on stdout, everything else on stderr."""
 
@@ -58,9 +82,12 @@ class BatchReport:
         self.console = Console(stderr=True, **plain)  # type: ignore[arg-type]
         self.bar = _progress_bar(self.console, shown=self.console.is_terminal and not quiet)
         self.task = self.bar.add_task("", start=False, total=len(plan.to_do), speed="")
+        self.film: TaskID | None = None
+        self.first_frame = 0
         self.derainer: Derainer | None = None
         self.summary: Summary | None = None
         self.megapixels, self.finished = 0.0, 0
+        self.position = _Position()
         self.notices: Counter[str] = Counter()
         self._say_left_out()
 
@@ -78,17 +105,25 @@ class BatchReport:
 
     def show(self, event: "Event") -> None:
         """One event of the batch, as it comes."""
-        from derain_cli.batch import Result, Started
+        from derain_cli.batch import Frames, Result, Started
 
         if isinstance(event, Started):
             self.bar.start_task(self.task)  # the clock starts with the first
+            self.position.begin()
             self.bar.update(self.task, description=_shortened(event.job.name))
+        elif isinstance(event, Frames):
+            self._show_frames(event)
         elif isinstance(event, Result):
             self._advance(event)
             self._tell(event)
             self._deliver(event)
         else:
             self.summary = event
+
+    def advance_within(self, job: "Job", share: float) -> None:
+        """Move the bar while an image is in the network, in tiles."""
+        self.position.within = share
+        self.bar.update(self.task, completed=self.position.images)
 
     def show_plan(self) -> None:
         """What a run would do, and what is known to fail."""
@@ -148,14 +183,29 @@ class BatchReport:
             more = f" (and {count - 1} more; -v names them)" if count > 1 else ""
             self.say(f"left out: {first.path}: {first.reason}{more}")
 
+    def _show_frames(self, event: "Frames") -> None:
+        """A second bar, of the frames of the film at hand."""
+        if self.film is None:
+            self.film = self.bar.add_task("frames", total=event.total, speed="")
+            self.first_frame = event.done  # those of an interrupted run cost no time
+        elapsed = self.bar.tasks[self.bar.task_ids.index(self.film)].elapsed or 0.0
+        made = event.done - self.first_frame
+        speed = f"{made / elapsed:.3g} frames/s" if elapsed and made else ""
+        self.bar.update(self.film, completed=event.done, total=event.total, speed=speed)
+
     def _advance(self, result: "Result") -> None:
         self.finished += result.status != "failed"
+        if self.film is not None:
+            self.bar.remove_task(self.film)
+            self.film = None
         if result.job.skip or result.job.problem:
             return
-        self.megapixels += (result.width or 0) * (result.height or 0) / 1e6
-        task = self.bar.tasks[self.task]
-        speed = _speed(task.completed + 1, self.megapixels, task.elapsed or 0.0)
-        self.bar.update(self.task, advance=1, speed=speed)
+        frames = result.motion.frames if result.motion else 1
+        self.megapixels += frames * (result.width or 0) * (result.height or 0) / 1e6
+        self.position.end()
+        elapsed = self.bar.tasks[self.task].elapsed or 0.0
+        speed = _speed(self.position.ended, self.megapixels, elapsed)
+        self.bar.update(self.task, completed=self.position.images, speed=speed)
 
     def _tell(self, result: "Result") -> None:
         for notice in result.notices:
@@ -227,6 +277,8 @@ def _details(result: "Result") -> str:
         what = "would write" if result.status == "planned" else "skipped, there is"
         return f"{job.name}: {what} {target}"
     facts = [f"{result.width}x{result.height}", f"{result.bit_depth} bit"]
+    if result.motion is not None:
+        facts.append(f"{result.motion.frames} frames")
     facts += [f"tiles of {result.tile}" if result.tile else "whole", f"{result.seconds or 0:.2f} s"]
     return f"{job.name}: {target} ({', '.join(facts)})"
 
@@ -248,9 +300,9 @@ def _summary_text(summary: "Summary", plan: "Plan") -> str:
 
 
 def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]:
-    return {
+    line = {
         "v": SCHEMA,
-        "event": "image",
+        "event": "film" if result.motion or result.job.kind != "image" else "image",
         "input": result.job.name if result.job.source else "-",
         "output": result.job.derained and str(result.job.derained),
         "status": result.status,
@@ -263,6 +315,21 @@ def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]
         "bit_depth": result.bit_depth,
         "warnings": list(result.notices),
         "error": result.error and str(result.error),
+    }
+    return line | _motion_fields(result.motion)
+
+
+def _motion_fields(motion: "Motion | None") -> dict[str, Any]:
+    """What a film's line says besides."""
+    if motion is None:
+        return {}
+    rainy, derained = motion.flicker
+    return {
+        "frames": motion.frames,
+        "resumed": motion.resumed,
+        "seconds": round(motion.seconds, 3),
+        "codec": motion.codec,
+        "flicker": {"input": round(rainy, 3), "output": round(derained, 3)},
     }
 
 

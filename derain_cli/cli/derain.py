@@ -30,9 +30,17 @@ class ImageFormat(StrEnum):
     avif = "avif"
 
 
+class FramesOfAnimation(StrEnum):
+    """How much of an animation is derained."""
+
+    first = "first"
+    all = "all"
+
+
 class Precision(StrEnum):
     """Number formats the network can run in."""
 
+    auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
@@ -48,6 +56,7 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(metavar="INPUTS", help="Files, folders, quoted patterns, or - for stdin."),
 ]
+
 Output = Annotated[
     str | None,
     _option(
@@ -59,9 +68,11 @@ Output = Annotated[
         help="A file; a folder if it exists, ends in / or there are several inputs; - for stdout.",
     ),
 ]
+
 Suffix = Annotated[
     str, _option("--suffix", panel=WHERE, help="Added to the name of a result beside its input.")
 ]
+
 Format = Annotated[
     ImageFormat | None,
     _option(
@@ -73,6 +84,7 @@ Format = Annotated[
         help="File format of the results.",
     ),
 ]
+
 Quality = Annotated[
     int | None,
     _option(
@@ -81,22 +93,27 @@ Quality = Annotated[
         max=100,
         show_default="as the input",
         panel=WHERE,
-        help="Of JPEG, WebP and AVIF; a JPEG keeps its own tables and subsampling.",
+        help="Of JPEG, WebP, AVIF and films; a JPEG keeps its own tables and subsampling.",
     ),
 ]
+
 Overwrite = Annotated[
     bool, _option("--overwrite", panel=WHERE, help="Replace results that exist (never an input).")
 ]
+
 SkipExisting = Annotated[
     bool,
     _option("--skip-existing", panel=WHERE, help="Keep results that exist, do the others: resume."),
 ]
+
 SaveRain = Annotated[
     bool, _option("--save-rain", panel=WHERE, help="Also write the rain layer, NAME_rain.")
 ]
+
 Compare = Annotated[
     bool, _option("--compare", panel=WHERE, help="Also write before | after, NAME_compare.")
 ]
+
 Model = Annotated[
     str | None,
     _option(
@@ -108,13 +125,71 @@ Model = Annotated[
         help="Bundled weights, a checkpoint, hf:org/repo@rev, or a training run's folder.",
     ),
 ]
+
+Passes = Annotated[
+    int,
+    _option(
+        "--passes",
+        panel=HOW,
+        min=1,
+        help="Times an image goes through the network; each pass takes out what the last one left.",
+    ),
+]
+
+TestTimeAugmentation = Annotated[
+    bool,
+    _option(
+        "--tta",
+        panel=HOW,
+        help="Average the results of eight flips and turns: eight times the work for the last "
+        "tenths of a dB.",
+    ),
+]
+
 Strength = Annotated[
     float, _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed.")
 ]
-Device = Annotated[str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")]
-PrecisionOption = Annotated[
-    Precision, _option("--precision", panel=SPEED, help="Number format of the network.")
+Codec = Annotated[
+    str | None,
+    _option(
+        "--codec",
+        metavar="NAME",
+        show_default="as the input",
+        panel=WHERE,
+        help="Of films: h264, hevc, vp8, vp9, av1, mpeg4, mpeg2video, mjpeg, prores or ffv1.",
+    ),
 ]
+FramesOption = Annotated[
+    FramesOfAnimation,
+    _option(
+        "--frames",
+        panel=HOW,
+        help="Of an animated GIF, WebP or PNG; a film is always derained whole.",
+    ),
+]
+Temporal = Annotated[
+    int,
+    _option(
+        "--temporal",
+        min=0,
+        max=1,
+        panel=HOW,
+        help="1 = each frame of a film is steadied by the one before and the one after; 0 = not.",
+    ),
+]
+
+Device = Annotated[str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")]
+
+PrecisionOption = Annotated[
+    Precision,
+    _option(
+        "--precision",
+        panel=SPEED,
+        help="Number format of the network; auto is bf16 where the device multiplies it natively, "
+        "else fp32.",
+    ),
+]
+
 Tile = Annotated[
     int | None,
     _option(
@@ -126,6 +201,7 @@ Tile = Annotated[
         help="Side of the tiles an image is cut into; 0 = the whole image at once.",
     ),
 ]
+
 TileOverlap = Annotated[
     int | None,
     _option(
@@ -136,9 +212,11 @@ TileOverlap = Annotated[
         help="Pixels that neighbouring tiles share.",
     ),
 ]
+
 Compile = Annotated[
     bool, _option("--compile", panel=SPEED, help="Compile the network first; pays off in batches.")
 ]
+
 Threads = Annotated[
     int | None,
     _option(
@@ -149,6 +227,7 @@ Threads = Annotated[
         help="CPU threads of the network.",
     ),
 ]
+
 Workers = Annotated[
     int | None,
     _option(
@@ -160,6 +239,7 @@ Workers = Annotated[
         help="Threads that decode, and as many that encode, while the network runs.",
     ),
 ]
+
 BatchSize = Annotated[
     int,
     _option(
@@ -169,6 +249,7 @@ BatchSize = Annotated[
         help="Images of one size that go through the network together.",
     ),
 ]
+
 MaxPixels = Annotated[
     int | None,
     _option(
@@ -179,9 +260,11 @@ MaxPixels = Annotated[
         help="Refuse larger images before they are decoded.",
     ),
 ]
+
 Recursive = Annotated[
     bool, _option("--recursive", "-r", panel=BATCH, help="Search folders to the bottom.")
 ]
+
 FromFile = Annotated[
     str | None,
     _option(
@@ -191,14 +274,18 @@ FromFile = Annotated[
         help="Take more inputs from a list, one per line (or NUL-separated); - for stdin.",
     ),
 ]
+
 FailFast = Annotated[
     bool, _option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
 ]
+
 DryRun = Annotated[
     bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, and stop.")
 ]
+
 AsJson = Annotated[bool, _option("--json", panel=TOLD, help="A JSON line per image on stdout.")]
 Quiet = Annotated[bool, _option("--quiet", "-q", panel=TOLD, help="Only errors on stderr.")]
+
 Verbose = Annotated[
     bool, _option("--verbose", "-v", panel=TOLD, help="A line per image and per file left out.")
 ]
@@ -211,12 +298,13 @@ def derain(
     suffix: Suffix = "_derained",
     format: Format = None,
     quality: Quality = None,
+    codec: Codec = None,
     recursive: Recursive = False,
     from_file: FromFile = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     device: Device = "auto",
-    precision: PrecisionOption = Precision.fp32,
+    precision: PrecisionOption = Precision.auto,
     tile: Tile = None,
     tile_overlap: TileOverlap = None,
     compile: Compile = False,
@@ -225,6 +313,10 @@ def derain(
     batch_size: BatchSize = 1,
     max_pixels: MaxPixels = None,
     strength: Strength = 1.0,
+    passes: Passes = 1,
+    tta: TestTimeAugmentation = False,
+    frames: FramesOption = FramesOfAnimation.first,
+    temporal: Temporal = 1,
     save_rain: SaveRain = False,
     compare: Compare = False,
     dry_run: DryRun = False,
@@ -251,8 +343,12 @@ def derain(
         batch_size=batch_size,
         max_pixels=max_pixels,
         fail_fast=fail_fast,
+        frames=frames.value,
+        codec=codec,
+        temporal=bool(temporal),
     )
     engine: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
+    engine |= {"passes": passes, "tta": tta}
     engine |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     plan = plan_batch(inputs or [], options, _read_list(from_file, inputs or []))
     report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
@@ -291,7 +387,7 @@ def _run(
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.to_do else None
-        events = run_batch(plan, derainer, options, stdin, interrupter)
+        events = run_batch(plan, derainer, options, stdin, interrupter, report.advance_within)
         with report.watching(derainer), closing(events), _on_ctrl_c(interrupter.interrupt):
             for event in events:
                 report.show(event)

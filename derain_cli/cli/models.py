@@ -18,6 +18,7 @@ PIPE_WIDTH = 240
 app = typer.Typer(help="Networks and their weights.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+
 Name = Annotated[
     str, typer.Argument(help="Weights, a network, a run's folder, a file, or hf:org/repo.")
 ]

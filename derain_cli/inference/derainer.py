@@ -1,11 +1,11 @@
-"""Derainer: any image through a network, whole or in tiles, fast and within the memory there is.
+"""Derainer: run any image through a network, whole or in tiles, within the available memory.
 
-A large image runs as rows of tiles (columns, if it is wide), and only one row of results is held
-as floats: what is finished is written in the image's own dtype at once. `tiles` says where they
-lie. A whole image is the same thing with one tile.
+A large image runs as rows of tiles (columns, if it is wide). Only one row of results is held as
+floats; finished rows are written in the image's own dtype at once. `tiles` decides where tiles lie.
+A whole image is the case of one tile.
 
 With an overlap of at least twice the receptive radius plus `tiles.FEATHER`, tiles equal the whole
-image up to float rounding. Less is enough in practice: what lies far away hardly counts.
+image up to float rounding. In practice less is enough, because distant pixels hardly count.
 """
 
 import math
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
 from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ImageError, ResourceError, UsageError
-from derain_cli.inference.devices import PRECISIONS, choose_device
+from derain_cli.inference.devices import PRECISIONS, choose_device, choose_precision
 from derain_cli.inference.folding import folded_network
 from derain_cli.inference.kinds import derain_any
 from derain_cli.inference.memory import (
@@ -32,33 +32,25 @@ from derain_cli.inference.memory import (
     measure_bytes_per_pixel,
     memory_budget,
 )
-from derain_cli.inference.tiles import plan_axis, round_down
+from derain_cli.inference.repeats import ORIENTATIONS, repeated
+from derain_cli.inference.tiles import cheapest_tiles, plan_axis, round_down
 from derain_cli.models import ModelEntry, find_model
 from derain_cli.sizes import pad_to_multiple, round_up
 
+TileSize = tuple[int, int]  # height and width in pixels
 Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
 Image = TypeVar("Image")  # see `inference.kinds`
-
-
 Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
-
-
 Result = TypeVar("Result")
-
-
 Turnable = TypeVar("Turnable", Pixels, Tensor)
-
-
-# Tiles that may be asked for, and those that a lack of memory may lead to.
+# The shortest tile a caller may ask for, and the shortest that halving for lack of memory reaches.
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
-
-
-# An image of at most this many pixels runs whole without a look at the memory.
+# An image of at most this many pixels runs whole; its memory is not even measured.
 SURELY_SMALL = 512 * 512
-
-
-# Kernels need scratch space that the count of live tensors does not see.
+# Kernels need scratch space that counting live tensors does not see.
 SCRATCH = 1.5
+# A pixel of a finished row of tiles: three floats, and half as much again for what is carried on.
+BAND_BYTES = 18
 
 
 @dataclass(frozen=True)
@@ -67,8 +59,8 @@ class RunFacts:
 
     Attributes:
         tile: Largest side of a tile in pixels; 0 when the image ran whole.
-        precision: What the arithmetic ended in: fp32 where a lower one gave no finite values.
-        notices: What the user should be told.
+        precision: Precision of the result: fp32 if a lower one gave values that are not finite.
+        notices: Messages for the user.
     """
 
     tile: int
@@ -77,7 +69,7 @@ class RunFacts:
 
 
 class DerainerOptions(TypedDict, total=False):
-    """The keyword arguments of `Derainer`, with their meaning given there."""
+    """The keyword arguments of `Derainer`; see there."""
 
     device: str
     precision: str
@@ -85,18 +77,20 @@ class DerainerOptions(TypedDict, total=False):
     tile_overlap: int | None
     compile: bool
     threads: int | None
+    passes: int
+    tta: bool
 
 
 class Derainer:
-    """A network made ready: call it with an image, get the derained image.
+    """A network ready for use: call it with an image to get the derained image.
 
     Attributes:
-        name: What the network is called in messages and tables.
+        name: Name of the network in messages and tables.
         device: Where it runs.
         precision: "fp32", "bf16" or "fp16".
-        tile: Largest side of a tile in pixels; 0 = always whole, None = what fits the memory.
+        tile: Largest side of a tile in pixels; 0 = always whole, None = as memory allows.
         tile_overlap: Pixels by which neighbouring tiles overlap.
-        entry: What `MODELS` says of the network.
+        entry: The network's entry in `MODELS`.
     """
 
     def __init__(
@@ -111,36 +105,43 @@ class Derainer:
         tile_overlap: int | None = None,
         compile: bool = False,
         threads: int | None = None,
+        passes: int = 1,
+        tta: bool = False,
     ) -> None:
         """Copy of the network, folded, on its device.
 
         Args:
             model: The network; it stays as it is.
-            entry: What `MODELS` says of it.
+            entry: Its entry in `MODELS`.
             name: For messages and tables.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            precision: "fp32"; "bf16" and "fp16" are faster and differ by about a level of 8 bits.
-            tile: Largest side of a tile, 0 for none, None for what fits the memory there is.
+            precision: "fp32"; "bf16" and "fp16" are faster on some devices and differ by about a
+                level of 8 bits; "auto" is bf16 where the device multiplies it natively.
+            tile: Largest side of a tile, 0 for no tiles, None for as large as memory allows.
             tile_overlap: At most half a tile; None for the network's own, less in small tiles.
             compile: Compile the network with `torch.compile` at its first image.
-            threads: CPU threads; None leaves torch's own choice. Holds for the whole process.
+            threads: CPU threads of the whole process; None leaves torch's own choice.
+            passes: Times an image goes through the network, each time the result of the last.
+            tta: Average over eight flips and turns of the image: eight times the work for the last
+                tenths of a dB.
 
         Raises:
             UsageError: An unknown or absent device, or a value that cannot mean anything.
         """
-        if precision not in PRECISIONS:
-            raise UsageError(f"unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}")
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}")
         if threads is not None:
             torch.set_num_threads(threads)
+        if passes < 1:
+            raise UsageError(f"passes must be at least 1, not {passes}")
+        self.passes, self.tta = passes, tta
         self.name = name
         self.device = choose_device(device)
-        self.precision = precision
+        self.precision = choose_precision(precision, self.device)
         self.entry = entry
         self.tile = self._checked_tile(tile)
         self.tile_overlap = self._checked_overlap(tile_overlap)
-        self._tile_limit: int | None = None  # learnt by running out of memory
+        self._tile_limit: int | None = None  # set once memory runs out
         self._bytes_per_pixel = 0.0  # measured when first needed
         self._network = folded_network(model, entry, name).requires_grad_(requires_grad=False)
         self._network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -179,7 +180,7 @@ class Derainer:
         Raises:
             UsageError: Another kind of image, values outside of their range, or another strength.
             ResourceError: Not enough memory even for small tiles.
-            ImageError: The network gave no finite values.
+            ImageError: The network gave values that are not finite.
         """
         if isinstance(images, list | tuple):
             kind = type(images)
@@ -190,26 +191,37 @@ class Derainer:
         """Name, device and precision."""
         return f"Derainer({self.name!r}, device={str(self.device)!r}, precision={self.precision!r})"
 
-    def run(self, rainy: Pixels, strength: float = 1.0) -> tuple[Pixels, RunFacts]:
-        """Derained image, and how it was done.
+    def run(
+        self,
+        rainy: Pixels,
+        strength: float = 1.0,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> tuple[Pixels, RunFacts]:
+        """Derained image, and how it was computed.
 
         Args:
             rainy: `(height, width, 3)`, uint8 or uint16, of any size.
-            strength: 0 gives the image back bit for bit, 1 the derained one, others what lies
-                between, pixel by pixel.
+            strength: 0 returns the image bit for bit, 1 the derained one; values between blend
+                the two.
+            on_progress: Called after each tile with the share of the image that is done, up to 1.
+                It starts again from 0 where memory ran out and smaller tiles take over.
 
         Raises:
             UsageError: Not such an array; strength outside 0..1.
             ResourceError: Not enough memory even for small tiles.
-            ImageError: The network gave no finite values.
+            ImageError: The network gave values that are not finite.
         """
         _check_image(rainy)
         if not 0 <= strength <= 1:
             raise UsageError(f"strength must lie in 0..1, not {strength}")
         if strength == 0:
             return rainy.copy(), RunFacts(0, self.precision)
+        if self._is_repeated:
+            return self._run_repeated(rainy, strength, on_progress)
 
         def attempt(run: "_Run") -> tuple[Pixels, RunFacts]:
+            run.on_progress = on_progress
             derained = np.empty_like(rainy, order="C")
             # A view whose rows are the bands that the run goes through.
             source, target = (run.turned(array, 0, 1) for array in (rainy, derained))
@@ -230,22 +242,53 @@ class Derainer:
 
         Raises:
             ResourceError: Not enough memory even for small tiles.
-            ImageError: The network gave no finite values.
+            ImageError: The network gave values that are not finite.
         """
+        if self._is_repeated:
+            return repeated(lambda levels: self._once(levels)[0], rainy, self.passes, self.tta)
+        return self._once(rainy)[0]
 
-        def attempt(run: "_Run") -> Tensor:
+    @property
+    def _is_repeated(self) -> bool:
+        return self.passes > 1 or self.tta
+
+    def _run_repeated(
+        self, rainy: Pixels, strength: float, on_progress: Callable[[float], None] | None
+    ) -> tuple[Pixels, RunFacts]:
+        """`run` in several passes or orientations; the image is held as floats meanwhile."""
+        levels = _pixel_reader(rainy, torch.device("cpu"))(slice(None), slice(None))
+        facts: list[RunFacts] = []
+        times = self.passes * (len(ORIENTATIONS) if self.tta else 1)
+
+        def once(given: Tensor) -> Tensor:
+            derained, fact = self._once(given)
+            facts.append(fact)
+            if on_progress is not None:
+                on_progress(len(facts) / times)
+            return derained
+
+        derained = repeated(once, levels, self.passes, self.tta).cpu()
+        target = np.empty_like(rainy, order="C")
+        _write_pixels(levels.lerp_(derained, strength).clamp_(0, 1), target)
+        notices = tuple(dict.fromkeys(notice for fact in facts for notice in fact.notices))
+        return target, RunFacts(facts[0].tile, facts[-1].precision, notices)
+
+    def _once(self, rainy: Tensor) -> tuple[Tensor, RunFacts]:
+        """Derained images in 0..1 after one pass, and how they were computed."""
+
+        def attempt(run: "_Run") -> tuple[Tensor, RunFacts]:
             source, target = (run.turned(tensor, -1, -2) for tensor in (rainy, derained))
             for rows, result in run.bands(_tensor_reader(source, self.device)):
                 target[..., rows, :] = result
-            return derained
+            return derained, run.facts()
 
-        # Made outside of inference mode: a training step may use it as a target.
+        # Created outside of inference mode, so that a training step may use it as a target.
         derained = torch.empty_like(rainy, dtype=torch.float32, requires_grad=False)
         batch, _, height, width = rainy.shape
         return self._within_memory(batch, height, width, attempt)
 
     def run_network(self, rainy: Tensor, precision: str) -> Tensor:
-        """The network's bare result for a batch on its device whose sides need no padding."""
+        """The network's result for a batch on its device whose sides need no padding."""
         network: Callable[[Tensor], Tensor] = self._network
         if self._compiled is not None and precision == self.precision:
             network = self._compiled
@@ -263,9 +306,9 @@ class Derainer:
     def _within_memory(
         self, batch: int, height: int, width: int, attempt: Callable[["_Run"], Result]
     ) -> Result:
-        """What `attempt` returns, at the largest tile that memory allows.
+        """Result of `attempt`, with the largest tiles that memory allows.
 
-        Each attempt begins from nothing, so that no result of a failed one can be pasted.
+        Each attempt starts from scratch, so that no result of a failed one can end up in the image.
         """
         notices: list[str] = []
         tile = self._first_tile(batch, height, width)
@@ -277,29 +320,45 @@ class Derainer:
                 if not is_out_of_memory(error):
                     raise
             # Outside of `except`, whose traceback keeps the failed attempt's tensors alive.
-            tile = self._smaller_tile(tile, height, width)
-            notices.append(f"out of memory: went on with tiles of {tile} pixels")
+            side = self._smaller_tile(max(tile), height, width)
+            tile = side, side
+            notices.append(f"out of memory: went on with tiles of {side} pixels")
             give_back_freed_memory(self.device)
 
-    def _first_tile(self, batch: int, height: int, width: int) -> int:
+    def _first_tile(self, batch: int, height: int, width: int) -> TileSize:
+        """Height and width of the tiles to begin with; (0, 0) for the whole image."""
         height, width = (round_up(side, self.entry.padding_multiple) for side in (height, width))
-        tile = self.tile
-        if tile is None:
-            tile = self._automatic_tile(batch, height, width)
-        if self._tile_limit and max(height, width) > self._tile_limit:
-            tile = min(tile or self._tile_limit, self._tile_limit)
+        tile = self._automatic_tile(batch, height, width)
+        if self.tile is not None:
+            tile = self.tile, self.tile
+        limit = self._tile_limit
+        if limit and max(height, width) > limit:
+            tile = min(tile[0] or limit, limit), min(tile[1] or limit, limit)
         return tile
 
-    def _automatic_tile(self, batch: int, height: int, width: int) -> int:
-        if batch * height * width <= SURELY_SMALL:
-            return 0
+    def _automatic_tile(self, batch: int, height: int, width: int) -> TileSize:
+        """The tiles that cost least of those that fit the memory."""
+        if self.tile is not None or batch * height * width <= SURELY_SMALL:
+            return 0, 0
         if not self._bytes_per_pixel:
             self._bytes_per_pixel = measure_bytes_per_pixel(self._network, self.device)
-        pixels = memory_budget(self.device) / (SCRATCH * batch * self._bytes_per_pixel)
-        if height * width <= pixels:
-            return 0
-        side = round_down(math.isqrt(int(pixels)), self.entry.padding_multiple)
-        return max(side, self._at_least(SHORTEST_HALVED_TILE))
+        budget = memory_budget(self.device, batch * height * width * 3)
+
+        def fits(rows: int, columns: int) -> bool:
+            # One row of tiles is put together in floats beside the network's own tensors.
+            band = max(rows, columns) * min(height, width) * BAND_BYTES
+            tile = rows * columns * SCRATCH * self._bytes_per_pixel
+            return batch * (tile + band) <= budget
+
+        if batch * height * width * SCRATCH * self._bytes_per_pixel <= budget:
+            return 0, 0
+        multiple = self.entry.padding_multiple
+        cheapest = cheapest_tiles((height, width), self.tile_overlap, multiple, fits)
+        if cheapest is None:
+            side = math.isqrt(int(budget / (SCRATCH * batch * self._bytes_per_pixel)))
+            side = max(round_down(side, multiple), self._at_least(SHORTEST_HALVED_TILE))
+            cheapest = side, side
+        return cheapest
 
     def _smaller_tile(self, tile: int, height: int, width: int) -> int:
         longest = round_up(max(height, width), self.entry.padding_multiple)
@@ -340,28 +399,59 @@ class Derainer:
         return round_up(overlap, multiple)
 
 
-class _Run:
-    """One attempt at an image: its tiles, and what has to be told about them.
+def derain(
+    image: Image,
+    model: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    *,
+    strength: float = 1.0,
+    **options: Unpack[DerainerOptions],
+) -> Image:
+    """Take the rain out of one image, or of a list of them.
 
-    Its rows are the image's columns when a tiled image is wider than high: bands run along the
-    short side, so that they stay small for panoramas. Only the network sees tiles upright.
+    The weights are loaded at every call; for many calls make a `Derainer` once.
+
+    Args:
+        image: Any kind of image that `Derainer` takes; it comes back as that kind.
+        model: Weights by name, a checkpoint, or the folder of a training run.
+        strength: How much of the rain is removed, 0..1.
+        **options: As of `Derainer`.
+
+    Raises:
+        UsageError: An image or an option that cannot mean anything.
+        UnavailableError: No such weights.
+        CheckpointError: Their file is damaged or not one of ours.
+        ResourceError: Not enough memory even for small tiles.
+        ImageError: The network gave values that are not finite.
+    """
+    return Derainer.load(model, **options)(image, strength=strength)
+
+
+class _Run:
+    """One attempt at an image: its tiles and the notices about them.
+
+    When a tiled image is wider than high, rows here are the image's columns: bands run along the
+    short side, so that they stay small for panoramas. The network still sees tiles upright.
     """
 
     def __init__(
-        self, derainer: Derainer, size: tuple[int, int], tile: int, notices: Sequence[str]
+        self, derainer: Derainer, size: tuple[int, int], tile: TileSize, notices: Sequence[str]
     ) -> None:
         self.derainer = derainer
-        self.is_turned = bool(tile) and size[1] > size[0]
-        self.height, self.width = sorted(size, reverse=True) if self.is_turned else size
-        self.overlap, multiple = derainer.overlap_of(tile), derainer.entry.padding_multiple
-        self.rows = plan_axis(self.height, tile, self.overlap, multiple)
-        self.columns = plan_axis(self.width, tile, self.overlap, multiple)
-        self.tile = 0 if self.rows.count == self.columns.count == 1 else tile
+        self.is_turned = any(tile) and size[1] > size[0]
+        if self.is_turned:
+            size, tile = size[::-1], tile[::-1]
+        self.height, self.width = size
+        self.overlap, multiple = derainer.overlap_of(min(tile)), derainer.entry.padding_multiple
+        self.rows = plan_axis(self.height, tile[0], self.overlap, multiple)
+        self.columns = plan_axis(self.width, tile[1], self.overlap, multiple)
+        self.tile = 0 if self.rows.count == self.columns.count == 1 else max(tile)
         self.precision = derainer.precision
+        self.on_progress: Callable[[float], None] | None = None
+        self._tiles_done = 0
         self.notices = [*notices, *self._tile_notices()]
 
     def facts(self) -> RunFacts:
-        """What is to be told once all bands were taken."""
+        """How the image was derained; complete once all bands have run."""
         return RunFacts(self.tile, self.precision, tuple(self.notices))
 
     def turned(self, values: Turnable, *sides: int) -> Turnable:
@@ -386,6 +476,7 @@ class _Run:
         for left, weights in zip(columns.starts, columns.weights, strict=True):
             place = slice(left, left + columns.tile)
             derained = self._derain(pad_to_multiple(read(rows, place), multiple))
+            self._advance()
             derained = self.turned(derained, -1, -2)
             if columns.count == self.rows.count == 1:
                 return derained
@@ -397,6 +488,11 @@ class _Run:
             band[..., place] += derained.mul_(blend)
         assert band is not None, "an axis has at least one tile"
         return band
+
+    def _advance(self) -> None:
+        self._tiles_done += 1
+        if self.on_progress is not None:
+            self.on_progress(self._tiles_done / (self.rows.count * self.columns.count))
 
     def _derain(self, rainy: Tensor) -> Tensor:
         """The network's result in float32, redone in fp32 where a lower precision overflowed."""
@@ -416,7 +512,7 @@ class _Run:
         return derained
 
     def _tile_notices(self) -> Iterator[str]:
-        """Why the result may differ from what the whole image would give, if it may."""
+        """Reasons why the result may differ from that of the whole image."""
         if not self.tile:
             return
         entry = self.derainer.entry

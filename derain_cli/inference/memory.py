@@ -1,4 +1,4 @@
-"""The memory there is, how much of it an image may take, and how this process keeps it."""
+"""Available memory, the budget per image, and malloc settings."""
 
 import ctypes
 import re
@@ -12,21 +12,19 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 MEBIBYTE = 2**20
-
-
-# Bigger tiles save little overlap, and this keeps 100 megapixels under 2 GiB all told.
-CPU_BUDGET = 896 * MEBIBYTE
-
-
+# What the tensors of a tile may take on a CPU at most, however much is free, and what they may take
+# in any case. Between the two it shrinks by eight times the image's own pixels, which are read,
+# derained and copied by the codecs: so a command stays near 3 GiB for 24 megapixels and near 2 for
+# 100. Larger tiles than these save next to no overlap.
+MOST_FOR_A_TILE, LEAST_FOR_A_TILE = 3072 * MEBIBYTE, 640 * MEBIBYTE
+SHRINKING = 8
 # glibc's mallopt parameters (malloc.h): no block is mapped on its own (older versions refuse a high
 # M_MMAP_THRESHOLD, which would say the same), the heap is not trimmed, and grows in large steps.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-
-
 KEEP_SETTINGS = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * MEBIBYTE))
 
-
-# What CUDA, MPS, torch's CPU allocator and oneDNN say; oneDNN's "descriptor" means other faults.
+# Messages of CUDA, MPS, torch's CPU allocator and oneDNN; with "descriptor", oneDNN means other
+# faults.
 OUT_OF_MEMORY = re.compile(
     "out of memory|not enough memory|can't allocate memory"
     "|could not create a (memory|primitive)(?! desc)",
@@ -41,21 +39,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def memory_budget(device: torch.device) -> int:
-    """Bytes that the tensors of one tile may take: at most half of what is free."""
+def memory_budget(device: torch.device, image_bytes: int = 0) -> int:
+    """Bytes that the tensors of one tile may take: at most half of what is free.
+
+    Args:
+        device: Where the network runs.
+        image_bytes: Size of the whole image's pixels, which need memory besides.
+    """
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + reusable) // 2
     if device.type == "mps":
         return torch.mps.recommended_max_memory() // 4
-    return min(available_memory() // 2, CPU_BUDGET)
+    wanted = max(MOST_FOR_A_TILE - SHRINKING * image_bytes, LEAST_FOR_A_TILE)
+    return min(available_memory() // 2, wanted)
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes this process may still take: what the machine has free, within this process's limits.
+    """Bytes this process may still allocate: free memory, within this process's limits.
 
     Args:
-        root: Where `proc` and `sys` lie. Where there is no `proc`, 4 GiB are assumed.
+        root: Folder that holds `proc` and `sys`. Without `proc`, 4 GiB are assumed.
     """
     free = _number(root / "proc/meminfo", "MemAvailable:")
     room = [4096 * MEBIBYTE if free is None else 1024 * free, *_cgroup_headroom(root)]
@@ -107,12 +111,12 @@ def _number(path: Path, label: str = "") -> int | None:
 def keep_freed_memory() -> bool:
     """Let glibc keep a network's big buffers for reuse instead of giving them back to the kernel.
 
-    By default each feature map is mapped anew and its pages are zeroed: 20 to 40 % of the CPU time
-    of RDMC on a 481x321 image, half of it on tiles of a megapixel. Under `ulimit -v` it stays so,
-    because what is kept counts there.
+    By default each feature map is mapped anew and its pages are zeroed, which takes 20 to 40 % of
+    RDMC's CPU time on a 481x321 image and half of it on tiles of a megapixel. Under `ulimit -v`
+    the default stays, because memory that is kept counts there.
 
     Returns:
-        Whether the C library took the settings; False where it is not glibc, or under a limit.
+        Whether the C library accepted the settings; False without glibc, or under a limit.
     """
     if _address_space_limit() is not None:
         return False
@@ -121,7 +125,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory(device: torch.device) -> None:
-    """What was freed, but kept for reuse, goes back to the card or to the system."""
+    """Return memory that is kept for reuse to the GPU or the system."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -131,13 +135,13 @@ def give_back_freed_memory(device: torch.device) -> None:
 
 
 def _call_glibc(name: str, *arguments: int) -> int:
-    """What the function returns; 0, which is "not done", where the C library has none such."""
+    """Result of a glibc function; 0, its "not done", where the C library lacks it."""
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     return int(function(*arguments)) if function is not None else 0
 
 
 def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
-    """Bytes of float32 results that a network holds at once, per pixel of the image."""
+    """Bytes of float32 tensors that a network holds at once, per pixel of the image."""
     side = 64
     rainy = torch.zeros(1, 3, side, side, device=device)
     with torch.inference_mode(), LiveBytes() as live:
@@ -146,7 +150,7 @@ def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
 
 
 class LiveBytes(TorchFunctionMode):
-    """Within it, `peak` becomes the largest number of bytes that new tensors held at one time."""
+    """A context whose `peak` is the most bytes that new tensors held at one time."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -109,7 +109,7 @@ class GatedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
-        changed: Tensor = self.last(_gate(self.first(x)))
+        changed: Tensor = self.last(gate(self.first(x)))
         return x + changed
 
 
@@ -128,7 +128,7 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
-        changed: Tensor = self.last(self.attention(_gate(self.first(self.across(x)))))
+        changed: Tensor = self.last(self.attention(gate(self.first(self.across(x)))))
         return x + changed
 
 
@@ -152,9 +152,9 @@ class NafBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
-        gated = self.attention(_gate(self.across(self.widen(self.norm_around(x)))))
+        gated = self.attention(gate(self.across(self.widen(self.norm_around(x)))))
         x = x + self.last_around(gated)
-        mixed: Tensor = self.last_mix(_gate(self.mix(self.norm_mix(x))))
+        mixed: Tensor = self.last_mix(gate(self.mix(self.norm_mix(x))))
         return x + mixed
 
 
@@ -322,7 +322,7 @@ def _open_gate(conv: nn.Conv2d) -> None:
     nn.init.ones_(conv.bias[conv.out_channels // 2 :])
 
 
-def _gate(x: Tensor) -> Tensor:
+def gate(x: Tensor) -> Tensor:
     """Product of the two halves of the channels, within `LIMIT` of 0."""
     value, gate = x.chunk(2, dim=1)
     return (value * gate).clamp(-LIMIT, LIMIT)

@@ -1,6 +1,6 @@
-"""What is written down about a network and its weights: facts of their training, scores, the card.
+"""Model cards: facts of a network, the training of its weights, and their scores.
 
-A reader should be able to judge weights, and to train them again, from their card alone.
+A card alone should be enough to judge weights and to train them again.
 """
 
 import json
@@ -19,7 +19,6 @@ from derain_cli.models import build_model, find_model
 
 COUNTED_SIDE = 256
 
-
 LABELS = {
     "data": "trained on",
     "command": "command",
@@ -34,10 +33,10 @@ LABELS = {
 
 
 def network_facts(name: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What there is to know of a network without its weights.
+    """Facts about a network that need no weights.
 
-    Multiply-adds are those of convolutions and matrix products on one image of 256x256 pixels,
-    counted on tensors without memory.
+    MACs are those of convolutions and matrix products on one image of 256x256 pixels, counted on
+    tensors without memory.
 
     Args:
         name: A key of `MODELS`.
@@ -83,11 +82,11 @@ def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:
     for line in lines:
         if line["model"] in wanted:
             key = _score_key(line)
-            told = {"protocol": line["protocol"], "images": line["images"]} | _means(line)
-            if line.get("precision", "fp32") != "fp32":  # else unsaid, as in what eval takes
-                told = {"precision": line["precision"]} | told
+            score = {"protocol": line["protocol"], "images": line["images"]} | _means(line)
+            if line.get("precision", "fp32") != "fp32":  # the default of eval is left out
+                score = {"precision": line["precision"]} | score
             untouched = _means(inputs.get(key, {}))
-            scores[key] = told | {f"input_{name}": value for name, value in untouched.items()}
+            scores[key] = score | {f"input_{name}": value for name, value in untouched.items()}
     if not scores:
         seen = ", ".join(sorted({line["model"] for line in lines} - {INPUT})) or "none"
         raise UsageError(f"{str(path)!r} scores none of {sorted(wanted)}; it scores: {seen}")

@@ -20,19 +20,19 @@ HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """Where the network's arithmetic is done in the run's precision.
+    """Context in which the network computes in the run's precision.
 
     Raises:
         ConfigError: fp16 without a CUDA device.
     """
     if config.precision == "fp16" and device.type != "cuda":
-        raise ConfigError(f"--precision fp16 needs a CUDA device, not {device.type}; use bf16")
+        raise ConfigError(f"`precision` fp16 needs a CUDA device, not {device.type}; use bf16")
     half = HALF_TYPES.get(config.precision)
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 
 class Optimization:
-    """Adam on some parameters, as the config says."""
+    """Adam on some parameters, with the schedule, precision and clipping of the config."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], config: TrainConfig) -> None:
         self._parameters = list(parameters)
@@ -45,14 +45,14 @@ class Optimization:
     def step(
         self, total: Tensor, parts: Mapping[str, Tensor], step: int, samples: int
     ) -> dict[str, float]:
-        """Change the parameters so that the loss falls; the loss and its parts, for the log.
+        """Take one step down the gradient; returns the loss and its parts, for the log.
 
         Args:
             total: The loss, a mean over this process's samples.
-            parts: What to log besides.
+            parts: More values for the log.
             step: Number of this step, from 0; it decides the learning rate.
-            samples: How many samples this process had. Gradients are averaged over the processes
-                as if they all had the same number: a share that differs is scaled.
+            samples: Number of samples of this process. Gradients are averaged over the processes
+                as if all had the same number, so a share of another size is scaled.
 
         Raises:
             TrainingError: Loss or gradient is not finite; the parameters are left as they were.
@@ -69,14 +69,14 @@ class Optimization:
         logged = torch.stack([total.detach(), *(part.detach() for part in parts.values())])
         loss, *values = processes.mean_of(share * logged).tolist()
         self._check_finite("loss", loss, step)
-        if self._config.precision != "fp16":  # there the scaler leaves such a step out
+        if self._config.precision != "fp16":  # the scaler of fp16 skips such a step by itself
             self._check_finite("gradient norm", float(norm), step)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return {"loss": loss} | dict(zip(parts, values, strict=True))
 
     def _gradient_norm(self) -> Tensor:
-        """Norm of the gradient, clipped if asked."""
+        """Norm of the gradient before it is clipped."""
         limit = self._config.clip_gradient or math.inf
         if limit < math.inf:
             return nn.utils.clip_grad_norm_(self._parameters, limit)
@@ -86,7 +86,7 @@ class Optimization:
     @staticmethod
     def _check_finite(what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
-            raise TrainingError(f"the {what} of step {step} is {value}; lower --lr")
+            raise TrainingError(f"the {what} of step {step} is {value}; lower `lr`")
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs."""
@@ -103,8 +103,8 @@ class Optimization:
 class MovingAverage:
     """A network whose weights follow another's: `average = decay x average + (1 - decay) x new`.
 
-    Buffers (MOSS's memory, batch-norm statistics) follow too. Young averages forget faster, as
-    `(1 + step) / (10 + step)`, so that the random weights of the start do not linger.
+    Buffers (MOSS's memory, batch-norm statistics) follow too. At first the decay is
+    `(1 + step) / (10 + step)`, so that the random weights of the start are soon forgotten.
 
     Attributes:
         network: The average, in eval mode.
@@ -116,7 +116,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def follow(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after step number `step`."""
+        """Update the average with the weights after step number `step`."""
         ramp = (1 + step) / (10 + step) if self._young else 1.0
         share = 1 - min(self._decay, ramp)
         for old, new in zip(

@@ -1,4 +1,4 @@
-"""Where a run's weights come from: its command, data, seconds and validation."""
+"""How weights were made: the command, data, time and validation of their run."""
 
 import dataclasses
 import json
@@ -11,21 +11,22 @@ from typing import Any
 from derain_cli.checkpoints.files import read_metadata
 from derain_cli.checkpoints.resolving import resolve_weights
 from derain_cli.errors import CheckpointError, UsageError
+from derain_cli.training.configs.fields import facts, flag, hidden, names
 from derain_cli.training.configs.finetune import METHODS, FinetuneConfig
 from derain_cli.training.configs.search import SearchConfig
-from derain_cli.training.configs.train import FREE_ON_RESUME, TrainConfig, flag
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.metrics_log import read_metrics
 
 # Recipes of other commands than `derain train`, and what their configs are.
 CONFIGS: Mapping[str, type[TrainConfig]] = {
-    **dict.fromkeys(METHODS, FinetuneConfig),
-    "connection_search": SearchConfig,
+    recipe: kind for kind in (FinetuneConfig, SearchConfig) for recipe in kind.recipes
 }
 
 
 def training_facts(checkpoint: Path) -> dict[str, Any]:
-    """What a run's checkpoint and the files beside it say of its training, as entry fields.
+    """Fields of a `weights.toml` entry, read from a run's checkpoint and the files beside it.
 
-    A checkpoint that was made by no command of ours has none.
+    A checkpoint that none of our commands made has no such fields.
 
     Raises:
         CheckpointError: Its config is not one of this version.
@@ -60,22 +61,20 @@ def _config_of(checkpoint: Path, metadata: Mapping[str, str]) -> TrainConfig:
 def _validation(run: Path, metadata: Mapping[str, str]) -> dict[str, float]:
     """Mean PSNR (dB) by source of images, at the checkpoint's step."""
     scores = _at_step(run, metadata, "validation")
-    if scores:
+    if isinstance(scores, dict):
         return {name: round(psnr, 2) for name, psnr in scores.items()}
     mean = metadata.get("validation_psnr")
     return {"mean": round(float(mean), 2)} if mean else {}
 
 
 def _at_step(run: Path, metadata: Mapping[str, str], field: str) -> Any:  # noqa: ANN401 (a log's)
-    """What the run's log last said of a field at the checkpoint's step; None if nothing."""
-    log = run / "metrics.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    seen = [line for line in map(json.loads, lines) if str(line["step"]) == metadata["step"]]
-    return next((line[field] for line in reversed(seen) if line.get(field)), None)
+    """The last value of a field in the run's log at the checkpoint's step; None if absent."""
+    lines = [line for line in read_metrics(run) if str(line["step"]) == metadata["step"]]
+    return next((line[field] for line in reversed(lines) if line.get(field)), None)
 
 
 def describe_data(config: TrainConfig) -> str:
-    """What a run was trained on, in words.
+    """A run's training data, in words.
 
     Example:
         >>> describe_data(TrainConfig(dataset=("rain100l_train:2",), clean=("my",), rain=("dry",)))
@@ -84,38 +83,42 @@ def describe_data(config: TrainConfig) -> str:
     names = [item.partition(":")[0] for item in config.dataset]
     if config.data:
         names.append(" and ".join(config.data))
-    told = [f"pairs of {', '.join(names)}"] if names else []
+    parts = [f"pairs of {', '.join(names)}"] if names else []
     if isinstance(config, FinetuneConfig):
-        told.append(f"photos of {without_path(config.real)} without a truth")
+        parts.append(f"photos of {without_path(config.real)} without a truth")
     if config.clean:
         rain = ", ".join(re.sub(r":[\d.]+$", "", kind) for kind in config.rain)
-        told.append(f"clean images of {', '.join(config.clean)} under {rain} rain")
-    return "; ".join(told)
+        parts.append(f"clean images of {', '.join(config.clean)} under {rain} rain")
+    return "; ".join(parts)
 
 
 def training_command(config: TrainConfig, out: str = "RUN") -> str:
     """The command line that trains these weights again.
 
-    What has its default is left out, and so is what changes no number: threads, pauses, the folder
-    of the data sets. Of a folder somewhere else only the name is said.
+    Options at their default are left out, and so are those that change no result: threads, pauses,
+    the folder of the data sets. Absolute paths are cut down to their last part.
 
     Example:
         >>> training_command(TrainConfig(dataset=("rain100l_train",), steps=9, flip=False))
         'derain train --model rdmc --dataset rain100l_train --no-flip --steps 9 --seed 0 --out RUN'
     """
-    words, own, stated = _begin_command(config)
+    words, said = _begin_command(config)
+    kind = type(config)
+    stated = names(kind, lambda option: option.stated)
+    if isinstance(config, FinetuneConfig):  # what a method publishes is a default of the command
+        stated |= {*METHODS[config.recipe]} - {"epochs"}
+    silent = names(kind, lambda option: option.free_on_resume) | hidden(kind) | said
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        differs = item.name in stated or value != item.default
-        if differs and item.name not in FREE_ON_RESUME | own:
-            words += _option(item.name, value, item.metadata.get("pair", False))
+        if item.name not in silent and (item.name in stated or value != item.default):
+            words += _option(item.name, value, facts(item).pair)
     return shlex.join([*words, "--out", out])
 
 
 def _commands(config: TrainConfig, out: str, depth: int = 0) -> list[str]:
-    """The command lines that train these weights, those of the run they began with first."""
+    """The command lines that train these weights, starting with the run they were begun from."""
     if not config.weights or not Path(config.weights).exists():
-        return [training_command(config, out)]  # from nothing, or from weights that have a name
+        return [training_command(config, out)]  # from scratch, or from named weights
     base = f"BASE{depth or ''}"
     checkpoint = resolve_weights(config.weights)
     metadata = read_metadata(checkpoint)
@@ -124,22 +127,15 @@ def _commands(config: TrainConfig, out: str, depth: int = 0) -> list[str]:
     return [*first, training_command(dataclasses.replace(config, weights=base), out)]
 
 
-def _begin_command(config: TrainConfig) -> tuple[list[str], frozenset[str], frozenset[str]]:
-    """(first words of a run's command, fields that they say, fields to state in any case)."""
-    if isinstance(config, FinetuneConfig):
-        method = config.recipe.replace("_", "-")
-        words = ["derain", "finetune-real", "--method", method, "--model"]
-        words += (
-            [without_path(config.weights)] if config.weights else [config.model, "--from-scratch"]
-        )
-        # What a method publishes is a default of the command; a network comes with its options.
-        published = {*METHODS[config.recipe], "steps", "seed"} - {"epochs"}
-        network = {"model_option"} if config.weights else set()
-        said = frozenset({"model", "weights", "recipe", *network})
-        return words, said, frozenset(published)
-    if isinstance(config, SearchConfig):
-        return ["derain", "search"], frozenset({"model", "recipe"}), frozenset({"steps", "seed"})
-    return ["derain", "train"], frozenset(), frozenset({"model", "steps", "seed"})
+def _begin_command(config: TrainConfig) -> tuple[list[str], frozenset[str]]:
+    """(first words of a run's command, fields besides the hidden ones that they say)."""
+    words = ["derain", config.command]
+    if not isinstance(config, FinetuneConfig):
+        return words, frozenset()
+    words += ["--method", config.recipe.replace("_", "-"), "--model"]
+    if config.weights:  # a network comes with its options
+        return [*words, without_path(config.weights)], frozenset({"model_option"})
+    return [*words, config.model, "--from-scratch"], frozenset()
 
 
 def _option(name: str, value: Any, pair: bool) -> list[str]:  # noqa: ANN401 (any field's value)
@@ -152,7 +148,7 @@ def _option(name: str, value: Any, pair: bool) -> list[str]:  # noqa: ANN401 (an
 
 
 def without_path(value: str) -> str:
-    """A path's last part; anything else as it is. Weights travel, their machine's folders do not.
+    """A path's last part, because folders of one machine mean nothing on another; else unchanged.
 
     Example:
         >>> without_path("/home/me/photos"), without_path("streaks:streaks:1.2")

@@ -1,14 +1,14 @@
-"""A run's folder: what it holds, written so that a crash, a kill or a full disk spoils nothing.
+"""A run's folder. Its files survive a crash, a kill or a full disk.
 
 =====================  ==================================================================
 config.json            the run's `TrainConfig`
 metrics.jsonl          one line per log or validation
-state.pt               all that resuming needs
-good.pt                the last state that proved itself: where a collapsed run goes back to
-candidate.pt           a later one that has not yet
-last.safetensors       what the network was at the last validation
-best.safetensors       at the validation with the highest mean PSNR; `--model RUN` takes it
-images/              validation images: rainy, derained, clean and removed rain
+state.pt               everything that resuming needs
+good.pt                the last sound state, for a collapsed run to go back to
+candidate.pt           a later one that has not proved itself yet
+last.safetensors       the network at the last validation
+best.safetensors       the network with the highest mean PSNR; `--model RUN` uses it
+images/                validation images: rainy, derained, clean and removed rain
 =====================  ==================================================================
 """
 
@@ -27,7 +27,9 @@ from torch import nn
 
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.errors import ConfigError, ResourceError, TrainingError
-from derain_cli.training.configs.train import FREE_ON_RESUME, TrainConfig
+from derain_cli.training.configs.fields import names
+from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.metrics_log import METRICS, read_metrics
 from derain_cli.training.origin import machine, source_commit
 from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole
@@ -44,11 +46,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Now, because a long run's checkout may move on.
+        # Read now: the checkout may change while a long run goes on.
         self._commit = source_commit()
 
     def open(self, config: TrainConfig, *, resume: bool) -> None:
-        """Make the folder and note the config in it.
+        """Create the folder and write the config into it.
 
         Raises:
             ConfigError: It holds a run and `resume` is not set; or there is none to resume, or
@@ -58,15 +60,15 @@ class RunFolder:
         path = self.path / "config.json"
         if path.exists() and not resume:
             raise ConfigError(
-                f"{str(self.path)!r} holds a run: add --resume, or name another --out"
+                f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
             )
         if resume and not path.exists():
-            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave --resume out")
+            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(
-                f"cannot make {str(self.path)!r}: {error.strerror}; name another --out"
+                f"cannot make {str(self.path)!r}: {error.strerror}; name another `out`"
             ) from error
         if resume:
             _check_same_run(type(config).read(path), config)
@@ -110,11 +112,11 @@ class RunFolder:
 
     @property
     def has_state(self) -> bool:
-        """Whether `save_state` came to save anything; if not, resuming begins at the beginning."""
+        """Whether a state was saved; without one, resuming starts from the beginning."""
         return (self.path / STATE).exists()
 
     def load_state(self, device: torch.device) -> dict[str, Any]:
-        """What `save_state` saved last.
+        """The state that was saved last.
 
         Raises:
             TrainingError: The file is damaged.
@@ -127,14 +129,14 @@ class RunFolder:
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise TrainingError(
                 f"{str(path)!r} is damaged; begin another run where its last validation left off: "
-                f"--weights {self.path / 'last.safetensors'} --out NEW"
+                f"`weights` {self.path / 'last.safetensors'} `out` NEW"
             ) from error
         return state
 
     def save_weights(
         self, file: str, model: nn.Module, config: TrainConfig, about: Mapping[str, str]
     ) -> None:
-        """A checkpoint that describes itself: how it was made, from which code, on what.
+        """Write a checkpoint whose metadata states its config, code and machine.
 
         Raises:
             ResourceError: No space or no permission; an old file stays.
@@ -160,7 +162,7 @@ class RunFolder:
         Raises:
             ResourceError: No space or no permission.
         """
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(dict(line) | {"version": __version__}) + "\n")
@@ -170,31 +172,19 @@ class RunFolder:
             raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
     def forget_log_after(self, step: int) -> None:
-        """Lines of steps that were done but not saved are done again: drop them."""
+        """Drop log lines of steps that a resumed run will repeat."""
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_whole(self.path / "metrics.jsonl", text.encode())
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; one that a kill cut short, or of no step, is left out."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    parsed = []
-    for line in lines:
-        try:
-            parsed.append(json.loads(line))
-        except ValueError:
-            continue
-    return [line for line in parsed if isinstance(line, dict) and "step" in line]
+        write_whole(self.path / METRICS, text.encode())
 
 
 def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     before, now = asdict(saved), asdict(asked)
-    changed = [name for name in before if before[name] != now[name] and name not in FREE_ON_RESUME]
+    free = names(type(saved), lambda option: option.free_on_resume)
+    changed = [name for name in before if before[name] != now[name] and name not in free]
     if changed:
         name = changed[0]
         raise ConfigError(
-            f"--resume with another {name!r}: the run has {before[name]!r}, now {now[name]!r}; "
-            "leave it out, or start a new run with --out"
+            f"`resume` with another `{name}`: the run has {before[name]!r}, now {now[name]!r}; "
+            "leave it out, or start a new run with `out`"
         )

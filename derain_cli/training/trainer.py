@@ -193,7 +193,7 @@ class _Run:
         self.state.step = step + 1
         notice = self.saving.go_back()
         if not notice:
-            raise TrainingError(f"the run collapsed before step {step + 1}; lower --lr")
+            self.saving.watch.above = 0  # nowhere to go: look again in a while
         return parts, notice
 
     def _is_finished(self) -> bool:
@@ -247,7 +247,7 @@ class _Run:
             # The compiler's own exceptions are in modules of torch that are costly to import.
             if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 reason = str(error).strip().splitlines()[0]
-                raise UsageError(f"--compile does not work here: {reason}") from error
+                raise UsageError(f"`compile` does not work here: {reason}") from error
             raise
 
     def _after_step(self, parts: dict[str, float]) -> Validation | None:

@@ -1,4 +1,4 @@
-"""What recipes that learn from rainy and clean pairs have in common: all but their loss."""
+"""The base of recipes that learn from rainy and clean pairs: everything but their loss."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 
 def sources_of(config: TrainConfig) -> list[Source]:
-    """The sources of pairs that the config names, their images looked at.
+    """The sources of pairs that the config names; the headers of all their images are checked.
 
     Raises:
         DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
@@ -47,7 +47,7 @@ class PairedRecipe:
     Attributes:
         model: The network in training.
         sources: Where its pairs come from.
-        steps_per_epoch: 0: it knows no epochs.
+        steps_per_epoch: 0, because these recipes have no epochs.
     """
 
     steps_per_epoch = 0
@@ -69,11 +69,11 @@ class PairedRecipe:
 
     @property
     def result(self) -> nn.Module:
-        """What is validated and saved: the moving average if there is one."""
+        """The network that is validated and saved: the moving average if there is one."""
         return self._average.network if self._average else self.model
 
     def begin_epoch(self, epoch: int) -> None:
-        """Nothing."""
+        """Do nothing: there are no epochs."""
 
     def draw(self, step: int, part: range) -> dict[str, NDArray[np.float32]]:
         """Samples `part` of the batch of a step."""

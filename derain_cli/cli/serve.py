@@ -1,0 +1,109 @@
+"""`derain serve`: the page in the browser, and the web service behind it."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from derain_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import socket
+
+    from derain_cli.serve.settings import ServeOptions
+
+EXTRA = ("starlette", "uvicorn", "python_multipart")
+
+
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            show_default="the best for real photos",
+            help="Weights that are taken when a request names none.",
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=0, max=65535, help="TCP port; 0 for any free one.")
+    ] = 8765,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to listen on; 0.0.0.0 lets every machine that reaches this one in.",
+        ),
+    ] = "127.0.0.1",
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    device: Annotated[
+        str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="all cores", help="CPU threads of the network."),
+    ] = None,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Images that may wait; more are answered 503.")
+    ] = 16,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Longest upload.")] = 200,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse larger images before they are decoded.")
+    ] = 120_000_000,
+) -> None:
+    """Show a page in the browser that derains photos, and answer programs at the same address.
+
+    Only this machine can reach it unless --host says otherwise. Nothing is written to the disk.
+    """
+    from derain_cli.serve.settings import ServeOptions
+
+    options = ServeOptions(host, port, queue, max_megabytes, max_pixels)
+    _need_extra()
+    from derain_cli.serve.listening import listen
+
+    with listen(options) as listening:
+        _serve(options, listening, model, device, threads, open_page=open_page)
+
+
+def _need_extra() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"derain serve needs {missing[0]!r}, which is not installed: "
+            "pip install 'derain-cli[serve]'"
+        )
+
+
+def _serve(
+    options: "ServeOptions",
+    listening: "socket.socket",
+    model: str | None,
+    device: str,
+    threads: int | None,
+    *,
+    open_page: bool,
+) -> None:
+    from derain_cli.serve.listening import address
+    from derain_cli.serve.networks import Networks
+    from derain_cli.serve.running import serve as run
+
+    networks = Networks(model, {"device": device, "threads": threads})
+    if not options.is_private:
+        _say(
+            f"every machine that reaches {options.host} can use this server: "
+            "it asks for no password"
+        )
+    place = address(options, listening)
+    _say(f"{networks.default} is ready: open {place} (Ctrl-C ends it)")
+    if open_page:
+        import webbrowser
+
+        webbrowser.open(place)
+    run(networks, options, listening)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201

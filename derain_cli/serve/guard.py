@@ -1,0 +1,72 @@
+"""What stands before every page: who may ask, and what a browser may do with the answer."""
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from derain_cli.serve.failures import failure
+from derain_cli.serve.settings import ServeOptions, is_loopback
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Guard:
+    """Turns other sites' requests away, and sets the headers of every answer.
+
+    A server that only this machine can reach still hears any site that is open in its browser:
+    either by a form that the site sends, or by a host name of the site that it points here.
+    """
+
+    def __init__(self, app: ASGIApp, options: ServeOptions) -> None:
+        self.app, self.options = app, options
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application around another."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        reason = self._refusal(Headers(scope=scope))
+        app = failure(2, "refused", reason, 403) if reason else self.app
+        await app(scope, receive, send_guarded)
+
+    def _refusal(self, headers: Headers) -> str:
+        """Why a request is turned away; empty if it is not."""
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            return "a request of another site: open this server's own page"
+        if not self.options.is_private:
+            return ""
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        if is_loopback(host):
+            return ""
+        return f"a request for host {host!r}: this server answers to its own machine alone"
