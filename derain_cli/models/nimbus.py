@@ -57,10 +57,10 @@ class NimbusConfig:
             the result comes straight from 1/2 of the size.
     """
 
-    block: str = "gated"
-    widths: tuple[int, ...] = (32, 64, 128, 128)
-    encoder: tuple[int, ...] = (2, 2, 3, 4)
-    decoder: tuple[int, ...] = (2, 2, 3)
+    block: str = "plain"
+    widths: tuple[int, ...] = (32, 64, 128, 160)
+    encoder: tuple[int, ...] = (1, 2, 2, 3)
+    decoder: tuple[int, ...] = (2, 2, 2)
     full_size: int = 16
 
     def __post_init__(self) -> None:
