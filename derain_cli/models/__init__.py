@@ -146,7 +146,7 @@ MODELS: Mapping[str, ModelEntry] = {
         paper="this project's own, no paper",
         padding_multiple=16,
         tile_overlap=128,
-        receptive_radius=149,
+        receptive_radius=223,
     ),
     "resnet": ModelEntry(
         build=resnet.ResNet,

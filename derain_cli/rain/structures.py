@@ -181,16 +181,19 @@ def draw_structure(kind: str, rng: np.random.Generator) -> tuple[Pixels, Pixels]
     upright = rng.random() < 0.75  # most of what stands, stands upright or lies flat
     angle = rng.choice((0.0, 90.0)) + rng.normal(0, 4) if upright else rng.uniform(0, 180)
     turn = cv2.getRotationMatrix2D((CANVAS / 2, CANVAS / 2), angle, 1.45)
-    turned = (np.column_stack((square, np.ones(4))) @ np.asarray(turn, np.float64).T).astype(
-        np.float32
-    )
+    corners: Floats = np.column_stack((square, np.ones(4, np.float32)))
+    turned = corners @ np.asarray(turn, np.float32).T
     strength = 0.28 * CANVAS * rng.random()
     seen = turned + rng.uniform(-1, 1, (4, 2)).astype(np.float32) * np.float32(strength)
     matrix = cv2.getPerspectiveTransform(square, seen.astype(np.float32))
     sides = [
         np.asarray(
             cv2.warpPerspective(
-                side, matrix, (CANVAS, CANVAS), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_CONSTANT
+                side,
+                matrix,
+                (CANVAS, CANVAS),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
             ),
             np.uint8,
         )

