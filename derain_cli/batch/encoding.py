@@ -14,6 +14,7 @@ from derain_cli.batch.layers import rain_layer, side_by_side
 from derain_cli.batch.network import Derained
 from derain_cli.batch.options import BatchOptions
 from derain_cli.batch.places import written_format
+from derain_cli.batch.rain import Rain, measure_rain
 from derain_cli.batch.writing import write_result
 from derain_cli.errors import ResourceError
 from derain_cli.images import WRITABLE_FORMATS, Picture, encode_image, writing_notices
@@ -26,8 +27,8 @@ class Encoding:
         disk_failed: The disk refused a file: the next image would meet the same disk.
     """
 
-    def __init__(self, options: BatchOptions) -> None:
-        self._options = options
+    def __init__(self, options: BatchOptions, stdin: bytes = b"") -> None:
+        self._options, self._stdin = options, stdin
         self._writers = ThreadPoolExecutor(options.thread_count, "derain-write")
         self.disk_failed = False
 
@@ -43,16 +44,26 @@ class Encoding:
     def _finish(self, result: Result, rainy: Picture, derained: np.ndarray) -> Result:
         began = time.perf_counter()
         try:
-            content = self._write(result.job, rainy, derained)
+            rain = measure_rain(rainy.rgb, derained)
+            content = self._write(result.job, rainy, derained, rain)
         except Exception as error:  # noqa: BLE001 (one odd image must not end a night's batch)
             failure = as_derain_error(result.job, error)
             return dataclasses.replace(result, status="failed", error=failure)
         seconds = (result.seconds or 0) + time.perf_counter() - began
         notices = result.notices + self._notices(rainy, result.job.derained)
-        return dataclasses.replace(result, seconds=seconds, content=content, notices=notices)
+        if self._leaves(rain):
+            notices += (f"{rain.in_words()}: copied unchanged",)
+        return dataclasses.replace(
+            result, seconds=seconds, content=content, notices=notices, rain=rain
+        )
 
-    def _write(self, job: Job, rainy: Picture, derained: np.ndarray) -> bytes | None:
+    def _leaves(self, rain: Rain) -> bool:
+        return self._options.leave_dry and rain.is_dry
+
+    def _write(self, job: Job, rainy: Picture, derained: np.ndarray, rain: Rain) -> bytes | None:
         """Encode everything, then write everything: what cannot be encoded leaves no file."""
+        if self._leaves(rain):
+            derained = rainy.rgb
         image = rainy.with_rgb(derained)
         layers = {job.derained: image}
         if job.rain:
@@ -60,9 +71,14 @@ class Encoding:
         if job.compare:
             layers[job.compare] = side_by_side(rainy, image)
         encoded = {target: self._encode(layers[target], job, target) for target in layers}
+        if self._leaves(rain) and self._format(rainy, job.derained) == rainy.format:
+            encoded[job.derained] = self._original(job)
         for target in job.targets:
             self._store(encoded[target], target)
         return encoded[None] if job.derained is None else None
+
+    def _original(self, job: Job) -> bytes:
+        return self._stdin if job.source is None else job.source.read_bytes()
 
     def _encode(self, image: Picture, job: Job, target: Path | None) -> bytes:
         format = self._format(image, target)

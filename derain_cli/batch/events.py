@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from derain_cli.batch.rain import Rain
 from derain_cli.errors import DerainError
 
 
@@ -119,6 +120,8 @@ class Result:
         error: Why it failed.
         content: The encoded image, where it goes to stdout.
         motion: Of films and animations.
+        rain: What changed, of images.
+        precision: Of the network's arithmetic.
     """
 
     job: Job
@@ -132,6 +135,8 @@ class Result:
     error: DerainError | None = None
     content: bytes | None = None
     motion: Motion | None = None
+    rain: Rain | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class Derained:
         pixels: `(height, width, 3)` of the input's type.
         seconds: Time in the network.
         tile: Side of the tiles, 0 for a whole image.
+        precision: Of the arithmetic.
         notices: What the engine has to say, such as a result computed again in fp32.
     """
 
@@ -38,13 +39,16 @@ class Derained:
     pixels: np.ndarray
     seconds: float
     tile: int
+    precision: str
     notices: tuple[str, ...] = ()
 
     def result(self) -> Result:
         """A result that states the image's size, tile and time so far."""
         notices = self.rainy.image.notices + self.notices
         seconds = self.rainy.seconds + self.seconds
-        return self.rainy.result(tile=self.tile, seconds=seconds, notices=notices)
+        return self.rainy.result(
+            tile=self.tile, seconds=seconds, precision=self.precision, notices=notices
+        )
 
 
 class Network:
@@ -87,7 +91,7 @@ class Network:
             return rainy.result(status="failed", error=as_derain_error(rainy.job, error))
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        return Derained(rainy, pixels, seconds, facts.tile, facts.notices)
+        return Derained(rainy, pixels, seconds, facts.tile, facts.precision, facts.notices)
 
     def _observer(self, rainy: Decoded) -> Callable[[float], None] | None:
         on_progress = self._on_progress
@@ -105,8 +109,9 @@ class Network:
         seconds = time.perf_counter() - began
         self.seconds += seconds
         share, tile = seconds / len(group), self.derainer.tile or 0
+        precision = self.derainer.precision
         pairs = zip(group, derained, strict=True)
-        return [Derained(rainy, pixels, share, tile) for rainy, pixels in pairs]
+        return [Derained(rainy, pixels, share, tile, precision) for rainy, pixels in pairs]
 
     def _derain_stack(self, rainy: Sequence[np.ndarray]) -> np.ndarray:
         """Images of one shape as `(batch, height, width, 3)`, of their own type."""

@@ -60,7 +60,7 @@ class _Pipeline:
         self, network: Network, options: BatchOptions, stdin: bytes, interrupter: Interrupter
     ) -> None:
         self._network, self._options, self._interrupter = network, options, interrupter
-        self._decoding, self._encoding = Decoding(options, stdin), Encoding(options)
+        self._decoding, self._encoding = Decoding(options, stdin), Encoding(options, stdin)
         self._films = Films(network, options, stdin, interrupter)
         self._leaving = _Leaving(2 * options.thread_count)
         self._tally = _Tally()

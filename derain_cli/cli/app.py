@@ -4,7 +4,6 @@ import difflib
 import errno
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -22,11 +21,13 @@ from derain_cli.cli import (
     finetune_real,
     models,
     plot,
+    reproduce,
     search,
     serve,
     train,
 )
 from derain_cli.cli.output_files import give_up_standard_output
+from derain_cli.cli.wording import in_flags, reword, reword_parameter
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
 from derain_cli.version import __version__
 
@@ -37,10 +38,6 @@ REFUSED = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
     | {errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE}
 )
-
-
-# Types as the help names them.
-WORDS = {"bool": "", "int": "number", "float": "number", "str": "text", "Path": "path"}
 
 
 class DerainGroup(typer.core.TyperGroup):
@@ -91,14 +88,14 @@ class DerainGroup(typer.core.TyperGroup):
         """A command, whose help names types in words."""
         command = super().get_command(ctx, cmd_name)
         if command is not None:
-            name_types_in_words(command, ctx)
+            reword(command, ctx)
         return command
 
     def get_params(self, ctx: Any) -> Any:  # noqa: ANN401
         """The group's own options, likewise."""
         params = super().get_params(ctx)
         for param in params:
-            _name_type_in_words(param, ctx)
+            reword_parameter(param, ctx)
         return params
 
     def get_usage(self, ctx: Any) -> str:  # noqa: ANN401
@@ -113,38 +110,6 @@ class DerainGroup(typer.core.TyperGroup):
         except KeyboardInterrupt as interrupt:
             print("interrupted", file=sys.stderr)  # noqa: T201
             raise typer.Exit(INTERRUPTED) from interrupt
-
-
-def name_types_in_words(command: Any, ctx: Any) -> None:  # noqa: ANN401 (Typer's own types)
-    """Let the help of a command, or of a group's commands, say `number` instead of `<float>`."""
-    for param in command.get_params(ctx):
-        _name_type_in_words(param, ctx)
-    for below in getattr(command, "commands", {}).values():
-        name_types_in_words(below, ctx)
-
-
-def _name_type_in_words(param: Any, ctx: Any) -> None:  # noqa: ANN401
-    if param.metavar is not None:
-        if param.param_type_name == "option" and param.metavar.isupper():
-            param.metavar = param.metavar.lower()
-        return
-    types = re.findall(r"\w+", param.display_type(ctx).replace(" range", ""))
-    words = " ".join(WORDS.get(name, name) for name in types if name != "list")
-    if param.param_type_name == "argument":
-        param.metavar = param.name.upper()
-        param.display_type_rich = lambda ctx: words
-    else:
-        param.metavar = words
-
-
-def in_flags(message: str, flags: Mapping[str, str]) -> str:
-    """A message of the library, which names fields in backticks, in a command line's spelling.
-
-    Example:
-        >>> in_flags("`batch_size` is 0; it must be above 0", {"batch_size": "--batch-size"})
-        '--batch-size is 0; it must be above 0'
-    """
-    return re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), message)
 
 
 def _exit_code(run: Callable[[], Any], words: Sequence[str], flags: Mapping[str, str]) -> int:
@@ -235,5 +200,6 @@ app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
+app.command("reproduce")(reproduce.reproduce)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from derain_cli.batch import BatchOptions, Event, Frames, Motion, Plan, Result, Summary
     from derain_cli.batch.events import Job
+    from derain_cli.batch.rain import Rain
     from derain_cli.inference.derainer import Derainer
 
 SCHEMA = 1
@@ -88,6 +89,7 @@ class BatchReport:
         self.summary: Summary | None = None
         self.megapixels, self.finished = 0.0, 0
         self.position = _Position()
+        self.rain: Rain | None = None  # of the last image
         self.notices: Counter[str] = Counter()
         self._say_left_out()
 
@@ -160,7 +162,7 @@ class BatchReport:
         if len(self.plan.jobs) == 1 and failures and failures[0].error is not None:
             raise failures[0].error  # one line says it all
         if self.verbose or not self.to_stdout:
-            self.say(_summary_text(self.summary, self.plan))
+            self.say(_summary_text(self.summary, self.plan, self.rain))
         if not failures:
             return
         self.say(f"failed: {len(failures)} of {len(self.plan.jobs)}", always=True)
@@ -203,6 +205,7 @@ class BatchReport:
         frames = result.motion.frames if result.motion else 1
         self.megapixels += frames * (result.width or 0) * (result.height or 0) / 1e6
         self.position.end()
+        self.rain = result.rain
         elapsed = self.bar.tasks[self.task].elapsed or 0.0
         speed = _speed(self.position.ended, self.megapixels, elapsed)
         self.bar.update(self.task, completed=self.position.images, speed=speed)
@@ -280,10 +283,11 @@ def _details(result: "Result") -> str:
     if result.motion is not None:
         facts.append(f"{result.motion.frames} frames")
     facts += [f"tiles of {result.tile}" if result.tile else "whole", f"{result.seconds or 0:.2f} s"]
+    facts += [result.rain.in_words()] if result.rain else []
     return f"{job.name}: {target} ({', '.join(facts)})"
 
 
-def _summary_text(summary: "Summary", plan: "Plan") -> str:
+def _summary_text(summary: "Summary", plan: "Plan", rain: "Rain | None" = None) -> str:
     counts = {
         "derained": summary.done,
         "skipped (the results are there)": summary.skipped,
@@ -295,6 +299,7 @@ def _summary_text(summary: "Summary", plan: "Plan") -> str:
         return text
     if len(plan.jobs) == 1:
         text = f"{plan.jobs[0].derained} written"
+        text += f", {rain.in_words()}," if rain else ""
     speed = _speed(summary.done, summary.megapixels, summary.seconds)
     return f"{text} in {summary.seconds:.1f} s ({speed})"
 
@@ -308,15 +313,23 @@ def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]
         "status": result.status,
         "model": derainer and derainer.name,
         "device": derainer and str(derainer.device),
+        "precision": result.precision,
         "tile": result.tile,
         "ms": None if result.seconds is None else round(1000 * result.seconds, 1),
         "width": result.width,
         "height": result.height,
         "bit_depth": result.bit_depth,
+        "rain": result.rain and _rain_fields(result.rain),
+        "files": [str(path) for path in result.job.targets] if result.status == "done" else [],
         "warnings": list(result.notices),
         "error": result.error and str(result.error),
     }
     return line | _motion_fields(result.motion)
+
+
+def _rain_fields(rain: "Rain") -> dict[str, Any]:
+    """Share of the pixels that visibly changed, mean change in 8-bit levels, and the verdict."""
+    return {"share": round(rain.share, 5), "mean": round(rain.mean, 3), "dry": rain.is_dry}
 
 
 def _motion_fields(motion: "Motion | None") -> dict[str, Any]:

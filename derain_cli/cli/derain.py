@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.batch_report import BatchReport
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.errors import INTERRUPTED, UsageError
@@ -54,7 +55,7 @@ WHERE, HOW, SPEED, BATCH, TOLD = "Results", "Deraining", "Speed and memory", "Ba
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUTS", help="Files, folders, quoted patterns, or - for stdin."),
+    typer.Argument(metavar="IMAGES", help="Files, folders, quoted patterns, or - for stdin."),
 ]
 
 Output = Annotated[
@@ -65,12 +66,12 @@ Output = Annotated[
         metavar="PATH",
         show_default="beside the input",
         panel=WHERE,
-        help="A file; a folder if it exists, ends in / or there are several inputs; - for stdout.",
+        help="A file, or a folder if it exists, ends in / or takes several images; - for stdout.",
     ),
 ]
 
 Suffix = Annotated[
-    str, _option("--suffix", panel=WHERE, help="Added to the name of a result beside its input.")
+    str, _option("--suffix", panel=WHERE, help="Add this to the name of a result beside its input.")
 ]
 
 Format = Annotated[
@@ -93,7 +94,8 @@ Quality = Annotated[
         max=100,
         show_default="as the input",
         panel=WHERE,
-        help="Of JPEG, WebP, AVIF and films; a JPEG keeps its own tables and subsampling.",
+        help="Quality of JPEG, WebP, AVIF and films. By default a JPEG keeps the tables and "
+        "subsampling of its input.",
     ),
 ]
 
@@ -103,7 +105,11 @@ Overwrite = Annotated[
 
 SkipExisting = Annotated[
     bool,
-    _option("--skip-existing", panel=WHERE, help="Keep results that exist, do the others: resume."),
+    _option(
+        "--skip-existing",
+        panel=WHERE,
+        help="Keep results that exist and do the rest, as to resume.",
+    ),
 ]
 
 SaveRain = Annotated[
@@ -120,9 +126,18 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        show_default="the best for real photos",
+        show_default=f"{DEFAULT_WEIGHTS}, the best for real photos",
         panel=HOW,
-        help="Bundled weights, a checkpoint, hf:org/repo@rev, or a training run's folder.",
+        help="Name of weights, a checkpoint, hf:org/repo@rev or a training run's folder.",
+    ),
+]
+
+LeaveDry = Annotated[
+    bool,
+    _option(
+        "--leave-dry",
+        panel=HOW,
+        help="Copy an image byte for byte where next to no rain is found in it.",
     ),
 ]
 
@@ -147,7 +162,7 @@ TestTimeAugmentation = Annotated[
 ]
 
 Strength = Annotated[
-    float, _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed.")
+    float, _option("--strength", min=0, max=1, panel=HOW, help="Remove this share of the rain.")
 ]
 Codec = Annotated[
     str | None,
@@ -156,7 +171,7 @@ Codec = Annotated[
         metavar="NAME",
         show_default="as the input",
         panel=WHERE,
-        help="Of films: h264, hevc, vp8, vp9, av1, mpeg4, mpeg2video, mjpeg, prores or ffv1.",
+        help="Codec of films: h264, hevc, vp8, vp9, av1, mpeg4, mpeg2video, mjpeg, prores or ffv1.",
     ),
 ]
 FramesOption = Annotated[
@@ -164,7 +179,7 @@ FramesOption = Annotated[
     _option(
         "--frames",
         panel=HOW,
-        help="Of an animated GIF, WebP or PNG; a film is always derained whole.",
+        help="Frames of an animated GIF, WebP or PNG to derain; a film is always derained whole.",
     ),
 ]
 Temporal = Annotated[
@@ -174,7 +189,7 @@ Temporal = Annotated[
         min=0,
         max=1,
         panel=HOW,
-        help="1 = each frame of a film is steadied by the one before and the one after; 0 = not.",
+        help="1 steadies each frame of a film by the one before and the one after; 0 does not.",
     ),
 ]
 
@@ -198,7 +213,7 @@ Tile = Annotated[
         min=0,
         show_default="fits the memory",
         panel=SPEED,
-        help="Side of the tiles an image is cut into; 0 = the whole image at once.",
+        help="Side of the tiles an image is cut into; 0 for the whole image at once.",
     ),
 ]
 
@@ -283,11 +298,14 @@ DryRun = Annotated[
     bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, and stop.")
 ]
 
-AsJson = Annotated[bool, _option("--json", panel=TOLD, help="A JSON line per image on stdout.")]
-Quiet = Annotated[bool, _option("--quiet", "-q", panel=TOLD, help="Only errors on stderr.")]
+AsJson = Annotated[
+    bool, _option("--json", panel=TOLD, help="Print a JSON line per image on stdout.")
+]
+Quiet = Annotated[bool, _option("--quiet", "-q", panel=TOLD, help="Show only errors on stderr.")]
 
 Verbose = Annotated[
-    bool, _option("--verbose", "-v", panel=TOLD, help="A line per image and per file left out.")
+    bool,
+    _option("--verbose", "-v", panel=TOLD, help="Show a line per image and per file left out."),
 ]
 
 
@@ -313,6 +331,7 @@ def derain(
     batch_size: BatchSize = 1,
     max_pixels: MaxPixels = None,
     strength: Strength = 1.0,
+    leave_dry: LeaveDry = False,
     passes: Passes = 1,
     tta: TestTimeAugmentation = False,
     frames: FramesOption = FramesOfAnimation.first,
@@ -337,6 +356,7 @@ def derain(
         overwrite=overwrite,
         skip_existing=skip_existing,
         strength=strength,
+        leave_dry=leave_dry,
         save_rain=save_rain,
         compare=compare,
         workers=workers,
@@ -420,7 +440,6 @@ def _read_image() -> bytes:
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":
-    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
     from derain_cli.inference.derainer import Derainer
 
     return Derainer.load(model or DEFAULT_WEIGHTS, **engine)

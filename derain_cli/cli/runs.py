@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 
+from derain_cli.cli.wording import escaped
 from derain_cli.errors import ConfigError
 from derain_cli.training.configs.fields import (
     facts,
@@ -98,7 +98,7 @@ def _option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Pa
     """A command-line parameter from a config field; None when it was not given."""
     known, value = facts(field), getattr(config, field.name)
     default = known.shown or ("" if value in (None, "", (), False) else shown(value))
-    text = _escaped(f"{known.help} [default: {default}]" if default else known.help)
+    text = escaped(f"{known.help} [default: {default}]" if default else known.help)
     declaration: Any = typer.Option(
         *known.flags,
         help=text,
@@ -142,18 +142,6 @@ def _plain_type(annotation: Any, *, pair: bool) -> Any:  # noqa: ANN401 (a type)
         return tuple[member, member] if pair else list[member]  # type: ignore[valid-type]
     members = [member for member in get_args(annotation) if member is not type(None)]
     return members[0] if members else annotation
-
-
-def _escaped(text: str) -> str:
-    r"""A help text whose square brackets Rich prints, instead of reading them as its markup.
-
-    `rich.markup.escape` does the same, but importing Rich would slow down every command.
-
-    Example:
-        >>> print(_escaped("cuda[:N] [default: auto]"))
-        cuda[:N] \[default: auto]
-    """
-    return re.sub(r"\[(?=[a-z#/@])", r"\\[", text)
 
 
 @contextmanager

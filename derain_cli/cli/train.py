@@ -83,6 +83,7 @@ def train(
         file = out / "config.json" if resume and out else config
         _explain(chosen, preset, given, str(file or "environment"))
         return
+    chosen = _with_steps(chosen, given)
     if out is None:
         raise UsageError("no `out`: name the folder of the run")
     _train(chosen, out, resume=resume, tensorboard=tensorboard, quiet=quiet)
@@ -127,12 +128,19 @@ def given_options(options: Mapping[str, Any], connections: Path | None = None) -
         ConfigError: A file of connections that cannot be read.
     """
     given = given_of(options)
+    connections = connections or _connections_of(given.get("weights"))
     if connections:
         from derain_cli.connections.file import model_option, read_connections
 
         found = model_option(read_connections(connections))
         given["model_option"] = [*given.get("model_option", []), found]
     return given
+
+
+def _connections_of(weights: str | None) -> Path | None:
+    """What a search found, where --weights is the folder of one: the derived network has these."""
+    found = Path(weights or "") / "connections.toml"
+    return found if weights and found.is_file() else None
 
 
 def config_of(
@@ -175,6 +183,19 @@ def _refuse_weights(architecture: str) -> None:
         )
 
 
+def _with_steps(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """The config with its epochs turned into steps.
+
+    Raises:
+        UsageError: Both were given.
+    """
+    from derain_cli.training.recipes.paired import with_steps
+
+    if given.get("epochs") and "steps" in given:
+        raise UsageError("`epochs` and `steps` exclude each other: leave one out")
+    return with_steps(config)
+
+
 def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str) -> None:
     """Every setting with its source, and what the data come to; warn of none to train on."""
     from derain_cli.cli.train_view import show_settings
@@ -188,6 +209,9 @@ def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], 
     for source in sources_of(config):
         shown = f"{source.training_count} to train on, {source.held_out_count} held out"
         typer.echo(f"{source.name}: {shown}", err=True)
+    if config.epochs:
+        steps = _with_steps(config, given).steps
+        typer.echo(f"{config.epochs} epochs are {steps} steps of these images", err=True)
 
 
 def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) -> None:

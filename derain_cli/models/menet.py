@@ -1,9 +1,9 @@
 """MENET: a small U-Net on space-to-depth features, trained with several losses at once.
 
-Paper: Y. Fan, R. Chen, B. Li, "Multi-Task Learning Enhanced Single Image De-Raining". Written from
-the paper; what its text and figures leave open (widths, where a skip joins, the batch norm's
-settings) follows facts read off the authors' release. The losses of section III-B and their GB / LB
-weighting are not part of this file.
+Paper (fan-menet): Y. Fan, R. Chen, B. Li, "Multi-Task Learning Enhanced Single Image De-Raining".
+Written from the paper; what its text and figures leave open (widths, where a skip joins, the batch
+norm's settings) follows facts read off the authors' release. The losses of section III-B and their
+GB / LB weighting are not part of this file.
 
 How the paper's symbols map to this file:
 
@@ -88,7 +88,7 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weigh channels by what the whole picture shows at 1/4 of the features' size (Fig. 6)."""
+    """Weigh channels by what the whole image shows at 1/4 of the features' size (Fig. 6)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,12 +102,13 @@ class ChannelAttention(nn.Module):
         for shrink, see in zip(self.shrink, self.see, strict=True):
             context = F.relu(shrink(F.pixel_unshuffle(context, 2)), inplace=True)
             context = F.relu(see(context), inplace=True)
+        # The mean comes first: a sigmoid of every place would flatten the strong ones.
         weights = torch.sigmoid(self.weigh(context).mean(dim=(2, 3), keepdim=True))
         return x + x * weights
 
 
 class Menet(nn.Module):
-    """The whole network: rainy picture in, derained picture out.
+    """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.
     In training mode with channel attention, batch x height x width must exceed 16 x 16 pixels:
@@ -136,19 +137,22 @@ class Menet(nn.Module):
     def last_shared_weight(self) -> Tensor:
         """Weight of the last convolution that all losses share, for GB weighting (algorithm 1).
 
-        All losses are computed from the derained picture, so it is the last convolution of all.
+        All losses are computed from the derained image, so it is the last convolution of all.
         Gradient norm of one loss: `torch.autograd.grad(loss, model.last_shared_weight,
         retain_graph=True)[0].norm()`. Under DistributedDataParallel ask `ddp.module`.
         """
         return self.to_residual.weight
 
     def forward(self, rainy: Tensor) -> Tensor:
-        """Derained picture: the rainy one plus the predicted B - O."""
+        """Derained image: the rainy one plus the predicted B - O."""
         height, width = rainy.shape[-2:]
         padded = pad_to_multiple(rainy, 16)
+        # Space-to-depth instead of pooling: nothing of the image is lost on the way down (eq. 9).
         half = self.to_half(F.pixel_unshuffle(padded, 2))
         quarter = self.to_quarter(F.pixel_unshuffle(F.relu(half), 2))
+        # Attention chooses channels by what the whole image shows, the blocks look at places.
         x = self.blocks(self.attention(F.relu(quarter)))
+        # Both skips take the maps before their ReLU, negative values included.
         x = F.pixel_shuffle(self.from_quarter(x + quarter), 2)
         x = self.from_half(x + half)
         derained: Tensor = padded + F.pixel_shuffle(self.to_residual(x), 2)

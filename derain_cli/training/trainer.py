@@ -7,7 +7,7 @@ The recipe says what happens to one batch (`recipes.recipe`), `batches` draws th
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,13 +17,16 @@ from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, TrainingError, UsageError, did_you_mean
 from derain_cli.inference.devices import choose_device
 from derain_cli.models import build_model, model_config
+from derain_cli.models.rdmc import Rdmc, RdmcSupernet
 from derain_cli.training import processes
 from derain_cli.training.batch_norm import freeze_norms, share_norms
 from derain_cli.training.batches import Batches
 from derain_cli.training.clock import Clock
+from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.optimization import autocast
 from derain_cli.training.recipes import RECIPES
+from derain_cli.training.recipes.paired import with_steps
 from derain_cli.training.recipes.recipe import Batch, Recipe
 from derain_cli.training.run_folder import RunFolder
 from derain_cli.training.saving import RunState, Saving
@@ -105,6 +108,8 @@ def train(
         TrainingError: A loss that is not finite; the last saved state stays.
         ResourceError: No space for a file; its previous version stays.
     """
+    if not isinstance(config, FinetuneConfig):  # whose epochs are counted by what is adapted to
+        config = with_steps(config)
     with processes.joined(config.device) as device:
         run = _Run(config, RunFolder(Path(out)), device, resume)
         return run.run(report or (lambda progress: None), should_stop)
@@ -271,9 +276,23 @@ def _initial_model(config: TrainConfig) -> nn.Module:
     model = build_model(config.model, config.model_options())
     if config.weights:
         loaded = load_model(config.weights)
+        if isinstance(loaded.model, RdmcSupernet) and type(model) is Rdmc:
+            return _derived(loaded.model, model, config)
         if loaded.architecture != config.model or model_config(loaded.model) != model_config(model):
             raise ConfigError(
                 f"weights {config.weights!r} are of another network than {config.model!r}"
             )
         return loaded.model
     return model
+
+
+def _derived(supernet: RdmcSupernet, model: Rdmc, config: TrainConfig) -> Rdmc:
+    """The network of a search's edges with the supernet's weights (jiang2023, section IV-A).
+
+    Raises:
+        ConfigError: The network asked for has another shape.
+    """
+    derived = supernet.derived(model.config.connections)
+    if derived.config != replace(model.config, connections=derived.config.connections):
+        raise ConfigError(f"weights {config.weights!r} are of a supernet of another shape")
+    return derived

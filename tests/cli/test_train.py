@@ -83,9 +83,9 @@ def test_config_of_a_run_is_taken_and_flags_win(folders, tmp_path):
 def test_dry_run_shows_every_number_with_its_source(tmp_path):
     result = train("--model", "hcn", "--preset", "paper", "--dry-run", "--lr", "0.01")
     shown = settings_of(result)
-    assert shown["crop"] == ("128", "HCN, Implementation Details")
+    assert shown["crop"] == ("128", "wang2022, Implementation Details")
     assert shown["lr"] == ("0.01", "given")
-    assert shown["flip"] == ("no", "HCN release: no augmentation, for a fair comparison")
+    assert shown["flip"] == ("no", "wang2022 release: no augmentation, for a fair comparison")
     assert shown["ema"] == ("0", "default")
     assert shown["model"] == ("hcn", "given")
     assert shown["vgg"] == ("none", "not used by recipe 'collaborative'")

@@ -418,3 +418,13 @@ def test_weights_frozen_from_the_start_keep_their_statistics(tiny_config, tmp_pa
     assert statistics
     assert all(torch.equal(before[name], after[name]) for name in statistics)
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_epochs_are_passes_over_the_data_that_is_there(tiny_config, tmp_path):
+    """Three pairs and one held out; with ten crops each is ten samples."""
+    result = train(tiny_config("resnet", epochs=2), tmp_path / "run")
+    assert result.step == 2 * 2
+    every = tiny_config("resnet", epochs=1, held_out=0, crops="ten", flip=False)
+    assert train(every, tmp_path / "ten").step == 4 * 10 // 2
+    stated = tiny_config("resnet", epochs=3, epoch_steps=2)
+    assert train(stated, tmp_path / "stated").step == 6

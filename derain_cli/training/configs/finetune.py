@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 from derain_cli.training.configs.fields import changed, option, require
 from derain_cli.training.configs.train import LOSSES, TrainConfig
 
-# Table 4 of MOSS: what each of its ablations leaves out.
-WITHOUT = ("memory", "self-training", "tv", "skip-connection")
+# Table 4 of huang2021: what each of its ablations leaves out; `mixing` and `photos` are ours.
+WITHOUT = ("memory", "self-training", "tv", "skip-connection", "mixing", "photos")
+# What `--real` says for the pairs that `--labelled` leaves out.
+REST = "rest"
 
 # Published where a paper says it. HCN names no rate: its release steps through these between
 # epochs 6 and 16 of 20, here as shares of 30 epochs; patches of 224, one at a time.
@@ -57,21 +59,22 @@ class FinetuneConfig(TrainConfig):
 
     real: str = option(
         "",
-        "Folder of rainy photos without clean images, here or in --data-root.",
+        "Folder of rainy photos without clean images, here or in --data-root; rest takes the "
+        "rainy images of the pairs that --labelled leaves out (self-training).",
         group="Photos",
         word="folder",
     )
-    epochs: int = option(
-        0,
-        "Epochs, in place of --steps; 0 for as many as these make.",
+    epochs: int = changed(
+        TrainConfig,
+        "epochs",
+        help="Epochs, in place of --steps; 0 for as many as these make.",
         group="Photos",
-        least=0,
     )
-    epoch_steps: int = option(
-        0,
-        "Steps of an epoch; 0 for one pass over the photos (self-training: over the pairs).",
+    epoch_steps: int = changed(
+        TrainConfig,
+        "epoch_steps",
+        help="Steps of an epoch; 0 for one pass over the photos (self-training: over the pairs).",
         group="Photos",
-        least=0,
     )
     save_images: str = option(
         "", "Save the derained photos of each epoch in this folder.", group="Photos", word="folder"
@@ -90,7 +93,9 @@ class FinetuneConfig(TrainConfig):
     )
     without: tuple[str, ...] = option(
         (),
-        "Ablation of MOSS's Table 4: memory, self-training, tv or skip-connection; repeatable.",
+        "Ablation of MOSS: memory, self-training (photos still reach the memory), tv, "
+        "skip-connection, mixing (pseudo-labels for the photos as they are) or photos (pairs "
+        "alone); repeatable.",
         group="Photos",
         word="name",
         one_of=WITHOUT,
@@ -156,6 +161,31 @@ class FinetuneConfig(TrainConfig):
         "lambda_3 of MOSS's eq. 12, for total variation.",
         group=LOSSES,
         least=0,
+        recipes=SELF,
+    )
+    sampling: str = option(
+        "even",
+        "Backgrounds and rain: even (each kind as often) or union (in proportion to the numbers "
+        "of images, as eq. 8-9 print it).",
+        group=LOSSES,
+        word="name",
+        one_of=("even", "union"),
+        recipes=SELF,
+    )
+    memory_update: str = option(
+        "all",
+        "What the memory learns from: all images, or unlabelled ones.",
+        group=LOSSES,
+        word="name",
+        one_of=("all", "unlabelled"),
+        recipes=SELF,
+    )
+    save: str = option(
+        "average",
+        "Network to judge and save: average or student.",
+        group=LOSSES,
+        word="name",
+        one_of=("average", "student"),
         recipes=SELF,
     )
 

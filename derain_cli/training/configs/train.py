@@ -160,6 +160,22 @@ class TrainConfig:
         above=0,
         stated=True,
     )
+    epochs: int = option(
+        0,
+        "Passes over the training data, in place of --steps; 0 for --steps.",
+        group=SCHEDULE,
+        least=0,
+        inherited=False,
+        yields_to=("steps",),
+    )
+    epoch_steps: int = option(
+        0,
+        "Steps of an epoch; 0 for one pass over the training data.",
+        group=SCHEDULE,
+        least=0,
+        inherited=False,
+        yields_to=("steps",),
+    )
     batch_size: int = option(16, "Crops per step in all.", group=SCHEDULE, above=0)
     lr: float = option(1e-3, "Initial learning rate.", group=SCHEDULE, above=0)
     betas: tuple[float, ...] = option(
@@ -217,8 +233,8 @@ class TrainConfig:
 
     loss: tuple[str, ...] = option(
         ("ssim:1", "mse:0.1"),
-        "LOSS[:WEIGHT]: ssim, neg-ssim, mse, l1, charbonnier, fft, pixel, edge, texture, tv "
-        "or contrastive; repeatable.",
+        "LOSS[:WEIGHT]: ssim, neg-ssim, mse, l1, charbonnier, fft, pixel, edge, texture, "
+        "texture-mean, tv, contrastive or perceptual; repeatable.",
         group=LOSSES,
         recipes=WEIGHTED_LOSSES,
     )

@@ -7,6 +7,7 @@ files would round away what small steps change.
 
 import io
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from derain_cli.datasets.image_cache import ImageCache
 from derain_cli.datasets.known import plain_folder
-from derain_cli.datasets.layouts import list_images
+from derain_cli.datasets.layouts import Pair, list_images
 from derain_cli.errors import ConfigError, DatasetError, ImageError, TrainingError
 from derain_cli.images import probe_image
 from derain_cli.training.configs.finetune import FinetuneConfig
@@ -32,11 +33,13 @@ class RealPhotos:
 
     Attributes:
         sizes: (height, width) of each.
+        pairs: Where these are the rainy images of pairs whose clean ones are not looked at.
     """
 
     paths: tuple[Path, ...]
     sizes: tuple[tuple[int, int], ...]
     cache: ImageCache = field(default_factory=ImageCache, compare=False)
+    pairs: tuple[Pair, ...] = ()
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> "RealPhotos":
@@ -60,6 +63,22 @@ class RealPhotos:
         crop = max(config.crop, config.final_crop)
         return cls(tuple(paths), tuple(_size(path, crop) for path in paths))
 
+    @classmethod
+    def of_pairs(cls, pairs: Sequence[Pair], config: FinetuneConfig) -> "RealPhotos":
+        """The rainy images of pairs, as photos without ground truth.
+
+        Raises:
+            ConfigError: No pairs are left over.
+            DatasetError: An image that cannot be read or is smaller than a crop.
+        """
+        if not pairs:
+            raise ConfigError(
+                "--real rest needs pairs that --labelled leaves out; lower --labelled"
+            )
+        crop = max(config.crop, config.final_crop)
+        sizes = tuple(_size(pair.rainy, crop, halves=2 if pair.rainy_half else 1) for pair in pairs)
+        return cls(tuple(pair.rainy for pair in pairs), sizes, pairs=tuple(pairs))
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -74,6 +93,8 @@ class RealPhotos:
         Raises:
             DatasetError: The file cannot be read.
         """
+        if self.pairs:
+            return self.cache.pair(self.pairs[photo])[0]
         return self.cache.pixels(self.paths[photo])
 
     def crop(self, photo: int, window: Window) -> Planes:
@@ -81,9 +102,10 @@ class RealPhotos:
         return np.asarray(self.pixels(photo)[window].astype(np.float32) / 255, np.float32)
 
 
-def _size(path: Path, crop: int) -> tuple[int, int]:
+def _size(path: Path, crop: int, halves: int = 1) -> tuple[int, int]:
     try:
         width, height = probe_image(path)
+        width //= halves
     except ImageError as error:
         raise DatasetError(f"{error}; or take it out of `real`") from error
     if min(width, height) < crop:

@@ -1,8 +1,10 @@
 """The base of recipes that learn from rainy and clean pairs: everything but their loss."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from derain_cli.training.data.sources import build_sources
 from derain_cli.training.optimization import MovingAverage, Optimization, autocast
 
 Pixels = NDArray[np.uint8]
+Config = TypeVar("Config", bound=TrainConfig)
 
 
 def sources_of(config: TrainConfig) -> list[Source]:
@@ -39,6 +42,25 @@ def sources_of(config: TrainConfig) -> list[Source]:
     for source in sources:
         source.check(max(config.crop, config.final_crop))
     return sources
+
+
+# Corners and middle of an image, each also mirrored, are ten samples of an epoch.
+VIEWS = {"random": 1, "ten": 10}
+
+
+def with_steps(config: Config) -> Config:
+    """The config with its epochs turned into steps of the data that is really used.
+
+    Raises:
+        DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
+    """
+    if not config.epochs:
+        return config
+    steps = config.epoch_steps
+    if not steps:
+        images = sum(source.training_count for source in sources_of(config))
+        steps = math.ceil(images * VIEWS[config.crops] / config.batch_size)
+    return replace(config, steps=config.epochs * steps)
 
 
 class PairedRecipe:
