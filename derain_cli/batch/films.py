@@ -62,18 +62,25 @@ class Films:
         self._network.seconds += time.perf_counter() - began
 
     def _film(self, job: Job) -> Iterator[Frames | Result]:
+        if job.source is not None and job.derained is not None:
+            yield from self._file(job, job.source, job.derained)
+            return
         with tempfile.TemporaryDirectory(prefix="derain-") as folder:
-            source, target = job.source, job.derained
-            if source is None:  # PyAV jumps about in a file, which a pipe cannot
-                source = Path(folder, "stdin" + (film_suffix_of_bytes(self._stdin) or ".mp4"))
-                source.write_bytes(self._stdin)
-            if target is None:
-                target = Path(folder, "derained" + written_suffix(source.suffix))
-            for event in self._file(job, source, target):
-                if isinstance(event, Result) and job.derained is None:
-                    yield dataclasses.replace(event, content=target.read_bytes())
-                else:
-                    yield event
+            yield from self._piped(job, Path(folder))
+
+    def _piped(self, job: Job, folder: Path) -> Iterator[Frames | Result]:
+        """A film from or to a pipe, by way of files: films are jumped about in, pipes cannot be."""
+        source, target = job.source, job.derained
+        if source is None:
+            source = folder / ("stdin" + (film_suffix_of_bytes(self._stdin) or ".mp4"))
+            source.write_bytes(self._stdin)
+        if target is None:
+            target = folder / ("derained" + written_suffix(source.suffix))
+        for event in self._file(job, source, target):
+            if isinstance(event, Result) and job.derained is None:
+                yield dataclasses.replace(event, content=target.read_bytes())
+            else:
+                yield event
 
     def _file(self, job: Job, source: Path, target: Path) -> Iterator[Frames | Result]:
         from derain_cli.video.films import (  # noqa: PLC0415 (a batch of photos needs none of it)

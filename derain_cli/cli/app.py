@@ -15,8 +15,10 @@ import typer.core
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli import (
+    compare,
     datasets,
     derain,
+    doctor,
     evaluate,
     finetune_real,
     models,
@@ -216,5 +218,7 @@ app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
 app.command("reproduce")(reproduce.reproduce)
+app.command("compare")(compare.compare)
+app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

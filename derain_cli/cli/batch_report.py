@@ -149,7 +149,8 @@ class BatchReport:
         """What is done and how to go on."""
         command = resume_command(sys.argv[1:], overwrite=options.overwrite)
         total = len(self.plan.jobs)
-        self.say(f"{why}: {self.finished} of {total} done. Go on with:", always=True)
+        kept = "" if self.film is None else " (frames of the film at hand are kept)"
+        self.say(f"{why}: {self.finished} of {total} done{kept}. Go on with:", always=True)
         self.say(f"  {command}", always=True)
 
     def finish(self) -> None:

@@ -15,7 +15,7 @@ from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.batch_report import BatchReport
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.cli.streams import LONGEST_LIST, read_standard_input
-from derain_cli.errors import INTERRUPTED, UsageError
+from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Plan
@@ -291,6 +291,16 @@ FromFile = Annotated[
     ),
 ]
 
+Watch = Annotated[
+    Path | None,
+    _option(
+        "--watch",
+        metavar="FOLDER",
+        show_default=False,
+        panel=BATCH,
+        help="Derain what is in a folder and what arrives there, until Ctrl-C.",
+    ),
+]
 FailFast = Annotated[
     bool, _option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
 ]
@@ -329,6 +339,7 @@ def derain(
     codec: Codec = None,
     recursive: Recursive = False,
     from_file: FromFile = None,
+    watch: Watch = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     device: Device = "auto",
@@ -382,6 +393,9 @@ def derain(
     engine: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
     engine |= {"passes": passes, "tta": tta}
     engine |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
+    if watch is not None:
+        _watch(watch, inputs or [], options, model, engine, (as_json, quiet, verbose))
+        return
     plan = plan_batch(inputs or [], options, _read_list(from_file, inputs or []))
     report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
     if dry_run:
@@ -389,6 +403,35 @@ def derain(
     else:
         _run(plan, options, model, engine, report)
     report.finish()
+
+
+def _watch(
+    folder: Path,
+    inputs: list[str],
+    options: "BatchOptions",
+    model: str | None,
+    engine: dict[str, Any],
+    messages: tuple[bool, bool, bool],
+) -> None:
+    from derain_cli.cli.watching import check_watching, watch_folder
+
+    check_watching(folder, inputs, options)
+    derainer = _load(model, engine)
+    as_json, quiet, verbose = messages
+
+    def run(plan: "Plan") -> None:
+        report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
+        _run_with(plan, options, derainer, report)
+        try:
+            report.finish()
+        except DerainError as error:  # the next one may be better
+            report.say(f"failed: {error}", always=True)
+        except typer.Exit:
+            pass  # several failed, and each was named
+
+    if not quiet:
+        typer.echo(f"watching {str(folder)!r}; Ctrl-C ends it", err=True)
+    watch_folder(folder, options, run)
 
 
 def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | None:
@@ -418,13 +461,27 @@ def _run(
     engine: dict[str, Any],
     report: "BatchReport",
 ) -> None:
-    from derain_cli.batch import Interrupter, run_batch
-
     report.check_stdout()
-    interrupter = Interrupter()
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.to_do else None
+    except KeyboardInterrupt:
+        report.say_interrupted(options)
+        raise typer.Exit(INTERRUPTED) from None
+    _run_with(plan, options, derainer, report, stdin)
+
+
+def _run_with(
+    plan: "Plan",
+    options: "BatchOptions",
+    derainer: "Derainer | None",
+    report: "BatchReport",
+    stdin: bytes = b"",
+) -> None:
+    from derain_cli.batch import Interrupter, run_batch
+
+    interrupter = Interrupter()
+    try:
         events = run_batch(plan, derainer, options, stdin, interrupter, report.advance_within)
         with report.watching(derainer), closing(events), _on_ctrl_c(interrupter.interrupt):
             for event in events:

@@ -53,22 +53,31 @@ class RunFolder:
             ResourceError: It cannot be written to.
         """
         path = self.path / "config.json"
-        if path.exists() and not resume:
-            raise ConfigError(
-                f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
-            )
-        if resume and not path.exists():
-            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
+        self.require(config, resume=resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(
                 f"cannot make {str(self.path)!r}: {error.strerror}; name another `out`"
             ) from error
+        write_whole(path, config.to_json().encode())
+
+    def require(self, config: TrainConfig, *, resume: bool) -> None:
+        """Refuse a folder that the run cannot have; nothing is written.
+
+        Raises:
+            ConfigError: As of `open`.
+        """
+        path = self.path / "config.json"
+        if path.exists() and not resume:
+            raise ConfigError(
+                f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
+            )
+        if resume and not path.exists():
+            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
         if resume:
             _check_same_run(type(config).read(path), config)
             self._refuse_lost_state()
-        write_whole(path, config.to_json().encode())
 
     def _refuse_lost_state(self) -> None:
         """A run with weights but no state would begin anew, and replace them.
