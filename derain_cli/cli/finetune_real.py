@@ -51,6 +51,16 @@ def finetune_real(
             "--from-scratch", help="Begin with random weights of the architecture --model."
         ),
     ] = False,
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="name", help="paper (as published) or quick (minutes on two CPU cores)."
+        ),
+    ] = "paper",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", "-n", help="Show every setting and its source; adapt nothing."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
@@ -70,7 +80,15 @@ def finetune_real(
     if resume:
         chosen = build_config(config_of_run(FinetuneConfig, out), {}, given)
     else:
-        chosen = config_of(method, model, given, from_scratch=from_scratch)
+        chosen = config_of(method, model, given, from_scratch=from_scratch, preset=preset)
+    if dry_run:
+        from derain_cli.cli.train_view import show_settings
+        from derain_cli.training import trainer
+        from derain_cli.training.configs.presets import explain
+
+        show_settings(explain(chosen, None, given, f"{preset} of {method}"))
+        trainer.check(chosen, out, resume=resume)
+        return
     talking = os.environ.get("RANK", "0") == "0"
     silent = quiet or not talking
     with stop_on_signal() as stopping, show_progress(chosen, quiet=silent) as show:
@@ -101,7 +119,12 @@ def finetune_real(
 
 
 def config_of(
-    method: str, model: str | None, given: Mapping[str, Any], *, from_scratch: bool
+    method: str,
+    model: str | None,
+    given: Mapping[str, Any],
+    *,
+    from_scratch: bool,
+    preset: str = "paper",
 ) -> FinetuneConfig:
     """The run's config: what the method publishes, then flags; the network as its weights say.
 
@@ -118,7 +141,9 @@ def config_of(
     recipe = method.replace("-", "_")
     if from_scratch and recipe == "online_update":
         raise UsageError("an online update refines trained weights; leave `from_scratch` out")
-    fields = {"data_root": default_data_root(), "recipe": recipe} | method_values(recipe, given)
+    fields = {"data_root": default_data_root(), "recipe": recipe} | method_values(
+        recipe, given, preset
+    )
     fields |= {"model": model} if from_scratch else _network_of(model)
     own_options = given.get("model_option", [])
     fields["model_option"] = (*fields.get("model_option", ()), *own_options)

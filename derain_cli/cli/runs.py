@@ -163,7 +163,10 @@ def stop_on_signal() -> Iterator[list[int]]:
         with suppress(OSError):  # past Python's buffers, which a signal may not enter again
             os.write(2, STOPPING)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    # A signal that is ignored on purpose, as in a script's background, stays ignored.
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield stopping
     finally:

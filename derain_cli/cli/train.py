@@ -90,7 +90,11 @@ def train(
     chosen = config_of(out, config, resume, given, preset)
     if dry_run:
         file = out / "config.json" if resume and out else config
-        _explain(chosen, preset, given, str(file or "environment"))
+        explain_run(chosen, preset, given, str(file or "environment"))
+        if chosen.dataset or chosen.data or chosen.clean:
+            from derain_cli.training import trainer
+
+            trainer.check(_with_steps(chosen, given), out, resume=resume)
         return
     chosen = _with_steps(chosen, given)
     if out is None:
@@ -251,7 +255,9 @@ def _with_steps(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
     return with_steps(config)
 
 
-def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str) -> None:
+def explain_run(
+    config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str
+) -> None:
     """Every setting with its source, and what the data come to; warn of none to train on."""
     from derain_cli.cli.train_view import show_settings
     from derain_cli.training.configs.presets import explain

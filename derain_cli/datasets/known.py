@@ -49,6 +49,10 @@ ZHANG_2018 = "Zhang & Patel, CVPR 2018"
 ZHANG_2020 = "Zhang, Sindagi & Patel, TCSVT 2020"
 FU = "Fu et al., CVPR 2017"
 WEI = "Wei et al., CVPR 2019"
+QUAN = "Quan et al., CVPR 2021"
+LI_2022 = "Li et al., 2022"
+STREAKS = "rainstreak/ and gt/: name both with --data (training) or --rainy and --clean (scoring)"
+SIRR_TRAIN = "650 photos under 14 kinds of rain each, from the training set of Rain1400"
 OLD = "rain-001.png + norain-001.png, rainy/ beside them, or input/ + target/"
 NEW = "rain/X2/norain-1x2.png + norain/norain-1.png"
 BESIDE = "side by side in one file, or input/ + target/"
@@ -96,6 +100,17 @@ DATASETS: Mapping[str, Dataset] = {
         ("rain_data_train_Heavy", "Rain200H/train", "RainHeavy/train"),
     ),
     "rain200h_sample": Dataset(23, "train", "y", YANG),
+    "ddn_sirr_train": Dataset(
+        9100, "train", "rgb", WEI, MANY, ("DDN-SIRR/train", "SIRR_train"), note=SIRR_TRAIN
+    ),
+    "rainds_real": Dataset(98, "test", "y", QUAN, STREAKS, ("RainDS/RainDS_real/test_set",)),
+    "rainds_real_train": Dataset(
+        150, "train", "y", QUAN, STREAKS, ("RainDS/RainDS_real/train_set",)
+    ),
+    "realrain1k_l": Dataset(224, "test", "y", LI_2022, aliases=("RealRain-1k-L",)),
+    "realrain1k_l_train": Dataset(784, "train", "y", LI_2022, aliases=("RealRain-1k-L/train",)),
+    "realrain1k_h": Dataset(224, "test", "y", LI_2022, aliases=("RealRain-1k-H",)),
+    "realrain1k_h_train": Dataset(784, "train", "y", LI_2022, aliases=("RealRain-1k-H/train",)),
     "rain12": Dataset(
         12, "test", "y", "Li et al., CVPR 2016", "001_in.png + 001_GT.png", ("test12",)
     ),

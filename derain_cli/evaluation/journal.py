@@ -139,8 +139,20 @@ class Journal:
         for row in rows:
             scores = (row.scores[column] for column in self._columns)
             cells = ["" if math.isnan(score) else score for score in scores]
-            writer.writerow([*(getattr(row, name) for name in ABOUT), *cells, row.seconds])
-        return text.getvalue().encode()
+            names = (without_formula(str(getattr(row, name))) for name in ABOUT)
+            writer.writerow([*names, *cells, row.seconds])
+        # A name that is no text in UTF-8 comes out as it went in.
+        return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def without_formula(cell: str) -> str:
+    """A cell that spreadsheets take for text, not for a formula to compute.
+
+    Example:
+        >>> without_formula("=HYPERLINK(1)"), without_formula("a=b")
+        ("'=HYPERLINK(1)", 'a=b')
+    """
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 @dataclass(frozen=True)

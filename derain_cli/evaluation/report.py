@@ -83,7 +83,8 @@ def write_report(path: Path, report: Report) -> None:
         "image": _data_uri,
     }
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    write_whole(path, template.render(_context(report)).encode())
+    page = template.render(_context(report))
+    write_whole(path, page.encode("utf-8", "backslashreplace"))  # names may be no text
 
 
 def _context(report: Report) -> dict[str, Any]:

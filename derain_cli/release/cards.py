@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from derain_cli.checkpoints.files import limited_forward
 from derain_cli.checkpoints.hub import HubFile
 from derain_cli.datasets.known import dataset_named
 from derain_cli.datasets.origins import ORIGINS
@@ -23,6 +25,7 @@ from derain_cli.evaluation.statistics import COLUMNS, INPUT
 from derain_cli.models import build_model, find_model
 
 COUNTED_SIDE = 256
+MEASURED_SECONDS = 5  # the slowest network takes a tenth of it
 
 LABELS = {
     "data": "trained on",
@@ -37,7 +40,9 @@ LABELS = {
 }
 
 
-def network_facts(name: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def network_facts(
+    name: str, config: Mapping[str, Any] | None = None, built: nn.Module | None = None
+) -> dict[str, Any]:
     """Facts about a network that need no weights.
 
     MACs are those of convolutions and matrix products on one image of 256x256 pixels, counted on
@@ -46,15 +51,18 @@ def network_facts(name: str, config: Mapping[str, Any] | None = None) -> dict[st
     Args:
         name: A key of `MODELS`.
         config: Fields of its config that differ from the published ones.
+        built: The network where it is there already, as a stranger's is that was built with care.
 
     Raises:
         UsageError: Unknown name.
+        CheckpointError: One image takes far longer than that of any network here.
     """
     entry = find_model(name)
-    model = build_model(name, config).eval()
+    model = (built or build_model(name, config)).eval()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     image = torch.empty(1, 3, COUNTED_SIDE, COUNTED_SIDE, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    counter = FlopCounterMode(display=False)
+    with limited_forward(MEASURED_SECONDS), counter, torch.no_grad():
         model.to("meta")(image)
     return {
         "model": name,

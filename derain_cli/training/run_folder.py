@@ -13,7 +13,6 @@ images/                validation images: rainy, derained, clean and removed rai
 import io
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -54,23 +53,39 @@ class RunFolder:
             ResourceError: It cannot be written to.
         """
         path = self.path / "config.json"
-        if path.exists() and not resume:
-            raise ConfigError(
-                f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
-            )
-        if resume and not path.exists():
-            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
-        if resume and not self.has_state:
-            self._require_no_trained_weights()
+        self.require(config, resume=resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(
                 f"cannot make {str(self.path)!r}: {error.strerror}; name another `out`"
             ) from error
+        write_whole(path, config.to_json().encode())
+
+    def require(self, config: TrainConfig, *, resume: bool) -> None:
+        """Refuse a folder that the run cannot have; nothing is written.
+
+        Raises:
+            ConfigError: As of `open`.
+        """
+        path = self.path / "config.json"
+        if path.exists() and not resume:
+            raise ConfigError(
+                f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
+            )
+        if resume and not path.exists():
+            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
         if resume:
             _check_same_run(type(config).read(path), config)
-        write_whole(path, config.to_json().encode())
+            if not self.has_state:
+                self._require_no_trained_weights()
+
+    def damaged_state(self) -> TrainingError:
+        """The error for a state that cannot be read or does not fit the run."""
+        return TrainingError(
+            f"{str(self.path / 'state.pt')!r} is damaged; begin another run where its last "
+            f"validation left off: `weights` {self.path / 'last.safetensors'} `out` NEW"
+        )
 
     def _require_no_trained_weights(self) -> None:
         """Refuse to begin over trained weights that `resume` was to go on with.
@@ -110,11 +125,8 @@ class RunFolder:
         path = self.path / "state.pt"
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(
-                f"{str(path)!r} is damaged; begin another run where its last validation left off: "
-                f"`weights` {self.path / 'last.safetensors'} `out` NEW"
-            ) from error
+        except Exception as error:  # whatever bytes of any kind make of a reader
+            raise self.damaged_state() from error
         return state
 
     def save_weights(

@@ -52,8 +52,11 @@ class Saving:
             return
         if self._folder.has_state:
             state = self._folder.load_state(self._device)
-            self.state = RunState(**state["run"])
-            self._recipe.load_state_dict(state["recipe"])
+            try:
+                self.state = RunState(**state["run"])
+                self._recipe.load_state_dict(state["recipe"])
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise self._folder.damaged_state() from error
         if processes.is_first():
             self._folder.forget_log_after(self.state.step)
 

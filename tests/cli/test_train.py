@@ -383,3 +383,22 @@ def test_time_left_does_not_grow_while_a_validation_runs(monkeypatch):
 
 def test_units_of_time():
     assert duration(61) == "1:01"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--loss", "contrastive:1"],
+        ["--arch", "resnet", "--recipe", "collaborative"],
+        ["--arch", "rdmc", "--loss", "l1:1", "--loss", "ssim:1", "--loss-weighting", "gb"],
+        ["--weights", "menet-rain100l"],
+        ["--crop", "25"],
+    ],
+)
+def test_dry_run_refuses_what_training_refuses_in_the_same_words(words, folders, tmp_path):
+    start = ["--data", *folders, "--crop", "16", "--steps", "2", "--batch-size", "1", *words]
+    dry = train(*start, "--dry-run", "--out", tmp_path / "run")
+    real = train(*start, "--out", tmp_path / "run", "-q")
+    assert dry.exit_code == real.exit_code != 0
+    assert dry.stderr.splitlines()[-1] == real.stderr.splitlines()[-1]
+    assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from derain_cli.checkpoints.catalogue import list_weights
 from derain_cli.errors import ConfigError
 from derain_cli.models import MODELS, find_model
 from derain_cli.training.configs.presets import PRESETS, explain, find_preset, preset_values
@@ -16,10 +17,19 @@ def config_of(model: str, name: str, **given) -> TrainConfig:
     return TrainConfig(**({"model": model} | preset_values(model, name, given) | given))
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if "supernet" not in name])
-def test_every_network_has_its_presets(model):
+@pytest.mark.parametrize("model", sorted({entry.model for entry in list_weights()}))
+def test_every_network_with_bundled_weights_has_its_presets(model):
     assert model in PRESETS, f"{model!r} has no presets yet: add them to configs/presets.py"
     assert {"paper", "quick", "wide-rain"} <= set(PRESETS[model])
+
+
+def test_a_network_without_published_settings_trains_by_presets_for_any(monkeypatch):
+    others = {name: presets for name, presets in PRESETS.items() if name != "unet"}
+    monkeypatch.setattr("derain_cli.training.configs.presets.PRESETS", others)
+    assert find_preset("unet", "quick")["steps"].value > 0
+    assert find_preset("unet", "wide-rain")["backgrounds"].value > 0
+    with pytest.raises(ConfigError, match=r"'paper' of model 'unet'\. .*Known: quick, wide-rain"):
+        find_preset("unet", "paper")
 
 
 @pytest.mark.parametrize(("model", "name"), EVERY)
