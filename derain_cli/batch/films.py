@@ -15,7 +15,7 @@ from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.interruption import Interrupter
 from derain_cli.batch.network import Network
 from derain_cli.batch.options import BatchOptions
-from derain_cli.batch.writing import write_result
+from derain_cli.batch.writing import mode_like, write_result
 from derain_cli.errors import ResourceError, UsageError
 from derain_cli.images import DEFAULT_MAX_PIXELS
 from derain_cli.video.kinds import FORMAT_OF_SUFFIX, film_suffix_of_bytes, written_suffix
@@ -148,7 +148,8 @@ class Films:
                 yield Frames(job, event, total)
                 continue
             if job.derained is not None:
-                write_result(event.content, job.derained, overwrite=self._options.overwrite)
+                overwrite, mode = self._options.overwrite, mode_like(job.source)
+                write_result(event.content, job.derained, overwrite=overwrite, mode=mode)
             height, width = animation.images[0].shape[:2]
             flicker = event.flicker.of_rainy, event.flicker.of_derained
             yield Result(

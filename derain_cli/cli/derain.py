@@ -14,6 +14,7 @@ import typer
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.batch_report import BatchReport
 from derain_cli.cli.output_files import give_up_standard_output
+from derain_cli.cli.streams import LONGEST_LIST, read_standard_input
 from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
 if TYPE_CHECKING:
@@ -304,6 +305,15 @@ FailFast = Annotated[
     bool, _option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
 ]
 
+Strict = Annotated[
+    bool,
+    _option(
+        "--strict",
+        panel=BATCH,
+        help="Fail images that are damaged, even if they can be read.",
+    ),
+]
+
 DryRun = Annotated[
     bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, and stop.")
 ]
@@ -351,6 +361,7 @@ def derain(
     compare: Compare = False,
     dry_run: DryRun = False,
     fail_fast: FailFast = False,
+    strict: Strict = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -374,6 +385,7 @@ def derain(
         batch_size=batch_size,
         max_pixels=max_pixels,
         fail_fast=fail_fast,
+        strict=strict,
         frames=frames.value,
         codec=codec,
         temporal=bool(temporal),
@@ -430,9 +442,15 @@ def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | No
     if from_file == STDIN and STDIN in inputs:
         raise UsageError("stdin is either the image ('-') or the list (--from-file -), not both")
     try:
-        content = sys.stdin.buffer.read() if from_file == STDIN else Path(from_file).read_bytes()
+        if from_file == STDIN:
+            content = read_standard_input("the list", LONGEST_LIST)
+        else:
+            with Path(from_file).open("rb") as file:
+                content = file.read(LONGEST_LIST + 1)
     except OSError as error:
         raise UsageError(f"cannot read the list {from_file!r}: {error.strerror}") from error
+    if len(content) > LONGEST_LIST:
+        raise UsageError(f"{from_file!r} is longer than {LONGEST_LIST >> 20} MiB: no list of paths")
     return read_list(content)
 
 
@@ -483,7 +501,11 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows it only there
         yield
         return
-    before = signal.signal(signal.SIGINT, handler)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # on purpose, as for a job in a script's background
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
@@ -491,9 +513,9 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
 
 
 def _read_image() -> bytes:
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("'-' reads an image from stdin, which is a terminal: pipe one in")
-    return sys.stdin.buffer.read()
+    return read_standard_input("an image")
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":

@@ -5,9 +5,10 @@
 rdmc is the second half of its training, which starts from the weights of a search.
 
 Sources read "paper, place", with the papers' citation keys: wang2022 (HCN), huang2021 (MOSS),
-jiang2023 (RDMC), fan-menet (MENET), gu2023 ("Networks are Slacking Off"). "release" is a fact read
-off that paper's released code, taken where the paper is silent. "ours" was published nowhere.
-Where a paper counts epochs, so does its preset: steps follow from the data that is really used.
+jiang2023 (RDMC), fan-menet (MENET), ren2019 (PReNet), gu2023 ("Networks are Slacking Off").
+"release" is a fact read off that paper's released code, taken where the paper is silent. "ours" was
+published nowhere. Where a paper counts epochs, so does its preset: steps follow from the data that
+is really used.
 """
 
 import dataclasses
@@ -155,6 +156,22 @@ MENET_PAPER = {
     **_settings("ours: frozen after the last drop of the rate", freeze_norm_from=0.8),
 }
 
+PRENET_PAPER = {
+    **_settings("ren2019, title: one network on pairs", recipe="supervised"),
+    **_settings("ren2019, section 4: Rain100H's training pairs", dataset=("rain100h_train",)),
+    **_settings("ren2019, section 4", crop=100, batch_size=18, lr=1e-3),
+    **_settings(
+        "ren2019, section 4: x 0.2 after 30, 50 and 80 of 100 epochs",
+        lr_schedule="milestones",
+        lr_milestones=(0.3, 0.5, 0.8),
+        lr_factor=0.2,
+    ),
+    **_settings("ren2019, eq. 7: negative SSIM on the last stage", loss=("ssim:1",)),
+    **_settings("ours: the paper counts epochs of patches it does not number", steps=100_000),
+    **_settings("ren2019 says nothing of augmentation", flip=False),
+    **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
+}
+
 STUDY = {
     **_settings("gu2023, sections 2.1 and E.2: patches of 128x128", crop=128),
     **_settings(
@@ -183,6 +200,57 @@ WIDE_RAIN = {
         "gu2023, section 3.1: rain removal holds up to 512 with large rain", backgrounds=512
     ),
     **_settings("gu2023, Table 1: large", rain=("large",)),
+}
+
+OURS = "ours: nimbus has no paper; measured in its file"
+NIMBUS = {
+    **_settings(
+        "ours: pairs of every kind at hand",
+        dataset=(
+            "rain100l_train:2",
+            "rain800_train:1",
+            "rain200h_sample:0.5",
+            "rain200h_more:0.5",
+        ),
+    ),
+    **_settings(
+        "ours: clean photos, small and large",
+        clean=(
+            "bsds_clean",
+            "rain100l_train",
+            "photos_cc0",
+        ),
+    ),
+    **_settings(
+        "ours: rain of every kind; what looks like rain, under rain and dry",
+        rain=(
+            "heavy:0.8",
+            "pairs:rain200h_sample:0.8",
+            "pairs:rain200h_more:0.4",
+            "large:0.5",
+            "streaks:streaks:0.5",
+            "streaks:streaks_more:0.5",
+            "mixed:streaks,streaks_more,pairs:rain200h_sample:0.5",
+            "phone+wide:0.8",
+            "veil+wide:0.3",
+            "structures+wide:0.4",
+            "phone+drops:0.3",
+            "phone+structures:0.5",
+            "structures:0.3",
+            "phone:0.4",
+            "dry:0.5",
+        ),
+    ),
+    **_settings("ours: photos are in several sets", hold_out_by="photo", held_out=6),
+    **_settings(
+        "ours: norm-free networks collapsed at 1e-3, a clip of 1 and betas of 0.999",
+        lr=8e-4,
+        clip_gradient=0.5,
+        betas=(0.9, 0.99),
+        warmup=100,
+    ),
+    **_settings(OURS, loss=("ssim:1", "l1:1"), ema=0.998, steps=300_000, batch_size=16, crop=64),
+    **_settings("ours: structure shows in its surroundings", final_crop=128, final_from=0.75),
 }
 
 QUICK = "ours: minutes on two CPU cores"
@@ -243,6 +311,16 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
     },
     "menet": {"paper": MENET_PAPER, "quick": MENET_QUICK, "wide-rain": WIDE_RAIN},
     "menet-deep": {"paper": MENET_PAPER, "quick": MENET_QUICK, "wide-rain": WIDE_RAIN},
+    "prenet": {
+        "paper": PRENET_PAPER,
+        "quick": _quick(PRENET_PAPER, steps=800, batch_size=4),
+        "wide-rain": WIDE_RAIN,
+    },
+    "nimbus": {
+        "paper": NIMBUS,
+        "quick": {**_quick(NIMBUS, steps=800), **EASIER_START},
+        "wide-rain": WIDE_RAIN,
+    },
     "resnet": {
         "paper": STUDY_PAPER,
         "quick": {**_quick(STUDY_PAPER, steps=800, batch_size=4), **EASIER_START},
