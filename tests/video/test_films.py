@@ -319,3 +319,7 @@ def test_damage_in_the_middle_is_said(
     facts = derain(tmp_path / "clip.mkv", tmp_path / "out.mkv", derainer, UNCHANGED)
     assert any(notice.startswith("is damaged: ") for notice in facts.notices)
     assert len(frames_of(tmp_path / "out.mkv")) == facts.frames
+    strict = FilmOptions(strength=0, strict=True)
+    with pytest.raises(UnreadableImageError, match="is damaged: "):
+        derain(tmp_path / "clip.mkv", tmp_path / "strict.mkv", derainer, strict)
+    assert not (tmp_path / "strict.mkv").exists()
