@@ -15,7 +15,7 @@ from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.interruption import Interrupter
 from derain_cli.batch.network import Network
 from derain_cli.batch.options import BatchOptions
-from derain_cli.batch.writing import write_result
+from derain_cli.batch.writing import mode_like, write_result
 from derain_cli.errors import ResourceError, UsageError
 from derain_cli.images import DEFAULT_MAX_PIXELS
 from derain_cli.video.kinds import FORMAT_OF_SUFFIX, film_suffix_of_bytes, written_suffix
@@ -62,18 +62,25 @@ class Films:
         self._network.seconds += time.perf_counter() - began
 
     def _film(self, job: Job) -> Iterator[Frames | Result]:
+        if job.source is not None and job.derained is not None:
+            yield from self._file(job, job.source, job.derained)
+            return
         with tempfile.TemporaryDirectory(prefix="derain-") as folder:
-            source, target = job.source, job.derained
-            if source is None:  # PyAV jumps about in a file, which a pipe cannot
-                source = Path(folder, "stdin" + (film_suffix_of_bytes(self._stdin) or ".mp4"))
-                source.write_bytes(self._stdin)
-            if target is None:
-                target = Path(folder, "derained" + written_suffix(source.suffix))
-            for event in self._file(job, source, target):
-                if isinstance(event, Result) and job.derained is None:
-                    yield dataclasses.replace(event, content=target.read_bytes())
-                else:
-                    yield event
+            yield from self._piped(job, Path(folder))
+
+    def _piped(self, job: Job, folder: Path) -> Iterator[Frames | Result]:
+        """A film from or to a pipe, by way of files: films are jumped about in, pipes cannot be."""
+        source, target = job.source, job.derained
+        if source is None:
+            source = folder / ("stdin" + (film_suffix_of_bytes(self._stdin) or ".mp4"))
+            source.write_bytes(self._stdin)
+        if target is None:
+            target = folder / ("derained" + written_suffix(source.suffix))
+        for event in self._file(job, source, target):
+            if isinstance(event, Result) and job.derained is None:
+                yield dataclasses.replace(event, content=target.read_bytes())
+            else:
+                yield event
 
     def _file(self, job: Job, source: Path, target: Path) -> Iterator[Frames | Result]:
         from derain_cli.video.films import (  # noqa: PLC0415 (a batch of photos needs none of it)
@@ -141,7 +148,8 @@ class Films:
                 yield Frames(job, event, total)
                 continue
             if job.derained is not None:
-                write_result(event.content, job.derained, overwrite=self._options.overwrite)
+                overwrite, mode = self._options.overwrite, mode_like(job.source)
+                write_result(event.content, job.derained, overwrite=overwrite, mode=mode)
             height, width = animation.images[0].shape[:2]
             flicker = event.flicker.of_rainy, event.flicker.of_derained
             yield Result(

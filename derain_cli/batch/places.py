@@ -12,6 +12,7 @@ from derain_cli.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS, format_of_byte
 from derain_cli.video.kinds import FORMAT_OF_SUFFIX as FORMAT_OF_FILM_SUFFIX
 from derain_cli.video.kinds import has_film_name, looks_like_film, written_suffix
 
+STANDARD_OUTPUTS = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/1")
 Place = Callable[[Input, str], Path | None]
 
 
@@ -26,7 +27,8 @@ def choose_place(
     several = len(words) != 1 or listed is not None
     if not several and not from_stdin:  # one word may be a folder or a pattern
         several = inputs[0].path != Path(words[0])
-    if options.output == STDIN or (from_stdin and options.output is None):
+    output = _without_device(options.output)
+    if output == STDIN or (from_stdin and output is None):
         if several:
             raise UsageError("-o - takes one image, and these are several: name a folder")
         if options.save_rain or options.compare:
@@ -42,6 +44,23 @@ def choose_place(
         raise UsageError("an image from stdin has no name: -o must be a file or '-'")
     _check_folder(folder, words, options)
     return lambda item, layer: _mirrored(item, layer, folder, options)
+
+
+def _without_device(output: str | None) -> str | None:
+    """The output, `-` where it names standard output by its place.
+
+    Raises:
+        UsageError: Something else below /dev or /proc, where no result can lie.
+    """
+    if output is None or output == STDIN:
+        return output
+    path = Path(os.path.abspath(output))  # noqa: PTH100 (links to open files must not be followed)
+    if str(path) in STANDARD_OUTPUTS:
+        return STDIN
+    devices = any(path.is_relative_to(place) for place in ("/dev", "/proc"))
+    if devices and not path.is_relative_to("/dev/shm"):
+        raise UsageError(f"-o {output!r} is a device: name a file or a folder, or - for stdout")
+    return output
 
 
 def _means_folder(output: str, *, several: bool) -> bool:

@@ -82,9 +82,19 @@ def _refuse_collisions(jobs: Iterable[Job]) -> None:
             if other is not job and not _known_apart(job, target, other, path):
                 raise UsageError(
                     f"{job.name!r} and {other.name!r} would both be written to {str(target)!r}"
-                    f"{'' if target == path else ' (on many disks upper and lower case are one)'}: "
-                    "derain them in separate runs with different -o folders"
+                    f"{_how_names_differ(target, path)}: derain them in separate runs with "
+                    "different -o folders"
                 )
+
+
+def _how_names_differ(one: Path, two: Path) -> str:
+    """Why two paths may be one file; "" for equal ones."""
+    if one == two:
+        return ""
+    if str(one).casefold() == str(two).casefold():
+        return " (on many disks upper and lower case are one)"
+    names = f"{one.name!a} and {two.name!a}"
+    return f" ({names} differ in Unicode form alone, and are one on many disks)"
 
 
 def _location(path: Path) -> tuple[object, ...]:

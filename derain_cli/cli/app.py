@@ -15,8 +15,10 @@ import typer.core
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli import (
+    compare,
     datasets,
     derain,
+    doctor,
     evaluate,
     finetune_real,
     models,
@@ -27,6 +29,7 @@ from derain_cli.cli import (
     train,
 )
 from derain_cli.cli.output_files import give_up_standard_output
+from derain_cli.cli.streams import LONGEST_MESSAGE, prepare_streams, printable
 from derain_cli.cli.wording import in_flags, reword, reword_parameter
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
 from derain_cli.version import __version__
@@ -64,6 +67,7 @@ class DerainGroup(typer.core.TyperGroup):
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:  # noqa: ANN401
         """Run, and turn every error a user can fix into one line on stderr and its exit code."""
+        prepare_streams()
         run = functools.partial(super().main, *args, **(extra | {"standalone_mode": False}))
         given = args[0] if args else extra.get("args")
         words = sys.argv[1:] if given is None else given
@@ -114,6 +118,7 @@ class DerainGroup(typer.core.TyperGroup):
 
 def _exit_code(run: Callable[[], Any], words: Sequence[str], flags: Mapping[str, str]) -> int:
     try:
+        _check_working_folder()
         return run() or 0
     except DerainError as error:
         _say_error(in_flags(str(error), flags))
@@ -129,6 +134,18 @@ def _exit_code(run: Callable[[], Any], words: Sequence[str], flags: Mapping[str,
             raise
         _say_error(_usage_line(error, words))
         return int(error.exit_code)
+
+
+def _check_working_folder() -> None:
+    """Relative paths mean nothing in a folder that was deleted, and libraries fail there.
+
+    Raises:
+        UsageError: It was.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder was deleted: change to another one") from error
 
 
 def _said_by_the_system(error: OSError) -> str:
@@ -163,7 +180,7 @@ def _values_of(names: Sequence[str], words: Sequence[str]) -> list[str]:
 
 def _say_error(message: str) -> None:
     if message:
-        print(f"error: {message}", file=sys.stderr)  # noqa: T201 (the one place)
+        print(f"error: {printable(message, LONGEST_MESSAGE)}", file=sys.stderr)  # noqa: T201 (the one place)
 
 
 app = typer.Typer(
@@ -201,5 +218,7 @@ app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
 app.command("reproduce")(reproduce.reproduce)
+app.command("compare")(compare.compare)
+app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from derain_cli.cli.streams import LONGEST_MESSAGE, as_bytes, printable
 from derain_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class BatchReport:
         if isinstance(event, Started):
             self.bar.start_task(self.task)  # the clock starts with the first
             self.position.begin()
-            self.bar.update(self.task, description=_shortened(event.job.name))
+            self.bar.update(self.task, description=printable(_shortened(event.job.name)))
         elif isinstance(event, Frames):
             self._show_frames(event)
         elif isinstance(event, Result):
@@ -148,7 +149,9 @@ class BatchReport:
         """What is done and how to go on."""
         command = resume_command(sys.argv[1:], overwrite=options.overwrite)
         total = len(self.plan.jobs)
-        self.say(f"{why}: {self.finished} of {total} done. Go on with:\n  {command}", always=True)
+        kept = "" if self.film is None else " (frames of the film at hand are kept)"
+        self.say(f"{why}: {self.finished} of {total} done{kept}. Go on with:", always=True)
+        self.say(f"  {command}", always=True)
 
     def finish(self) -> None:
         """The summary; then the exit code that the failures ask for."""
@@ -174,7 +177,7 @@ class BatchReport:
     def say(self, line: str, *, always: bool = False) -> None:
         """A line on stderr, unless `--quiet`; errors are told always."""
         if always or not self.quiet:
-            self.console.print(line)
+            self.console.print(printable(line, LONGEST_MESSAGE))
 
     def _say_left_out(self) -> None:
         for item in self.plan.passed_over if self.verbose else ():
@@ -235,8 +238,7 @@ class BatchReport:
 
     def _write_line(self, line: str) -> None:
         # As bytes: a name that is no valid text must come out as it went in.
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.buffer.write(line.encode(encoding, "surrogateescape") + os.linesep.encode())
+        sys.stdout.buffer.write(as_bytes(line) + os.linesep.encode())
         sys.stdout.buffer.flush()
 
 

@@ -14,7 +14,8 @@ import typer
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.batch_report import BatchReport
 from derain_cli.cli.output_files import give_up_standard_output
-from derain_cli.errors import INTERRUPTED, UsageError
+from derain_cli.cli.streams import LONGEST_LIST, read_standard_input
+from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Plan
@@ -290,8 +291,27 @@ FromFile = Annotated[
     ),
 ]
 
+Watch = Annotated[
+    Path | None,
+    _option(
+        "--watch",
+        metavar="FOLDER",
+        show_default=False,
+        panel=BATCH,
+        help="Derain what is in a folder and what arrives there, until Ctrl-C.",
+    ),
+]
 FailFast = Annotated[
     bool, _option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
+]
+
+Strict = Annotated[
+    bool,
+    _option(
+        "--strict",
+        panel=BATCH,
+        help="Fail images that are damaged, even if they can be read.",
+    ),
 ]
 
 DryRun = Annotated[
@@ -319,6 +339,7 @@ def derain(
     codec: Codec = None,
     recursive: Recursive = False,
     from_file: FromFile = None,
+    watch: Watch = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     device: Device = "auto",
@@ -340,6 +361,7 @@ def derain(
     compare: Compare = False,
     dry_run: DryRun = False,
     fail_fast: FailFast = False,
+    strict: Strict = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -363,6 +385,7 @@ def derain(
         batch_size=batch_size,
         max_pixels=max_pixels,
         fail_fast=fail_fast,
+        strict=strict,
         frames=frames.value,
         codec=codec,
         temporal=bool(temporal),
@@ -370,6 +393,9 @@ def derain(
     engine: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
     engine |= {"passes": passes, "tta": tta}
     engine |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
+    if watch is not None:
+        _watch(watch, inputs or [], options, model, engine, (as_json, quiet, verbose))
+        return
     plan = plan_batch(inputs or [], options, _read_list(from_file, inputs or []))
     report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
     if dry_run:
@@ -377,6 +403,35 @@ def derain(
     else:
         _run(plan, options, model, engine, report)
     report.finish()
+
+
+def _watch(
+    folder: Path,
+    inputs: list[str],
+    options: "BatchOptions",
+    model: str | None,
+    engine: dict[str, Any],
+    messages: tuple[bool, bool, bool],
+) -> None:
+    from derain_cli.cli.watching import check_watching, watch_folder
+
+    check_watching(folder, inputs, options)
+    derainer = _load(model, engine)
+    as_json, quiet, verbose = messages
+
+    def run(plan: "Plan") -> None:
+        report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
+        _run_with(plan, options, derainer, report)
+        try:
+            report.finish()
+        except DerainError as error:  # the next one may be better
+            report.say(f"failed: {error}", always=True)
+        except typer.Exit:
+            pass  # several failed, and each was named
+
+    if not quiet:
+        typer.echo(f"watching {str(folder)!r}; Ctrl-C ends it", err=True)
+    watch_folder(folder, options, run)
 
 
 def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | None:
@@ -387,9 +442,15 @@ def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | No
     if from_file == STDIN and STDIN in inputs:
         raise UsageError("stdin is either the image ('-') or the list (--from-file -), not both")
     try:
-        content = sys.stdin.buffer.read() if from_file == STDIN else Path(from_file).read_bytes()
+        if from_file == STDIN:
+            content = read_standard_input("the list", LONGEST_LIST)
+        else:
+            with Path(from_file).open("rb") as file:
+                content = file.read(LONGEST_LIST + 1)
     except OSError as error:
         raise UsageError(f"cannot read the list {from_file!r}: {error.strerror}") from error
+    if len(content) > LONGEST_LIST:
+        raise UsageError(f"{from_file!r} is longer than {LONGEST_LIST >> 20} MiB: no list of paths")
     return read_list(content)
 
 
@@ -400,13 +461,27 @@ def _run(
     engine: dict[str, Any],
     report: "BatchReport",
 ) -> None:
-    from derain_cli.batch import Interrupter, run_batch
-
     report.check_stdout()
-    interrupter = Interrupter()
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.to_do else None
+    except KeyboardInterrupt:
+        report.say_interrupted(options)
+        raise typer.Exit(INTERRUPTED) from None
+    _run_with(plan, options, derainer, report, stdin)
+
+
+def _run_with(
+    plan: "Plan",
+    options: "BatchOptions",
+    derainer: "Derainer | None",
+    report: "BatchReport",
+    stdin: bytes = b"",
+) -> None:
+    from derain_cli.batch import Interrupter, run_batch
+
+    interrupter = Interrupter()
+    try:
         events = run_batch(plan, derainer, options, stdin, interrupter, report.advance_within)
         with report.watching(derainer), closing(events), _on_ctrl_c(interrupter.interrupt):
             for event in events:
@@ -426,7 +501,11 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows it only there
         yield
         return
-    before = signal.signal(signal.SIGINT, handler)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # on purpose, as for a job in a script's background
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
@@ -434,9 +513,9 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
 
 
 def _read_image() -> bytes:
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("'-' reads an image from stdin, which is a terminal: pipe one in")
-    return sys.stdin.buffer.read()
+    return read_standard_input("an image")
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":

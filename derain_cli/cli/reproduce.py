@@ -132,7 +132,7 @@ def _replacements(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, separator, other = text.partition("=")
         if not (name and separator and other):
-            raise UsageError(f"--instead is {text!r}; it must be NAME=OTHER")
+            raise UsageError(f"`instead` is {text!r}; it must be NAME=OTHER")
         found[name] = other
     return found
 
@@ -142,12 +142,12 @@ def _shard_of(text: str) -> tuple[int, int]:
         number = os.environ.get("SLURM_ARRAY_TASK_ID") or os.environ.get("JOB_COMPLETION_INDEX")
         count = os.environ.get("SLURM_ARRAY_TASK_COUNT") or os.environ.get("JOB_COMPLETIONS")
         if number is None or count is None:
-            raise UsageError("--shard auto needs an array of Slurm or Kubernetes; give I/N")
+            raise UsageError("`shard` auto needs an array of Slurm or Kubernetes; give I/N")
         first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
         return int(number) - first + 1, int(count)
     number, separator, count = text.partition("/")
     if not (separator and number.isdigit() and count.isdigit()):
-        raise UsageError(f"--shard is {text!r}; it must be I/N or auto")
+        raise UsageError(f"`shard` is {text!r}; it must be I/N or auto")
     return int(number), int(count)
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import inspect
+import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from derain_cli.training.trainer import TrainResult
 
 Config = TypeVar("Config", bound=TrainConfig)
+STOPPING = b"\nstopping: this step is finished, then saved; Ctrl-C again stops at once\n"
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -148,7 +152,7 @@ def _plain_type(annotation: Any, *, pair: bool) -> Any:  # noqa: ANN401 (a type)
 def stop_on_signal() -> Iterator[list[int]]:
     """A list that the first Ctrl-C fills (finish the step, save); a second one interrupts.
 
-    A cluster's SIGTERM counts as well.
+    The first is acknowledged at once on stderr. A cluster's SIGTERM counts as well.
     """
     stopping: list[int] = []
 
@@ -156,8 +160,13 @@ def stop_on_signal() -> Iterator[list[int]]:
         if stopping:
             raise KeyboardInterrupt
         stopping.append(number)
+        with suppress(OSError):  # past Python's buffers, which a signal may not enter again
+            os.write(2, STOPPING)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    # A signal that is ignored on purpose, as in a script's background, stays ignored.
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield stopping
     finally:
@@ -172,7 +181,14 @@ def say_speed(result: "TrainResult") -> None:
         typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
 
 
-def say_how_to_go_on(result: "TrainResult", *, interrupted: bool) -> None:
-    """Why a run ended early, where, and the options that go on with it; on stderr."""
-    why = "interrupted" if interrupted else "time is up"
-    typer.echo(f"{why} at step {result.step}; go on with: --out {result.folder} --resume", err=True)
+def say_where_data_lie(out: Path, chosen: TrainConfig) -> None:
+    """Say that a resumed run reads its data elsewhere than when it began; on stderr."""
+    before = type(chosen).read(out / "config.json").data_root
+    if before != chosen.data_root:
+        typer.echo(f"data sets are read from {chosen.data_root}, before from {before}", err=True)
+
+
+def say_how_to_go_on(result: "TrainResult", command: str, why: str) -> None:
+    """Why a run ended early, where, and the whole command that goes on with it; on stderr."""
+    words = shlex.join(["derain", command, "--out", str(result.folder), "--resume"])
+    typer.echo(f"{why} at step {result.step}; go on with: {words}", err=True)

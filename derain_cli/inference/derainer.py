@@ -16,6 +16,7 @@ from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ from derain_cli.inference.memory import (
 )
 from derain_cli.inference.repeats import ORIENTATIONS, repeated
 from derain_cli.inference.tiles import cheapest_tiles, plan_axis, round_down
-from derain_cli.models import ModelEntry, find_model
+from derain_cli.models import HasContext, ModelEntry, find_model
 from derain_cli.sizes import pad_to_multiple, round_up
 
 TileSize = tuple[int, int]  # height and width in pixels
@@ -287,21 +288,38 @@ class Derainer:
         batch, _, height, width = rainy.shape
         return self._within_memory(batch, height, width, attempt)
 
-    def run_network(self, rainy: Tensor, precision: str) -> Tensor:
-        """The network's result for a batch on its device whose sides need no padding."""
-        network: Callable[[Tensor], Tensor] = self._network
+    def run_network(
+        self, rainy: Tensor, precision: str, context_mean: Tensor | None = None
+    ) -> Tensor:
+        """The network's result for a batch on its device whose sides need no padding.
+
+        Args:
+            rainy: `(batch, 3, height, width)`.
+            precision: A key of `PRECISIONS`.
+            context_mean: Of the image of which `rainy` is a tile, for networks with a context.
+        """
+        network: Callable[..., Tensor] = self._network
         if self._compiled is not None and precision == self.precision:
             network = self._compiled
         lower = precision != "fp32"
         with torch.autocast(self.device.type, PRECISIONS[precision] if lower else None, lower):
             try:
-                return network(rainy)
+                return network(rainy, *([] if context_mean is None else [context_mean]))
             except RuntimeError as error:
                 # The compiler's own exceptions are in modules of torch that are costly to import.
                 if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                     reason = str(error).strip().splitlines()[0]
                     raise UsageError(f"compile does not work here: {reason}") from error
                 raise
+
+    def run_context(self, rainy: Tensor) -> Tensor | None:
+        """What the network averages over a whole image, float32; None if it averages nothing."""
+        if not isinstance(self._network, HasContext):
+            return None
+        lower = self.precision != "fp32"
+        with torch.autocast(self.device.type, PRECISIONS[self.precision] if lower else None, lower):
+            context = self._network.context(rainy)
+        return None if context is None else context.float()
 
     def _within_memory(
         self, batch: int, height: int, width: int, attempt: Callable[["_Run"], Result]
@@ -448,6 +466,7 @@ class _Run:
         self.precision = derainer.precision
         self.on_progress: Callable[[float], None] | None = None
         self._tiles_done = 0
+        self._context_mean: Tensor | None = None
         self.notices = [*notices, *self._tile_notices()]
 
     def facts(self) -> RunFacts:
@@ -461,6 +480,8 @@ class _Run:
     def bands(self, read: Reader) -> Iterator[tuple[slice, Tensor]]:
         """Finished rows from top to bottom: which, and `(batch, 3, rows, width)` in 0..1."""
         carried: Tensor | None = None
+        if self.tile:
+            self._context_mean = self._mean_context(read)
         ends = (*self.rows.starts[1:], self.height)
         for top, end, weights in zip(self.rows.starts, ends, self.rows.weights, strict=True):
             band = self._band(read, slice(top, top + self.rows.tile), weights)
@@ -468,6 +489,26 @@ class _Run:
                 band[..., : carried.shape[-2], :] += carried
             carried = band[..., end - top :, :].clone()
             yield slice(top, end), band[..., : end - top, : self.width].clamp_(0, 1)
+
+    def _mean_context(self, read: Reader) -> Tensor | None:
+        """Mean over the image of what the network averages, from all tiles; None for nothing.
+
+        Every pixel counts once: tiles are weighted as they are blended.
+        """
+        multiple = self.derainer.entry.padding_multiple
+        total: Tensor | float = 0.0
+        for top, row_weights in zip(self.rows.starts, self.rows.weights, strict=True):
+            for left, weights in zip(self.columns.starts, self.columns.weights, strict=True):
+                place = slice(top, top + self.rows.tile), slice(left, left + self.columns.tile)
+                tile = self.turned(pad_to_multiple(read(*place), multiple), -1, -2)
+                context = self.derainer.run_context(tile)
+                if context is None:
+                    return None
+                share = self.turned(row_weights[:, None] * weights, 0, 1)[None, None]
+                share = F.avg_pool2d(share, multiple).to(context.device)
+                total = total + (context * share).sum(dim=(2, 3), keepdim=True)
+        cells = self.rows.padded * self.columns.padded / multiple**2
+        return cast(Tensor, total) / cells
 
     def _band(self, read: Reader, rows: slice, row_weights: Tensor) -> Tensor:
         """Weighted sum of one row of tiles, `(batch, 3, tile, columns)`."""
@@ -498,18 +539,21 @@ class _Run:
         """The network's result in float32, redone in fp32 where a lower precision overflowed."""
         rainy = self.turned(rainy, -1, -2).contiguous(memory_format=torch.channels_last)
         if self.precision != "fp32":
-            derained = self.derainer.run_network(rainy, self.precision).float()
+            derained = self._run_network(rainy, self.precision).float()
             if _is_finite(derained):
                 return derained
             self.notices.append(f"{self.precision} gave values that are not finite: redone in fp32")
             self.precision = "fp32"
-        derained = self.derainer.run_network(rainy, "fp32")
+        derained = self._run_network(rainy, "fp32")
         if not _is_finite(derained):
             raise ImageError(
                 f"{self.derainer.name} gives values that are not finite for this image: "
                 "its weights are damaged or its training diverged"
             )
         return derained
+
+    def _run_network(self, rainy: Tensor, precision: str) -> Tensor:
+        return self.derainer.run_network(rainy, precision, self._context_mean)
 
     def _tile_notices(self) -> Iterator[str]:
         """Reasons why the result may differ from that of the whole image."""

@@ -88,7 +88,7 @@ def l1(derained: Tensor, clean: Tensor) -> Tensor:
 
     Args:
         derained: Any shape and range.
-        clean: Same shape; the pseudo-truth where there is no truth.
+        clean: Same shape; pseudo ground truth where there is no clean image.
 
     Example:
         >>> l1(torch.tensor([0.25, 0.75]), torch.tensor([0.0, 1.0]))

@@ -47,6 +47,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain_cli.errors import did_you_mean
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import PYRAMIDS, pad_to_multiple
 
 PATCH = 3
@@ -364,7 +365,7 @@ class EncoderDecoder(nn.Module):
         return x
 
 
-class Hcn(nn.Module):
+class Hcn(nn.Module, HubMethods):
     """The whole network (Fig. 2): rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.

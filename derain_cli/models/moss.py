@@ -35,6 +35,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 NEGATIVE_SLOPE = 0.02
@@ -190,7 +191,7 @@ class RainMemory(nn.Module):
         self.items.copy_(torch.where(counts > 0, moved, self.items))
 
 
-class Moss(nn.Module):
+class Moss(nn.Module, HubMethods):
     """The whole network, MOEDN: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output by its tanh), any size.

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 LEVELS = 5
@@ -182,7 +183,7 @@ class CrossLevelConnection(nn.Module):
         return convolved
 
 
-class Rdmc(nn.Module):
+class Rdmc(nn.Module, HubMethods):
     """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.

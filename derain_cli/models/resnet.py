@@ -29,6 +29,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
+
 
 @dataclass(frozen=True)
 class ResNetConfig:
@@ -67,7 +69,7 @@ class ResidualBlock(nn.Module):
         return x + change
 
 
-class ResNet(nn.Module):
+class ResNet(nn.Module, HubMethods):
     """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.

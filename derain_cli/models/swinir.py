@@ -37,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 Band = tuple[int, int, int]
@@ -195,7 +196,7 @@ class ResidualSwinBlock(nn.Module):
         return x + _convolve(self.conv, self.layers(x))
 
 
-class SwinIR(nn.Module):
+class SwinIR(nn.Module, HubMethods):
     """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.

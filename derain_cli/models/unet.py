@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 
@@ -67,7 +68,7 @@ class ConvPair(nn.Sequential):
         )
 
 
-class UNet(nn.Module):
+class UNet(nn.Module, HubMethods):
     """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.

@@ -152,7 +152,7 @@ TABLES = (
         ),
         against="moss-labelled",
         short=SHORT,
-        photos=20,
+        photos=4,
     ),
     _limited(2, "rain200h", TABLE_2),
     _limited(3, "rain800", TABLE_3),
@@ -164,6 +164,6 @@ TABLES = (
         quoted(TABLE_4, _sirr_columns("psnr", "ssim"), ROWS_4),
         against="moss",
         short=SHORT,
-        photos=20,
+        photos=4,
     ),
 )

@@ -16,6 +16,7 @@ from derain_cli.datasets.known import dataset_folder, plain_folder
 from derain_cli.errors import DatasetError, UsageError, did_you_mean
 from derain_cli.models import build_model, find_model
 from derain_cli.reproduce.tables import Column, Row, Run, Table
+from derain_cli.training.configs.fields import without_unused
 from derain_cli.training.configs.finetune import REST, FinetuneConfig, method_values
 from derain_cli.training.configs.presets import preset_values
 from derain_cli.training.configs.search import SearchConfig
@@ -73,10 +74,10 @@ class Options:
             UsageError: A number out of its range.
         """
         if self.seeds < 1 or self.budget < 0 or self.images < 0:
-            raise UsageError("--seeds must be 1 or above, --budget and --images 0 or above")
+            raise UsageError("`seeds` must be 1 or above, `budget` and `images` 0 or above")
         number, count = self.shard
         if not 1 <= number <= count:
-            raise UsageError(f"--shard is {number}/{count}; it must be I/N with I from 1 to N")
+            raise UsageError(f"`shard` is {number}/{count}; it must be I/N with I from 1 to N")
 
     def named(self, dataset: str) -> str:
         """The data set to take for one that a table names."""
@@ -194,8 +195,8 @@ def published_config(job: Job, options: Options) -> TrainConfig:
         DatasetError: Its data are missing.
     """
     values = _published_values(job, options)
-    config = KINDS[job.run.command](**values)
-    return _counted(config)
+    kind = KINDS[job.run.command]
+    return _counted(kind(**without_unused(kind, values)))
 
 
 def _published_values(job: Job, options: Options) -> dict[str, Any]:
@@ -203,11 +204,11 @@ def _published_values(job: Job, options: Options) -> dict[str, Any]:
     run = job.run
     if run.command == "finetune":
         values = method_values(run.options["recipe"], given)
-    elif run.command == "search":
-        values = preset_values("rdmc-supernet", run.preset, given)
     else:
-        preset = "searched" if job.earlier else run.preset
-        values = preset_values(run.options["model"], preset, given) if preset else {}
+        model = given.get("model", "rdmc-supernet")
+        # The second half of a search's training has a preset of its own.
+        preset = "searched" if run.preset and job.earlier else run.preset
+        values = preset_values(model, preset, given) if preset else {}
     own = values | given
     prior = "contrastive:" in " ".join(own.get("loss", ()))
     if prior and not options.vgg and "contrastive" not in own:
@@ -235,6 +236,8 @@ def _of_earlier(earlier: Job, given: Mapping[str, Any], options: Options) -> dic
     model = earlier.run.options.get("model", given.get("model"))
     own: dict[str, Any] = {"weights": str(weights), "model": model}
     settings = list(earlier.run.options.get("model_option", ()))
+    if (folder / "config.json").exists():  # which a budget may have made smaller
+        settings = list(KINDS[earlier.run.command].read(folder / "config.json").model_option)
     if earlier.run.command == "search":
         own["model"] = "rdmc"
         if (folder / "connections.toml").exists():

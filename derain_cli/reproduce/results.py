@@ -12,6 +12,7 @@ from derain_cli.reproduce.plan import Options, chosen_rows, job_of
 from derain_cli.reproduce.runner import finished_jobs, missing_tests, reasons, sheet_path
 from derain_cli.reproduce.scoring import Scores, Sheet, count_network
 from derain_cli.reproduce.tables import Column, Row, Table
+from derain_cli.training.configs.train import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,6 @@ def _cell(
 
 
 def _settings(options: Sequence[str]) -> dict[str, Any]:
-    from derain_cli.training.configs.train import TrainConfig  # noqa: PLC0415
-
     return TrainConfig(model_option=tuple(options)).model_options()
 
 

@@ -19,6 +19,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -143,7 +144,7 @@ def _open(table: Table, options: Options) -> None:
             name = changed[0]
             raise ConfigError(
                 f"{str(options.out)!r} was begun with {name} {before.get(name)!r}, now "
-                f"{asked[name]!r}; ask for the same, or name another --out"
+                f"{asked[name]!r}; ask for the same, or name another `out`"
             )
     elif processes.is_first():
         options.out.mkdir(parents=True, exist_ok=True)
@@ -229,7 +230,9 @@ def _config_of(job: Job, table: Table, options: Options, jobs: int, note: Report
         table,
         options,
         60 * options.budget / jobs,
-        lambda config: _seconds_of_a_step(_with_photos(config, table, options), options),
+        lambda config: _seconds_of_a_step(
+            _with_photos(config, table, options), options.out / "measure" / job.name
+        ),
     )
     return with_curve(_with_photos(shorter, table, options), table)
 
@@ -248,16 +251,14 @@ def _with_photos(config: TrainConfig, table: Table, options: Options) -> TrainCo
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
-            link = folder / path.name
-            if not link.exists():
-                link.symlink_to(path.resolve())
+            with suppress(FileExistsError):  # another shard may be as far
+                (folder / path.name).symlink_to(path.resolve())
     processes.wait_for_all()
     return dataclasses.replace(config, real=str(folder))
 
 
-def _seconds_of_a_step(config: TrainConfig, options: Options) -> float:
+def _seconds_of_a_step(config: TrainConfig, folder: Path) -> float:
     """Median seconds of a few real steps, in a folder that is thrown away."""
-    folder = options.out / "measure"
     if processes.is_first():
         shutil.rmtree(folder, ignore_errors=True)
     processes.wait_for_all()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from derain_cli.whole_files import write_whole
 
 # What each image of real photos is measured by; they have no ground truth.
 UNPAIRED = ("niqe", "change")
+PERFECT = 100.0
 Scores = dict[str, dict[str, float]]  # image -> column -> score
 
 
@@ -100,28 +102,37 @@ def _score_pairs(
     protocol = column.protocol or None
     for row in evaluate({dataset: pairs}, [derainer], protocol, metrics=metrics):
         name = f"{row.group}/{row.image}"
-        sheet[row.model][name] = {key: _plain(value) for key, value in row.scores.items()}
+        sheet[row.model][name] = _defined(row.scores)
         seconds += [row.seconds] if row.model != INPUT else []
     return Sheet(sheet[derainer.name], sheet[INPUT], float(np.mean(seconds)))
 
 
-def _plain(score: float) -> float:
-    """A score that JSON can hold: a perfect result is 100 dB, nothing is left undefined."""
-    return 100.0 if math.isinf(score) else score
+def _defined(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores that JSON can hold: a perfect result is 100 dB, what is not defined is left out.
+
+    Example:
+        >>> _defined({"psnr": math.inf, "e_r": math.nan, "e_b": 2.0})
+        {'psnr': 100.0, 'e_b': 2.0}
+    """
+    known = {name: score for name, score in scores.items() if not math.isnan(score)}
+    return {name: PERFECT if math.isinf(score) else score for name, score in known.items()}
 
 
 def _score_photos(dataset: str, derainer: Derainer, data_root: Path, images: int) -> Sheet:
     scores: Scores = {}
     of_input: Scores = {}
+    seconds: list[float] = []
     for path in spaced(real_photos(dataset, data_root), images):
         rainy = read_pixels(path)
         if min(rainy.shape[:2]) < PATCH:
             continue  # NIQE is not defined on it
+        began = time.perf_counter()
         derained = derainer(rainy)
+        seconds.append(time.perf_counter() - began)
         change = float(np.abs(rainy.astype(np.int16) - derained).mean())
         scores[f"/{path.name}"] = {"niqe": niqe(derained), "change": change}
         of_input[f"/{path.name}"] = {"niqe": niqe(rainy), "change": 0.0}
-    return Sheet(scores, of_input, math.nan)
+    return Sheet(scores, of_input, float(np.mean(seconds)) if seconds else 0.0)
 
 
 def real_photos(dataset: str, data_root: Path) -> list[Path]:

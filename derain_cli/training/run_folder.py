@@ -15,7 +15,6 @@ images/                validation images: rainy, derained, clean and removed rai
 import io
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ import cv2
 import torch
 from torch import nn
 
-from derain_cli.checkpoints.files import save_checkpoint
+from derain_cli.checkpoints.files import read_metadata, save_checkpoint
 from derain_cli.errors import ConfigError, ResourceError, TrainingError
 from derain_cli.training.configs.fields import names
 from derain_cli.training.configs.train import TrainConfig
@@ -58,21 +57,53 @@ class RunFolder:
             ResourceError: It cannot be written to.
         """
         path = self.path / "config.json"
-        if path.exists() and not resume:
-            raise ConfigError(
-                f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
-            )
-        if resume and not path.exists():
-            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
+        self.require(config, resume=resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(
                 f"cannot make {str(self.path)!r}: {error.strerror}; name another `out`"
             ) from error
+        write_whole(path, config.to_json().encode())
+
+    def require(self, config: TrainConfig, *, resume: bool) -> None:
+        """Refuse a folder that the run cannot have; nothing is written.
+
+        Raises:
+            ConfigError: As of `open`.
+        """
+        path = self.path / "config.json"
+        if path.exists() and not resume:
+            raise ConfigError(
+                f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
+            )
+        if resume and not path.exists():
+            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
         if resume:
             _check_same_run(type(config).read(path), config)
-        write_whole(path, config.to_json().encode())
+            if not self.has_state:
+                self._require_no_trained_weights()
+
+    def damaged_state(self) -> TrainingError:
+        """The error for a state that cannot be read or does not fit the run."""
+        return TrainingError(
+            f"{str(self.path / 'state.pt')!r} is damaged; begin another run where its last "
+            f"validation left off: `weights` {self.path / 'last.safetensors'} `out` NEW"
+        )
+
+    def _require_no_trained_weights(self) -> None:
+        """Refuse to begin over trained weights that `resume` was to go on with.
+
+        Raises:
+            ConfigError: A checkpoint of a later step than the first is here.
+        """
+        for name in ("last.safetensors", "best.safetensors"):
+            path = self.path / name
+            if path.exists() and read_metadata(path).get("step") != "0":
+                raise ConfigError(
+                    f"{str(self.path)!r} holds weights but no state.pt to resume from; begin "
+                    f"another run with `weights` {path} and `out` NEW"
+                )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the resumable state, whole or not at all.
@@ -131,11 +162,8 @@ class RunFolder:
     def _load(self, path: Path, device: torch.device) -> dict[str, Any]:
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(
-                f"{str(path)!r} is damaged; begin another run where its last validation left off: "
-                f"`weights` {self.path / 'last.safetensors'} `out` NEW"
-            ) from error
+        except Exception as error:  # whatever bytes of any kind make of a reader
+            raise self.damaged_state() from error
         return state
 
     def save_weights(
@@ -186,6 +214,8 @@ class RunFolder:
 def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     before, now = asdict(saved), asdict(asked)
     free = names(type(saved), lambda option: option.free_on_resume)
+    # A run may become longer: it goes on along the schedule of the new number of steps.
+    free = free | ({"steps"} if asked.steps > saved.steps else set())
     changed = [name for name in before if before[name] != now[name] and name not in free]
     if changed:
         name = changed[0]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from derain_cli.training import processes
+from derain_cli.training import phases, processes
 from derain_cli.training.batch_norm import gather_norm_statistics
 from derain_cli.training.batches import to_device
 from derain_cli.training.collapse import MOST_RETURNS, PATIENCE, CollapseWatch, halve_rates
@@ -69,7 +69,10 @@ class Saving:
             return
         if self._folder.has_state:
             state = self._folder.load_state(self._device)
-            self._take(state)
+            try:
+                self._take(state)
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise self._folder.damaged_state() from error
         if processes.is_first():
             self._folder.forget_log_after(self.state.step)
 
@@ -96,6 +99,7 @@ class Saving:
             self._folder.note_candidate()
 
     def _write_state(self) -> None:
+        phases.say("saving")
         self.state.watch = self.watch.state_dict()
         state = {"run": asdict(self.state), "recipe": self._recipe.state_dict()}
         self._folder.save_state(state)
@@ -140,6 +144,7 @@ class Saving:
         network, config = self._ready_network(), self._config
         to_our_device = partial(to_device, device=self._device)
         scored = validate(network, self._recipe.sources, config, to_our_device)
+        phases.say("saving")
         self.log({"validation": scored.scores, "psnr": scored.psnr})
         about = {
             "step": str(self.state.step),
@@ -173,4 +178,5 @@ class Saving:
         images = statistics_images(
             self._recipe.whole, self._config.seed, STATISTICS_IMAGES, to_our_device
         )
-        gather_norm_statistics(network, images)
+        counted = phases.each("gathering statistics", images, STATISTICS_IMAGES)
+        gather_norm_statistics(network, counted)

@@ -115,6 +115,39 @@ def train(
         return run.run(report or (lambda progress: None), should_stop)
 
 
+def check(
+    config: TrainConfig, out: str | os.PathLike[str] | None = None, *, resume: bool = False
+) -> None:
+    """Refuse what `train` refuses before its first step, in the same words; write nothing.
+
+    Args:
+        config: The run.
+        out: Its folder, if it is known already.
+        resume: Whether the run is to go on there.
+
+    Raises:
+        ConfigError: As of `train`.
+        DatasetError: As of `train`.
+    """
+    if not isinstance(config, FinetuneConfig):
+        config = with_steps(config)
+    if out is not None:
+        RunFolder(Path(out)).require(config, resume=resume)
+    device = choose_device(config.device)
+    _check(config, device)
+    RECIPES[config.recipe](_initial_model(config).to(device), config, Path(out or "run"))
+
+
+def _check(config: TrainConfig, device: torch.device) -> None:
+    """Refuse what cannot go well before anything is built."""
+    if config.recipe not in RECIPES:
+        hint = did_you_mean(config.recipe, RECIPES)
+        raise ConfigError(f"unknown recipe {config.recipe!r}. {hint}")
+    autocast(config, device)
+    for step in (0, config.steps - 1):
+        processes.share_of(config.crop_at(step)[1])
+
+
 class _Run:
     """One session of a run: from its beginning, or from the saved state, to its end or a stop."""
 
@@ -123,7 +156,7 @@ class _Run:
             torch.set_num_threads(config.threads)
         self.config, self.folder = config, folder
         self.device = choose_device(device)
-        self._check()
+        _check(config, self.device)
         torch.manual_seed(config.seed)
         model = _initial_model(config).to(self.device)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -137,15 +170,6 @@ class _Run:
     def state(self) -> RunState:
         """What changes between steps; going back replaces it."""
         return self.saving.state
-
-    def _check(self) -> None:
-        """Refuse what cannot go well before anything is written."""
-        if self.config.recipe not in RECIPES:
-            hint = did_you_mean(self.config.recipe, RECIPES)
-            raise ConfigError(f"unknown recipe {self.config.recipe!r}. {hint}")
-        autocast(self.config, self.device)
-        for step in (0, self.config.steps - 1):
-            processes.share_of(self.config.crop_at(step)[1])
 
     def run(
         self, report: Callable[[Progress], None], should_stop: Callable[[], bool]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.models import find_model
+from derain_cli.training import phases
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.samples import Source
 from derain_cli.training.optimization import autocast
@@ -48,9 +49,12 @@ def validate(
     """Score a network, which must be in eval mode, on the held-out images of all sources."""
     scores: dict[str, float] = {}
     images: list[tuple[str, Pixels]] = []
+    done, total = 0, sum(source.held_out_count for source in sources)
     for source in sources:
         psnrs: list[float] = []
         for rainy, clean in source.validation():
+            done += 1
+            phases.say("validating", done, total)
             derained = derain(network, rainy, config, to_device)
             if len(psnrs) < config.images:
                 name = f"{source.name}-{len(psnrs)}" if config.images > 1 else source.name

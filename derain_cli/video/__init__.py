@@ -7,5 +7,5 @@ which gets its name only when it is whole.
 
 Files are read and written with PyAV (extra `video`), animations with Pillow. The rooms, imports
 pointing down: `films`; `frames`, `joining`; `segments`; `encoding`; `reading`, `animations`;
-`steadiness`; `kinds`. Nothing but `kinds` may be imported by a command that meets no film.
+`steadiness`, `hdr`; `kinds`. Nothing but `kinds` may be imported by a command that meets no film.
 """

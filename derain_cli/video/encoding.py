@@ -118,6 +118,7 @@ def choose_coding(film: Film, container: str, codec: str | None, quality: int | 
     _check_container(container, name)
     pixel_format = _nearest_format(film.pixel_format, coder, film.label)
     notices += _format_notices(film, name, pixel_format)
+    notices += _hdr_notices(film, coder)
     _check_sides(film, coder, pixel_format)
     return Coding(
         name,
@@ -156,6 +157,8 @@ def configure(context: "VideoCodecContext", film: Film, coding: Coding) -> None:
         context.global_quality = round(LAMBDA * coding.coder.quantiser(coding.quality))
     if coding.tag:
         context.codec_tag = coding.tag
+    if film.hdr is not None and "x265-params" in options:
+        options["x265-params"] += film.hdr.x265_params
     context.options = options
 
 
@@ -268,6 +271,15 @@ def _format_notices(film: Film, codec: str, pixel_format: str) -> list[str]:
     if _chroma(written) < _chroma(read):
         notices.append(f"its colours are written at less resolution ({pixel_format})")
     return notices
+
+
+def _hdr_notices(film: Film, coder: Coder) -> list[str]:
+    if film.hdr is None:
+        return []
+    if film.hdr.dynamic:
+        return ["its brightness frame by frame (HDR10+, Dolby Vision) is not kept"]
+    kept = coder.encoder == "libx265"
+    return [] if kept else ["what it says of its HDR screen is not kept: only hevc does here"]
 
 
 def _check_container(container: str, codec: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 COPIED = ("video", "audio", "subtitle", "attachment")
-OWN_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+OWN_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "alpha_mode"})
 ISO_FORMATS = ("mp4", "mov", "3gp")
 
 
@@ -50,7 +50,7 @@ def join_film(
     ):
         derained = _derained_stream(out, rainy.streams[film.stream], film, coding)
         copies, notices = _copied_streams(out, rainy, film)
-        out.metadata.update({k: v for k, v in rainy.metadata.items() if k not in OWN_TAGS})
+        out.metadata.update({k: v for k, v in rainy.metadata.items() if k.lower() not in OWN_TAGS})
         out.set_chapters(rainy.chapters())
         merged = heapq.merge(
             _stamped(packets, segments, derained, film),
@@ -144,7 +144,7 @@ def _copied_streams(
 
 
 def _describe(stream: "Stream", rainy: "Stream") -> None:
-    stream.metadata.update({k: v for k, v in rainy.metadata.items() if k not in OWN_TAGS})
+    stream.metadata.update({k: v for k, v in rainy.metadata.items() if k.lower() not in OWN_TAGS})
     stream.disposition = rainy.disposition
 
 
@@ -164,8 +164,10 @@ def _copied_packets(
         return
     last = Fraction(0)
     for packet in rainy.demux([rainy.streams[index] for index in copies]):
-        if not packet.size or (packet.dts is None and packet.pts is None):
+        if not packet.size:
             continue  # the empty packet that ends each stream
+        if packet.pts is None and packet.dts is None:  # a cover, which is there from the start
+            packet.pts = packet.dts = 0
         last = (packet.dts if packet.dts is not None else packet.pts) * packet.time_base
         packet.stream = copies[packet.stream_index]
         yield last, packet

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from derain_cli.errors import UnreadableImageError
+from derain_cli.video.hdr import HdrFacts, read_hdr
 from derain_cli.video.kinds import is_disk_full, load_pyav
 from derain_cli.video.steadiness import Frame
 
@@ -62,6 +63,8 @@ class Film:
         seconds: Length.
         times: When each frame of an AVI is shown; empty for all that say so of their own frames.
         interlaced: Whether the first frame holds two fields.
+        transparent: Whether it has an alpha channel, which no decoder here gives.
+        hdr: How bright its screen was, as the first frame says.
     """
 
     path: Path
@@ -82,13 +85,18 @@ class Film:
     seconds: float
     times: tuple[int, ...] = ()
     interlaced: bool = False
+    transparent: bool = False
+    hdr: HdrFacts | None = None
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What the user should be told."""
+        said = []
         if self.interlaced:
-            return ("it is interlaced: both fields are derained as one image, written progressive",)
-        return ()
+            said.append("it is interlaced: both fields are derained as one image, not apart")
+        if self.transparent:
+            said.append("its transparency is not kept")
+        return tuple(said)
 
     @property
     def label(self) -> str:
@@ -267,6 +275,10 @@ def _described(path: Path, container: "InputContainer", stream: "VideoStream") -
         0,
         (container.duration or 0) / 1_000_000,
         interlaced=bool(frame.interlaced_frame),
+        transparent=any(
+            name.lower() == "alpha_mode" and value == "1" for name, value in stream.metadata.items()
+        ),
+        hdr=read_hdr(frame.side_data),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 NETWORKS = "tests/models/test_references.py"
 RECIPES = "tests/training/recipes/test_references.py"
+SELF_TRAINING = "tests/training/recipes/test_self_training.py"
 MOSS = "tests/models/test_moss.py"
 RAIN = "tests/rain/test_painting.py"
 FORMULAS = "tests/losses/test_formulas.py"
@@ -146,6 +147,17 @@ MUTANTS: tuple[Mutant, ...] = (
             "photos = self._target.network(photos)",
             "photos = self.model(photos)",
         ),
+        ("moss: target does not follow", "self._target.follow(self.model, step)", "pass"),
+        (
+            "moss: unions as often",
+            "kinds = (labelled / 2, labelled / 2, real / 2, real / 2)",
+            "kinds = (0.25, 0.25, 0.25, 0.25)",
+        ),
+        ("moss: rest holds the labelled pairs", "if pair not in kept]", "if pair in kept]"),
+    ),
+    *_of(
+        "training/recipes/self_training.py",
+        SELF_TRAINING,
         (
             "moss: TV of labelled images",
             "total_variation(derained_noisy)",
@@ -156,13 +168,6 @@ MUTANTS: tuple[Mutant, ...] = (
             "l1(derained_noisy, label)",
             "l1(derained_noisy, clean)",
         ),
-        ("moss: target does not follow", "self._target.follow(self.model, step)", "pass"),
-        (
-            "moss: unions as often",
-            "kinds = (labelled / 2, labelled / 2, real / 2, real / 2)",
-            "kinds = (0.25, 0.25, 0.25, 0.25)",
-        ),
-        ("moss: rest holds the labelled pairs", "if pair not in kept]", "if pair in kept]"),
     ),
     *_of(
         "training/configs/finetune.py",
@@ -171,13 +176,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("moss: alpha to 1", "(0.5, 1.1)", "(0.5, 1.0)"),
         (
             "moss: lambda_1 is 1",
-            "labelled_weight: float = option(10.0",
-            "labelled_weight: float = option(1.0",
+            "        10.0,\n",
+            "        1.0,\n",
         ),
         (
             "moss: lambda_3 is 0.01",
-            "tv_weight: float = option(0.001",
-            "tv_weight: float = option(0.01",
+            "        0.001,\n",
+            "        0.01,\n",
         ),
     ),
     *_of(

@@ -23,6 +23,7 @@ TINY = {
     "menet": ("residual_blocks=1", "width=8"),
     "menet-deep": ("residual_blocks=2", "width=8"),
     "hcn": ("channels=4", "blocks=[1,1]", "mining_levels=2"),
+    "prenet": ("channels=4", "blocks=1", "stages=2"),
 }
 """Options that make each network of the zoo small, its structure kept."""
 

@@ -13,7 +13,7 @@ from derain_cli.inference.derainer import Derainer
 av = pytest.importorskip("av", reason="the extra `video` is not installed")
 
 MakeFilm = Callable[..., Path]
-WIDTH, HEIGHT, FRAMES = 64, 48, 100
+WIDTH, HEIGHT, FRAMES = 64, 48, 72
 TICKS = 12800
 
 
@@ -43,6 +43,7 @@ def make_film() -> MakeFilm:
         rotation: int = 0,
         steady: bool = False,
         ticks: int = TICKS,
+        parameters: str = "",
     ) -> Path:
         with av.open(str(path), "w") as out:
             stream = out.add_stream(codec, rate=25)
@@ -52,7 +53,7 @@ def make_film() -> MakeFilm:
             context.color_primaries = context.color_trc = context.colorspace = 1
             context.color_range = 1
             if codec == "libx265":
-                context.options = {"x265-params": "log-level=none"}
+                context.options = {"x265-params": "log-level=none" + parameters}
             if rotation:
                 stream.set_display_rotation(rotation)
             voice = out.add_stream(sound, rate=48000) if sound else None

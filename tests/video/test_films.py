@@ -13,6 +13,7 @@ from derain_cli.errors import ImageError, UnreadableImageError, UsageError
 from derain_cli.inference.derainer import Derainer
 from derain_cli.video.encoding import SEGMENT
 from derain_cli.video.films import FilmFacts, FilmOptions, FilmProgress, derain_film
+from derain_cli.video.reading import probe_film
 
 av = pytest.importorskip("av", reason="the extra `video` is not installed")
 
@@ -60,7 +61,7 @@ def test_everything_but_the_rain_is_kept(
 ) -> None:
     source = make_film(tmp_path / "clip.mp4", rotation=90)
     facts = derain(source, tmp_path / "out.mp4", derainer)
-    assert facts.frames == facts.film.frames == 100
+    assert facts.frames == facts.film.frames == 72
     assert facts.film.upright_size == (48, 64)
     assert times_of(tmp_path / "out.mp4") == times_of(source)
     assert packets_of(tmp_path / "out.mp4", "audio") == packets_of(source, "audio")
@@ -144,7 +145,7 @@ def test_a_stopped_run_goes_on_to_an_equal_result(
 ) -> None:
     source, target = make_film(tmp_path / "clip.mp4"), tmp_path / "out.mp4"
     derain(source, tmp_path / "whole.mp4", derainer)
-    stop_after(source, target, derainer, SEGMENT + 20)
+    stop_after(source, target, derainer, SEGMENT + 10)
     assert not target.exists()
     folder = next(tmp_path.glob(".derain-*.film"))
     assert [file.name for file in folder.glob("*.segment")] == ["000000.segment"]
@@ -257,3 +258,52 @@ def test_ffprobe_agrees(make_film: MakeFilm, derainer: Derainer, tmp_path: Path)
     said = [subprocess.run([*command, file], capture_output=True) for file in (source, target)]
     assert said[1].stderr == b""
     assert sorted(said[0].stdout.split()) == sorted(said[1].stdout.split())
+
+
+def test_subtitles_and_fonts_are_kept(
+    make_film: MakeFilm, derainer: Derainer, tmp_path: Path
+) -> None:
+    plain, source = make_film(tmp_path / "plain.mkv", frames=10, ticks=1000), tmp_path / "clip.mkv"
+    with av.open(str(plain)) as film, av.open(str(source), "w") as out:
+        stream = film.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        text = out.add_mux_stream("subrip", time_base=Fraction(1, 1000))
+        text.metadata["language"] = "deu"
+        out.add_attachment("rain.ttf", "application/x-truetype-font", b"a font")
+        for packet in film.demux(stream):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+        line = av.Packet(b"Es regnet")
+        line.stream, line.time_base = text, Fraction(1, 1000)
+        line.pts = line.dts = 40
+        line.duration = 200
+        out.mux(line)
+    assert derain(source, tmp_path / "out.mkv", derainer, UNCHANGED).notices == ()
+    with av.open(str(tmp_path / "out.mkv")) as derained:
+        kinds = {stream.type: stream for stream in derained.streams}
+        assert kinds["subtitle"].metadata["language"] == "deu"
+        assert kinds["attachment"].metadata["filename"] == "rain.ttf"
+        assert kinds["attachment"].data == b"a font"
+    assert packets_of(tmp_path / "out.mkv", "subtitle") == packets_of(source, "subtitle")
+
+
+def test_the_screen_of_an_hdr_film_is_kept_by_hevc(
+    make_film: MakeFilm, derainer: Derainer, tmp_path: Path
+) -> None:
+    screen = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+    source = make_film(
+        tmp_path / "hdr.mp4",
+        frames=3,
+        codec="libx265",
+        pixels="yuv420p10le",
+        sound=None,
+        parameters=f":master-display={screen}:max-cll=1000,400",
+    )
+    facts = derain(source, tmp_path / "out.mp4", derainer, UNCHANGED)
+    assert facts.film.hdr is not None
+    assert (facts.film.hdr.mastering, facts.film.hdr.light) == (screen, "1000,400")
+    assert probe_film(tmp_path / "out.mp4").hdr == facts.film.hdr
+    assert facts.notices == ()
+    options = FilmOptions(strength=0, codec="h264")
+    assert "not kept" in derain(source, tmp_path / "h264.mp4", derainer, options).notices[-1]

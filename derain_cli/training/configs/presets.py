@@ -5,9 +5,10 @@
 rdmc is the second half of its training, which starts from the weights of a search.
 
 Sources read "paper, place", with the papers' citation keys: wang2022 (HCN), huang2021 (MOSS),
-jiang2023 (RDMC), fan-menet (MENET), gu2023 ("Networks are Slacking Off"). "release" is a fact read
-off that paper's released code, taken where the paper is silent. "ours" was published nowhere.
-Where a paper counts epochs, so does its preset: steps follow from the data that is really used.
+jiang2023 (RDMC), fan-menet (MENET), ren2019 (PReNet), gu2023 ("Networks are Slacking Off").
+"release" is a fact read off that paper's released code, taken where the paper is silent. "ours" was
+published nowhere. Where a paper counts epochs, so does its preset: steps follow from the data that
+is really used.
 """
 
 import dataclasses
@@ -155,6 +156,22 @@ MENET_PAPER = {
     **_settings("ours: frozen after the last drop of the rate", freeze_norm_from=0.8),
 }
 
+PRENET_PAPER = {
+    **_settings("ren2019, title: one network on pairs", recipe="supervised"),
+    **_settings("ren2019, section 4: Rain100H's training pairs", dataset=("rain100h_train",)),
+    **_settings("ren2019, section 4", crop=100, batch_size=18, lr=1e-3),
+    **_settings(
+        "ren2019, section 4: x 0.2 after 30, 50 and 80 of 100 epochs",
+        lr_schedule="milestones",
+        lr_milestones=(0.3, 0.5, 0.8),
+        lr_factor=0.2,
+    ),
+    **_settings("ren2019, eq. 7: negative SSIM on the last stage", loss=("ssim:1",)),
+    **_settings("ours: the paper counts epochs of patches it does not number", steps=100_000),
+    **_settings("ren2019 says nothing of augmentation", flip=False),
+    **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
+}
+
 STUDY = {
     **_settings("gu2023, sections 2.1 and E.2: patches of 128x128", crop=128),
     **_settings(
@@ -294,6 +311,11 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
     },
     "menet": {"paper": MENET_PAPER, "quick": MENET_QUICK, "wide-rain": WIDE_RAIN},
     "menet-deep": {"paper": MENET_PAPER, "quick": MENET_QUICK, "wide-rain": WIDE_RAIN},
+    "prenet": {
+        "paper": PRENET_PAPER,
+        "quick": _quick(PRENET_PAPER, steps=800, batch_size=4),
+        "wide-rain": WIDE_RAIN,
+    },
     "nimbus": {
         "paper": NIMBUS,
         "quick": {**_quick(NIMBUS, steps=800), **EASIER_START},

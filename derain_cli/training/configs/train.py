@@ -447,7 +447,7 @@ class TrainConfig:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read config {str(path)!r}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"config {str(path)!r} is not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise ConfigError(f"config {str(path)!r} must be a JSON object of options")

@@ -9,6 +9,7 @@ their PSNR is the goal, for the others it is a limit.
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -26,7 +27,7 @@ from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.metrics.niqe import PATCH, niqe
 from derain_cli.models import find_model
-from derain_cli.training import processes
+from derain_cli.training import phases, processes
 from derain_cli.training.batch_norm import keep_norms
 from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.training.data.real_photos import Planes, PseudoTruth, RealPhotos
@@ -35,6 +36,8 @@ from derain_cli.training.guard import REPORTS, EpochReport, best_of, scores_bett
 from derain_cli.training.run_folder import RunFolder
 from derain_cli.training.validation import HIGHEST_PSNR
 from derain_cli.whole_files import write_whole
+
+log = logging.getLogger(__name__)
 
 
 def passes(count: int, config: FinetuneConfig) -> int:
@@ -78,6 +81,8 @@ class AdaptingRecipe:
         self._saved_epoch = -1
         if config.weights:
             keep_norms(model)
+        if photos.notice and processes.is_first():
+            log.warning(photos.notice)
 
     @property
     def result(self) -> nn.Module:
@@ -154,7 +159,8 @@ class AdaptingRecipe:
         """Derain every photo with the current network, measure it, and store the results."""
         derainer = self._derainer()
         changes, energies, scores = [], [], []
-        for photo in range(len(self.photos)):
+        count = len(self.photos)
+        for photo in phases.each("deraining all photos", range(count), count):
             rainy = self.photos.crop(photo, (slice(None), slice(None)))
             derained = derain_whole(derainer, rainy)
             before = self.truth.whole(photo)
@@ -182,10 +188,10 @@ class AdaptingRecipe:
         return Derainer(self.result, entry, name=self.config.model, device=device, tile=tile)
 
     def _psnr(self, derainer: Derainer) -> float | None:
+        pairs = [pair for source in self._labelled for pair in source.validation()]
         scores = [
             min(psnr(derainer(rainy), clean, "y"), HIGHEST_PSNR)
-            for source in self._labelled
-            for rainy, clean in source.validation()
+            for rainy, clean in phases.each("validating", pairs, len(pairs))
         ]
         return float(np.mean(scores)) if scores else None
 

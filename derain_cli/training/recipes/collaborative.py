@@ -1,8 +1,8 @@
 """Collaborative training of HCN: all its sub-networks' results, at three sizes, are compared.
 
-Paper: C. Wang, J. Pan, X.-M. Wu, AAAI 2022, eq. 5 = eq. 2 + eq. 3. In the paper's words alpha_i are
-`--output-weights`, beta_j `--scale-weights`. Rainy and clean pyramids are of one kind, the
-network's `pyramid`.
+Paper (wang2022): C. Wang, J. Pan, X.-M. Wu, AAAI 2022, eq. 5 = eq. 2 + eq. 3. In the paper's words
+alpha_i are `--output-weights`, beta_j `--scale-weights`. Rainy and clean pyramids are of one kind,
+the network's `pyramid`.
 """
 
 from collections.abc import Mapping
