@@ -17,6 +17,7 @@ from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, DatasetError, TrainingError
 from derain_cli.models import MODELS, build_model
 from derain_cli.training import recipes
+from derain_cli.training.configs.fields import without_unused
 from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
@@ -59,8 +60,9 @@ def variant(request, tiny_config, pairs, tmp_path):
         model, changes = VARIANTS[request.param]
         return tiny_config(model, **changes)
     kind, model, changes = OTHERS[request.param]
-    shared = dataclasses.asdict(tiny_config("resnet", recipe=request.param))
+    shared = dataclasses.asdict(tiny_config("resnet")) | {"recipe": request.param}
     changes = shared | {"model": model, "model_option": SMALL[model]} | changes
+    changes = without_unused(kind, changes)
     if kind is FinetuneConfig:
         changes["real"] = str(pairs / "rainy")
     if request.param == "online_update":
@@ -251,7 +253,7 @@ def test_existing_run_is_not_overwritten(tiny_config, tmp_path):
     with pytest.raises(ConfigError, match="no run to resume"):
         train(config, tmp_path / "other", resume=True)
     changed = dataclasses.replace(config, lr=0.5)
-    with pytest.raises(ConfigError, match=r"another 'lr': the run has 0\.002, now 0\.5"):
+    with pytest.raises(ConfigError, match=r"another `lr`: the run has 0\.002, now 0\.5"):
         train(changed, tmp_path / "run", resume=True)
     elsewhere = dataclasses.replace(config, workers=2, cache=0.1, max_time=5.0)
     assert train(elsewhere, tmp_path / "run", resume=True).finished
