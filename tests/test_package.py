@@ -106,6 +106,7 @@ def test_readme_names_no_option_that_does_not_exist():
         "train",
         "models info",
         "finetune-real",
+        "reproduce",
         "datasets synth",
         "datasets verify",
     ]
