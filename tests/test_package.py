@@ -1,8 +1,10 @@
 """The package as its reader meets it: quick to import, and documents that are true."""
 
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,50 @@ def test_importing_the_package_and_its_command_line_loads_nothing_heavy():
     heavy = "{'torch', 'cv2', 'huggingface_hub', 'tifffile'}"
     code = f"import sys, derain_cli, derain_cli.cli.app; print({heavy} & set(sys.modules))"
     assert run_python(code).strip() == "set()"
+
+
+def test_drawing_an_svg_loads_neither_torch_nor_the_hub_client():
+    heavy = "{'torch', 'cv2', 'huggingface_hub'}"
+    drawings = (
+        "derain_cli.drawings.curves, derain_cli.drawings.histogram, derain_cli.training.curves"
+    )
+    code = f"import sys, {drawings}; print({heavy} & set(sys.modules))"
+    assert run_python(code).strip() == "set()"
+
+
+def test_root_holds_few_files_and_one_folder_a_subject():
+    package = Path(derain_cli.__file__).parent
+    files = [path for path in package.iterdir() if path.suffix == ".py"]
+    folders = [path for path in package.iterdir() if (path / "__init__.py").exists()]
+    assert len(files) <= 8
+    assert len(folders) <= 19
+
+
+def test_readmes_python_section_runs(tmp_path):
+    """On a small image, in a folder of its own."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    prepare = "import numpy, PIL.Image\n"
+    prepare += "PIL.Image.fromarray(numpy.zeros((48, 64, 3), 'uint8')).save('photo.jpg')\n"
+    command = [sys.executable, "-c", prepare + code]
+    subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "photo_derained.jpg").exists()
+
+
+def test_every_extra_that_a_hint_names_exists():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    hinted = {
+        extra
+        for path in (ROOT / "derain_cli").rglob("*.py")
+        for group in re.findall(r"derain-cli\[([\w,-]+)\]", path.read_text(encoding="utf-8"))
+        for extra in group.split(",")
+    }
+    assert {"heic", "tensorboard"} <= hinted <= set(declared["optional-dependencies"])
+
+
+def test_every_error_class_is_public():
+    errors = {name for name in vars(derain_cli.errors) if name.endswith("Error")}
+    assert errors <= set(derain_cli.__all__)
 
 
 def test_every_public_name_loads():

@@ -114,7 +114,7 @@ def _unknown(name: str) -> str:
     if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin"):
         return f"no checkpoint {name!r} here; `derain models list` names the weights there are"
     if name in MODELS:
-        return f"network {name!r} has no weights here: train some, then name the run's folder"
+        return _without_default(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return f"no run folder {name!r}; a repository of the Hub is named 'hf:{name}'"
     if len(path.parts) > 1:
@@ -122,6 +122,14 @@ def _unknown(name: str) -> str:
     names = {entry.name for entry in list_weights()}
     defaults = {entry.model for entry in list_weights() if entry.default}
     return f"unknown model {name!r}. {did_you_mean(name, names | defaults)}"
+
+
+def _without_default(network: str) -> str:
+    """Why a network's bare name is not enough: its weights, or that there are none."""
+    names = [entry.name for entry in list_weights() if entry.model == network]
+    if not names:
+        return f"network {network!r} has no weights here: train some, then name the run's folder"
+    return f"network {network!r} has no default weights; name some: {', '.join(names)}"
 
 
 def download_weights(name: str, *, again: bool = False) -> Path:

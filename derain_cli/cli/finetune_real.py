@@ -116,7 +116,9 @@ def build_config(
     own_options = given.get("model_option", [])
     fields["model_option"] = (*fields.get("model_option", ()), *own_options)
     rest = {name: value for name, value in given.items() if name != "model_option"}
-    return _with_steps(FinetuneConfig(**(fields | rest)))
+    from derain_cli.training.finetuning import with_steps
+
+    return with_steps(FinetuneConfig(**(fields | rest)))
 
 
 def _network_of(name: str) -> dict[str, Any]:
@@ -128,21 +130,6 @@ def _network_of(name: str) -> dict[str, Any]:
     options = model_config(loaded.model).items()
     described = tuple(f"{field}={json.dumps(value)}" for field, value in options)
     return {"model": loaded.architecture, "weights": name, "model_option": described}
-
-
-def _with_steps(config: FinetuneConfig) -> FinetuneConfig:
-    """Epochs turned into steps."""
-    from derain_cli.training.data.real_photos import RealPhotos
-    from derain_cli.training.recipes.adaptation import passes
-    from derain_cli.training.recipes.self_training import labelled_count, labelled_sources
-
-    if not config.epochs:
-        return config
-    if config.recipe == "self_training":
-        count = labelled_count(labelled_sources(config))
-    else:
-        count = len(RealPhotos.of(config))
-    return dataclasses.replace(config, steps=config.epochs * passes(count, config))
 
 
 def _epoch_lines(out: Path) -> Callable[["Progress"], None]:

@@ -1,5 +1,6 @@
 """The known data sets, where they lie, and their images."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -243,13 +244,13 @@ def _descend(folder: Path, words: Sequence[str]) -> Path | None:
     return folder
 
 
-def dataset_pairs(name: str, data_root: Path) -> list[Pair]:
+def dataset_pairs(name: str, data_root: str | os.PathLike[str]) -> list[Pair]:
     """Pairs of a known data set under `data_root`, or of a folder given by path.
 
     Raises:
         DatasetError: Unknown name, not there, or not as expected.
     """
-    pairs = find_pairs(dataset_folder(name, data_root))
+    pairs = find_pairs(dataset_folder(name, Path(data_root)))
     key = dataset_named(name)
     return grouped(pairs, DATASETS[key].groups) if key else pairs
 

@@ -26,10 +26,7 @@ import numpy as np
 
 from derain_cli.datasets.fingerprints import likeness, thumbnail
 from derain_cli.errors import DatasetError
-from derain_cli.images import read_image
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-
+from derain_cli.images import READABLE_SUFFIXES, read_image
 
 RAINY_FOLDERS = ("rainy", "rain", "input", "inputs", "rainy_image", "data")
 
@@ -300,7 +297,9 @@ def list_images(folder: Path) -> list[Path]:
     found = [
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in READABLE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
     ]
     return sorted(found, key=lambda path: _natural(path.name))
 

@@ -340,6 +340,33 @@ class Derainer:
         return round_up(overlap, multiple)
 
 
+def derain(
+    image: Image,
+    model: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    *,
+    strength: float = 1.0,
+    **options: Unpack[DerainerOptions],
+) -> Image:
+    """Take the rain out of one image, or of a list of them.
+
+    The weights are loaded at every call; for many calls make a `Derainer` once.
+
+    Args:
+        image: Any kind of image that `Derainer` takes; it comes back as that kind.
+        model: Weights by name, a checkpoint, or the folder of a training run.
+        strength: How much of the rain is removed, 0..1.
+        **options: As of `Derainer`.
+
+    Raises:
+        UsageError: An image or an option that cannot mean anything.
+        UnavailableError: No such weights.
+        CheckpointError: Their file is damaged or not one of ours.
+        ResourceError: Not enough memory even for small tiles.
+        ImageError: The network gave no finite values.
+    """
+    return Derainer.load(model, **options)(image, strength=strength)
+
+
 class _Run:
     """One attempt at an image: its tiles, and what has to be told about them.
 

@@ -167,6 +167,16 @@ MODELS: Mapping[str, ModelEntry] = {
 }
 
 
+def list_models() -> tuple[str, ...]:
+    """Names of the networks, in the order of `MODELS`.
+
+    Example:
+        >>> "rdmc" in list_models()
+        True
+    """
+    return tuple(MODELS)
+
+
 def find_model(name: str) -> ModelEntry:
     """Entry of a network by name.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from derain_cli.drawings.curves import Curve, Points, draw
 from derain_cli.errors import NothingToDoError
-from derain_cli.training.run_folder import read_metrics
+from derain_cli.training.metrics_log import read_metrics
 from derain_cli.whole_files import write_whole
 
 

@@ -14,6 +14,7 @@ from derain_cli.errors import CheckpointError, UsageError
 from derain_cli.training.configs.finetune import METHODS, FinetuneConfig
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import FREE_ON_RESUME, TrainConfig, flag
+from derain_cli.training.metrics_log import read_metrics
 
 # Recipes of other commands than `derain train`, and what their configs are.
 CONFIGS: Mapping[str, type[TrainConfig]] = {
@@ -60,7 +61,7 @@ def _config_of(checkpoint: Path, metadata: Mapping[str, str]) -> TrainConfig:
 def _validation(run: Path, metadata: Mapping[str, str]) -> dict[str, float]:
     """Mean PSNR (dB) by source of images, at the checkpoint's step."""
     scores = _at_step(run, metadata, "validation")
-    if scores:
+    if isinstance(scores, dict):
         return {name: round(psnr, 2) for name, psnr in scores.items()}
     mean = metadata.get("validation_psnr")
     return {"mean": round(float(mean), 2)} if mean else {}
@@ -68,9 +69,7 @@ def _validation(run: Path, metadata: Mapping[str, str]) -> dict[str, float]:
 
 def _at_step(run: Path, metadata: Mapping[str, str], field: str) -> Any:  # noqa: ANN401 (a log's)
     """What the run's log last said of a field at the checkpoint's step; None if nothing."""
-    log = run / "metrics.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    seen = [line for line in map(json.loads, lines) if str(line["step"]) == metadata["step"]]
+    seen = [line for line in read_metrics(run) if str(line["step"]) == metadata["step"]]
     return next((line[field] for line in reversed(seen) if line.get(field)), None)
 
 

@@ -6,7 +6,7 @@ metrics.jsonl          one line per log or validation
 state.pt               all that resuming needs
 last.safetensors       what the network was at the last validation
 best.safetensors       at the validation with the highest mean PSNR; `--model RUN` takes it
-images/              validation images: rainy, derained, clean and removed rain
+images/                validation images: rainy, derained, clean and removed rain
 =====================  ==================================================================
 """
 
@@ -26,6 +26,7 @@ from torch import nn
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.errors import ConfigError, ResourceError, TrainingError
 from derain_cli.training.configs.train import FREE_ON_RESUME, TrainConfig
+from derain_cli.training.metrics_log import METRICS, read_metrics
 from derain_cli.training.origin import machine, source_commit
 from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole
@@ -128,7 +129,7 @@ class RunFolder:
         Raises:
             ResourceError: No space or no permission.
         """
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(dict(line) | {"version": __version__}) + "\n")
@@ -141,20 +142,7 @@ class RunFolder:
         """Lines of steps that were done but not saved are done again: drop them."""
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_whole(self.path / "metrics.jsonl", text.encode())
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; one that a kill cut short, or of no step, is left out."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    parsed = []
-    for line in lines:
-        try:
-            parsed.append(json.loads(line))
-        except ValueError:
-            continue
-    return [line for line in parsed if isinstance(line, dict) and "step" in line]
+        write_whole(self.path / METRICS, text.encode())
 
 
 def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:

@@ -13,6 +13,7 @@ candidates/NAME/       their training runs
 """
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -76,7 +77,7 @@ class SearchResult:
 
 def search(
     config: SearchConfig,
-    out: Path,
+    out: str | os.PathLike[str],
     *,
     candidates: int = 0,
     resume: bool = False,
@@ -99,6 +100,7 @@ def search(
         DatasetError: Data missing, a test set, or too few images for two halves.
         TrainingError: A loss that is not finite; the last saved state stays.
     """
+    out = Path(out)
     report = report or (lambda name, progress: None)
     space, deadline = search_space(config), _deadline(config)
     drawn = space.draw(candidates, config.seed) if candidates else []

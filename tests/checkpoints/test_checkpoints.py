@@ -117,6 +117,14 @@ def test_what_is_not_there_says_the_way_out(own_weights, name, message):
         download_weights(name)
 
 
+def test_a_network_with_weights_but_no_default_lists_them(own_weights):
+    folder = weights_folder()
+    path = folder / "weights.toml"
+    path.write_text(path.read_text().replace("default = true", ""))
+    with pytest.raises(UnavailableError, match=r"'rdmc' has no default weights; name some: rdmc-"):
+        load_model("rdmc")
+
+
 def test_names_on_the_hub_have_one_form():
     with pytest.raises(UsageError, match="is not of the form hf:org/repo"):
         find_weights("hf:rainfree")

@@ -112,6 +112,13 @@ def test_a_folder_of_several_sets_is_an_error_that_names_them(tmp_path):
         find_pairs(tmp_path)
 
 
+def test_every_format_that_can_be_read_makes_a_data_set(tmp_path):
+    for folder in ("rainy", "clean"):
+        image(tmp_path / folder / "1.avif")
+    (pair,) = find_pairs(tmp_path)
+    assert pair.rainy.suffix == pair.clean.suffix == ".avif"
+
+
 @pytest.mark.parametrize("alone", ["rainy/2.png", "clean/2.png"])
 def test_a_missing_partner_is_an_error_that_names_the_image(tmp_path, alone):
     for name in ("rainy/1.png", "clean/1.png", alone):

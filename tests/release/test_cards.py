@@ -163,6 +163,16 @@ def test_facts_of_a_run(run_folder):
     assert (facts["data"], facts["commit"]) == ("pairs of rain100l_train", "abc")
 
 
+def test_a_torn_log_costs_no_card(run_folder):
+    log = run_folder / "metrics.jsonl"
+    log.write_text('{"step": 20, "validation": {"rain100l_train": 21.5}}\n[1]\n{"step": "x"}\n{"st')
+    facts = training_facts(run_folder / "best.safetensors")
+    assert facts["steps"] == 20
+    assert facts["validation"] == {"rain100l_train": 21.5}
+    log.write_bytes(b"\xff\xfe{not even text")
+    assert training_facts(run_folder / "best.safetensors")["steps"] == 20
+
+
 def test_the_command_begins_with_that_of_the_run_it_started_from(run_folder, tmp_path):
     base = run_folder / "best.safetensors"
     config = TrainConfig(weights=str(base), clean=("/somewhere/mine",), rain=("dry",), steps=3)

@@ -18,6 +18,7 @@ def config_of(model: str, name: str, **given) -> TrainConfig:
 
 @pytest.mark.parametrize("model", [name for name in MODELS if "supernet" not in name])
 def test_every_network_has_its_presets(model):
+    assert model in PRESETS, f"{model!r} has no presets yet: add them to configs/presets.py"
     assert {"paper", "quick", "wide-rain"} <= set(PRESETS[model])
 
 
