@@ -291,6 +291,7 @@ def _run(
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.to_do else None
+        _say_harm(model, report)
         events = run_batch(plan, derainer, options, stdin, interrupter)
         with report.watching(derainer), closing(events), _on_ctrl_c(interrupter.interrupt):
             for event in events:
@@ -321,6 +322,14 @@ def _read_image() -> bytes:
     if sys.stdin.isatty():
         raise UsageError("'-' reads an image from stdin, which is a terminal: pipe one in")
     return sys.stdin.buffer.read()
+
+
+def _say_harm(model: str | None, report: "BatchReport") -> None:
+    from derain_cli.checkpoints.catalogue import known_harm
+
+    harm = known_harm(model) if model else ""
+    if harm:
+        report.say(f"{model}: {harm}")
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":

@@ -133,7 +133,7 @@ def _metrics_of(text: str) -> list[str]:
 
 
 def _load_models(names: Sequence[str], device: str, precision: str) -> "list[Deraining]":
-    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, known_harm
     from derain_cli.inference.derainer import Derainer
 
     models: list[Derainer] = []
@@ -144,6 +144,8 @@ def _load_models(names: Sequence[str], device: str, precision: str) -> "list[Der
         # Checkpoints of two runs have one file name: tell them apart as the user did.
         derainer.name = name
         models.append(derainer)
+        if harm := known_harm(name):
+            typer.echo(f"{name}: {harm}", err=True)
     return list(models)
 
 

@@ -29,8 +29,9 @@ Name = Annotated[
 def list_models(as_json: Json = False) -> None:
     """Show the weights there are, the ones for any photo first, and what speaks for each.
 
-    s/MP is seconds per megapixel on two CPU cores; the columns of sets are dB PSNR there; dry is how
-    close a photo without rain comes back, in dB; more is better. `derain models info NAME` says more.
+    s/MP is seconds per megapixel on two CPU cores. The columns of sets are dB PSNR, and dry is how
+    close a photo without rain comes back, in dB: more is better. `derain models info NAME` says
+    more.
     """
     rows = sorted(_rows(), key=_by_use)
     if as_json:

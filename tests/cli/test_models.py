@@ -142,3 +142,15 @@ def test_bundle_prints_the_entry_that_it_wrote(weights, tiny_checkpoint, tmp_pat
     assert "rdmc-new: another file now; scores of the old one dropped" in result.stderr
     result = models("bundle", tiny_checkpoint, "rdmc-new", "--set", "summary")
     assert (result.exit_code, "--set 'summary' is not FIELD=TEXT" in result.stderr) == (2, True)
+
+
+def test_a_known_harm_is_said_when_the_weights_run(weights, tmp_path, make_image):
+    table = (weights / "weights.toml").read_text()
+    harmful = table.replace("seconds = 60", 'seconds = 60\nharm = "makes skies white"')
+    (weights / "weights.toml").write_text(harmful)
+    photo = str(make_image(tmp_path / "photo.png"))
+    for words in (["derain", photo, "-m", "rdmc"], ["derain", photo, "-m", "rdmc-tiny"]):
+        result = CliRunner().invoke(app, [*words, "--overwrite"])
+        assert f"{words[-1]}: makes skies white\n" in result.stderr
+        assert CliRunner().invoke(app, [*words, "--overwrite", "--quiet"]).stderr == ""
+    assert "makes skies white" in models("list").stdout
