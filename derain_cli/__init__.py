@@ -76,6 +76,7 @@ _HOMES = {
     "training.searcher": ("search",),
     "training.trainer": ("train",),
 }
+
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from derain_cli.checkpoints import DEFAULT_WEIGHTS as DEFAULT_WEIGHTS
 from derain_cli.checkpoints import hub
 from derain_cli.errors import CheckpointError
-
-DEFAULT_WEIGHTS = "rdmc-real"
 
 
 @dataclass(frozen=True)

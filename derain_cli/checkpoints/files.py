@@ -27,8 +27,6 @@ from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole
 
 FORMAT = "1"
-
-
 HARMLESS = 4_000_000  # parameters that any machine has room for
 
 

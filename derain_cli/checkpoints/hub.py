@@ -33,23 +33,11 @@ from derain_cli.version import __version__
 
 # Where our own weights lie that are not bundled; entries of weights.toml may name another.
 WEIGHTS_REPO = "derain-cli/weights"
-
-
 PREFIX = "hf:"
-
-
 CHECKPOINT_FILE = "model.safetensors"
-
-
 CARD_FILE = "README.md"
-
-
 COMMIT = re.compile("[0-9a-f]{40}")
-
-
 SHA256 = re.compile("[0-9a-f]{64}")
-
-
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 

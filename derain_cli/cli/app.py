@@ -4,8 +4,9 @@ import difflib
 import errno
 import functools
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,18 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from derain_cli.cli import datasets, derain, evaluate, finetune_real, models, search, serve, train
+from derain_cli.checkpoints import DEFAULT_WEIGHTS
+from derain_cli.cli import (
+    datasets,
+    derain,
+    evaluate,
+    finetune_real,
+    models,
+    plot,
+    search,
+    serve,
+    train,
+)
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
 from derain_cli.version import __version__
@@ -25,6 +37,10 @@ REFUSED = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
     | {errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE}
 )
+
+
+# Types as the help names them.
+WORDS = {"bool": "", "int": "number", "float": "number", "str": "text", "Path": "path"}
 
 
 class DerainGroup(typer.core.TyperGroup):
@@ -53,10 +69,42 @@ class DerainGroup(typer.core.TyperGroup):
         """Run, and turn every error a user can fix into one line on stderr and its exit code."""
         run = functools.partial(super().main, *args, **(extra | {"standalone_mode": False}))
         given = args[0] if args else extra.get("args")
-        code = _exit_code(run, sys.argv[1:] if given is None else given)
+        words = sys.argv[1:] if given is None else given
+        code = _exit_code(run, words, self._flags(words))
         if standalone_mode:
             sys.exit(code)
         return code
+
+    def _flags(self, words: Sequence[str]) -> dict[str, str]:
+        """How the command of these words spells its parameters: `batch_size` is `--batch-size`."""
+        command: Any = self
+        for word in words:
+            command = getattr(command, "commands", {}).get(word, command)
+        command = self.commands[DEFAULT_COMMAND] if command is self else command
+        options = [param for param in command.params if param.param_type_name == "option"]
+        return {
+            param.name: next((flag for flag in param.opts if flag.startswith("--")), param.opts[0])
+            for param in options
+        }
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
+        """A command, whose help names types in words."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            name_types_in_words(command, ctx)
+        return command
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401
+        """The group's own options, likewise."""
+        params = super().get_params(ctx)
+        for param in params:
+            _name_type_in_words(param, ctx)
+        return params
+
+    def get_usage(self, ctx: Any) -> str:  # noqa: ANN401
+        """Both ways to write a command; the commonest one is first."""
+        name = ctx.command_path
+        return f"Usage: {name} [OPTIONS] IMAGES...\n       {name} COMMAND [OPTIONS] ..."
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Run the command; Ctrl-C ends with 130 (Click would make it 1)."""
@@ -67,11 +115,43 @@ class DerainGroup(typer.core.TyperGroup):
             raise typer.Exit(INTERRUPTED) from interrupt
 
 
-def _exit_code(run: Callable[[], Any], words: Sequence[str]) -> int:
+def name_types_in_words(command: Any, ctx: Any) -> None:  # noqa: ANN401 (Typer's own types)
+    """Let the help of a command, or of a group's commands, say `number` instead of `<float>`."""
+    for param in command.get_params(ctx):
+        _name_type_in_words(param, ctx)
+    for below in getattr(command, "commands", {}).values():
+        name_types_in_words(below, ctx)
+
+
+def _name_type_in_words(param: Any, ctx: Any) -> None:  # noqa: ANN401
+    if param.metavar is not None:
+        if param.param_type_name == "option" and param.metavar.isupper():
+            param.metavar = param.metavar.lower()
+        return
+    types = re.findall(r"\w+", param.display_type(ctx).replace(" range", ""))
+    words = " ".join(WORDS.get(name, name) for name in types if name != "list")
+    if param.param_type_name == "argument":
+        param.metavar = param.name.upper()
+        param.display_type_rich = lambda ctx: words
+    else:
+        param.metavar = words
+
+
+def in_flags(message: str, flags: Mapping[str, str]) -> str:
+    """A message of the library, which names fields in backticks, in a command line's spelling.
+
+    Example:
+        >>> in_flags("`batch_size` is 0; it must be above 0", {"batch_size": "--batch-size"})
+        '--batch-size is 0; it must be above 0'
+    """
+    return re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), message)
+
+
+def _exit_code(run: Callable[[], Any], words: Sequence[str], flags: Mapping[str, str]) -> int:
     try:
         return run() or 0
     except DerainError as error:
-        _say_error(str(error))
+        _say_error(in_flags(str(error), flags))
         return error.exit_code
     except OSError as error:
         if error.errno not in REFUSED:
@@ -125,7 +205,9 @@ app = typer.Typer(
     cls=DerainGroup,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Take the rain out of photographs. `derain PHOTO` is short for `derain derain PHOTO`.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=f"Take the rain out of images, with the weights {DEFAULT_WEIGHTS} unless -m names others."
+    "\n\n`derain IMAGES` is short for `derain derain IMAGES`; see `derain derain -h`.",
 )
 
 
@@ -138,7 +220,8 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def group(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Options of the group itself."""
@@ -146,9 +229,11 @@ def group(
 
 app.command("derain")(derain.derain)
 app.command("eval")(evaluate.evaluate)
-app.command("train")(train.train)
+# Words that are no options get an error of our own: `train` says what it is trained on.
+app.command("train", context_settings={"allow_extra_args": True})(train.train)
 app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
+app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

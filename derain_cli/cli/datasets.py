@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Known data sets; checking, measuring and making them.", no_args_is_help=True
 )
+
 LISTED = 12  # names printed of a long list
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]

@@ -48,6 +48,7 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(metavar="INPUTS", help="Files, folders, quoted patterns, or - for stdin."),
 ]
+
 Output = Annotated[
     str | None,
     _option(
@@ -59,9 +60,11 @@ Output = Annotated[
         help="A file; a folder if it exists, ends in / or there are several inputs; - for stdout.",
     ),
 ]
+
 Suffix = Annotated[
     str, _option("--suffix", panel=WHERE, help="Added to the name of a result beside its input.")
 ]
+
 Format = Annotated[
     ImageFormat | None,
     _option(
@@ -73,6 +76,7 @@ Format = Annotated[
         help="File format of the results.",
     ),
 ]
+
 Quality = Annotated[
     int | None,
     _option(
@@ -84,19 +88,24 @@ Quality = Annotated[
         help="Of JPEG, WebP and AVIF; a JPEG keeps its own tables and subsampling.",
     ),
 ]
+
 Overwrite = Annotated[
     bool, _option("--overwrite", panel=WHERE, help="Replace results that exist (never an input).")
 ]
+
 SkipExisting = Annotated[
     bool,
     _option("--skip-existing", panel=WHERE, help="Keep results that exist, do the others: resume."),
 ]
+
 SaveRain = Annotated[
     bool, _option("--save-rain", panel=WHERE, help="Also write the rain layer, NAME_rain.")
 ]
+
 Compare = Annotated[
     bool, _option("--compare", panel=WHERE, help="Also write before | after, NAME_compare.")
 ]
+
 Model = Annotated[
     str | None,
     _option(
@@ -108,13 +117,17 @@ Model = Annotated[
         help="Bundled weights, a checkpoint, hf:org/repo@rev, or a training run's folder.",
     ),
 ]
+
 Strength = Annotated[
     float, _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed.")
 ]
+
 Device = Annotated[str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")]
+
 PrecisionOption = Annotated[
     Precision, _option("--precision", panel=SPEED, help="Number format of the network.")
 ]
+
 Tile = Annotated[
     int | None,
     _option(
@@ -126,6 +139,7 @@ Tile = Annotated[
         help="Side of the tiles an image is cut into; 0 = the whole image at once.",
     ),
 ]
+
 TileOverlap = Annotated[
     int | None,
     _option(
@@ -136,9 +150,11 @@ TileOverlap = Annotated[
         help="Pixels that neighbouring tiles share.",
     ),
 ]
+
 Compile = Annotated[
     bool, _option("--compile", panel=SPEED, help="Compile the network first; pays off in batches.")
 ]
+
 Threads = Annotated[
     int | None,
     _option(
@@ -149,6 +165,7 @@ Threads = Annotated[
         help="CPU threads of the network.",
     ),
 ]
+
 Workers = Annotated[
     int | None,
     _option(
@@ -160,6 +177,7 @@ Workers = Annotated[
         help="Threads that decode, and as many that encode, while the network runs.",
     ),
 ]
+
 BatchSize = Annotated[
     int,
     _option(
@@ -169,6 +187,7 @@ BatchSize = Annotated[
         help="Images of one size that go through the network together.",
     ),
 ]
+
 MaxPixels = Annotated[
     int | None,
     _option(
@@ -179,9 +198,11 @@ MaxPixels = Annotated[
         help="Refuse larger images before they are decoded.",
     ),
 ]
+
 Recursive = Annotated[
     bool, _option("--recursive", "-r", panel=BATCH, help="Search folders to the bottom.")
 ]
+
 FromFile = Annotated[
     str | None,
     _option(
@@ -191,14 +212,18 @@ FromFile = Annotated[
         help="Take more inputs from a list, one per line (or NUL-separated); - for stdin.",
     ),
 ]
+
 FailFast = Annotated[
     bool, _option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
 ]
+
 DryRun = Annotated[
     bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, and stop.")
 ]
+
 AsJson = Annotated[bool, _option("--json", panel=TOLD, help="A JSON line per image on stdout.")]
 Quiet = Annotated[bool, _option("--quiet", "-q", panel=TOLD, help="Only errors on stderr.")]
+
 Verbose = Annotated[
     bool, _option("--verbose", "-v", panel=TOLD, help="A line per image and per file left out.")
 ]

@@ -1,6 +1,5 @@
 """`derain finetune-real`: adapt a trained network to one's own rainy photos."""
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ import typer
 
 from derain_cli.cli.output_files import default_data_root
 from derain_cli.cli.runs import (
+    build_config,
     config_of_run,
     given_of,
     options_from,
@@ -25,56 +25,53 @@ if TYPE_CHECKING:
     from derain_cli.training.guard import EpochReport
     from derain_cli.training.trainer import Progress, TrainResult
 
-# Fields that an adaptation has no use for, or that another option stands for.
-HIDDEN = frozenset(
-    {"model", "recipe", "weights", "loss", "loss_weighting", "contrastive", "vgg", "images"}
-    | {"output_weights", "scale_weights", "validate_every"}
-)
 
-
-@options_from(FinetuneConfig(**METHODS["online_update"]), HIDDEN)
+@options_from(FinetuneConfig(**METHODS["online_update"]))
 def finetune_real(
     *,
     out: Annotated[
-        Path, typer.Option(help="Folder of the run; made when missing.", show_default=False)
+        Path, typer.Option(metavar="folder", help="Folder of the run.", show_default=False)
     ],
     method: Annotated[
-        str, typer.Option(help="online-update (any network) or self-training.")
+        str,
+        typer.Option(metavar="name", help="online-update (any network) or self-training."),
     ] = "online-update",
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             "-m",
+            metavar="name",
             help="Weights to adapt: a name, a checkpoint or a run folder.",
-            show_default=False,
         ),
     ] = None,
     from_scratch: Annotated[
         bool,
         typer.Option(
-            "--from-scratch", help="--model is a network's name: begin with random weights."
+            "--from-scratch", help="Begin with random weights of the architecture --model."
         ),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
 ) -> None:
     """Adapt a network to rainy photos that have no clean counterpart.
 
-    Every epoch is judged on the photos themselves (epochs.jsonl) and, with --dataset, on held-out
-    labelled images. best.safetensors is the best of them, or the network as it came where
-    adaptation only made things worse: that is said. Defaults shown are the online update's;
-    self-training has crop 256, batch 16, rate 1e-4 and 100,000 steps, as published.
+    Every epoch is judged on the photos themselves (epochs.jsonl) and, with
+    --dataset, on held-out labelled images. best.safetensors is the best epoch. If
+    no epoch beats the starting weights, those are kept and the command says so.
+
+    The defaults shown are the online update's; self-training has crop 256, batch
+    size 16, rate 1e-4 and 100,000 steps, as published.
     """
     from derain_cli.inference.memory import keep_freed_memory
     from derain_cli.training import trainer
 
     given = given_of(options)
     if resume:
-        chosen = dataclasses.replace(config_of_run(FinetuneConfig, out), **given)
+        chosen = build_config(config_of_run(FinetuneConfig, out), {}, given)
     else:
-        chosen = build_config(method, model, given, from_scratch=from_scratch)
+        chosen = config_of(method, model, given, from_scratch=from_scratch)
     keep_freed_memory()
     talking = os.environ.get("RANK", "0") == "0"
     with stop_on_signal() as stopping:
@@ -93,7 +90,7 @@ def finetune_real(
         raise typer.Exit(INTERRUPTED)
 
 
-def build_config(
+def config_of(
     method: str, model: str | None, given: Mapping[str, Any], *, from_scratch: bool
 ) -> FinetuneConfig:
     """The run's config: what the method publishes, then flags; the network as its weights say.
@@ -105,12 +102,12 @@ def build_config(
     """
     names = [name.replace("_", "-") for name in METHODS]
     if method not in names:
-        raise UsageError(f"unknown --method {method!r}. {did_you_mean(method, names)}")
+        raise UsageError(f"unknown `method` {method!r}. {did_you_mean(method, names)}")
     if model is None:
-        raise UsageError("no --model: name the weights to adapt")
+        raise UsageError("no `model`: name the weights to adapt")
     recipe = method.replace("-", "_")
     if from_scratch and recipe == "online_update":
-        raise UsageError("an online update refines trained weights; leave --from-scratch out")
+        raise UsageError("an online update refines trained weights; leave `from_scratch` out")
     fields = {"data_root": default_data_root(), "recipe": recipe} | method_values(recipe, given)
     fields |= {"model": model} if from_scratch else _network_of(model)
     own_options = given.get("model_option", [])
@@ -118,7 +115,7 @@ def build_config(
     rest = {name: value for name, value in given.items() if name != "model_option"}
     from derain_cli.training.finetuning import with_steps
 
-    return with_steps(FinetuneConfig(**(fields | rest)))
+    return with_steps(build_config(FinetuneConfig(), fields, rest))
 
 
 def _network_of(name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ SETS = {"rain100l": "Rain100L", "rain100h": "Rain100H", "ddn_sirr_test": "DDN-SI
 app = typer.Typer(help="Networks and their weights.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+
 Name = Annotated[
     str, typer.Argument(help="Weights, a network, a run's folder, a file, or hf:org/repo.")
 ]

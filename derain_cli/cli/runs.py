@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 import signal
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 import typer
 
 from derain_cli.errors import ConfigError
+from derain_cli.training.configs.fields import (
+    facts,
+    hidden,
+    require_used,
+    shown,
+    without_unused,
+    word_of,
+)
 from derain_cli.training.configs.train import TrainConfig
 
 if TYPE_CHECKING:
@@ -21,15 +29,21 @@ Config = TypeVar("Config", bound=TrainConfig)
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def options_from(config: TrainConfig, hidden: Collection[str] = ()) -> Callable[[Command], Command]:
+# What the command that trains calls its recipes, where it is not --recipe.
+RECIPE_FLAGS = {"finetune-real": "--method"}
+ONLY = "Only with"
+
+
+def options_from(config: TrainConfig) -> Callable[[Command], Command]:
     """A decorator: the command gets an option per field of the config in place of its `**options`.
 
     Args:
-        config: Gives the fields, their help and the defaults that the help shows. What was not
-            given on the command line is None, so that a preset or a file can say it.
-        hidden: Fields without an option.
+        config: Gives the fields, what is known about them, and the defaults that the help shows.
+            What was not given on the command line is None, so that a preset or a file can say it.
     """
-    fields = [field for field in dataclasses.fields(config) if field.name not in hidden]
+    left_out = hidden(type(config))
+    fields = [field for field in dataclasses.fields(config) if field.name not in left_out]
+    fields.sort(key=lambda field: _rank(field, config))
     options = [_option_of(field, config) for field in fields]
 
     def decorate(command: Command) -> Command:
@@ -46,6 +60,25 @@ def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, [], ())}
 
 
+def build_config(base: Config, fields: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
+    """A config of settings in the order of their weight, the last one wins.
+
+    What a recipe does not use is an error in `given`, and dropped from all else: nobody asked for
+    it.
+
+    Args:
+        base: A run's, or one of defaults.
+        fields: Of a preset.
+        given: On the command line.
+
+    Raises:
+        ConfigError: An impossible value, or an option that the recipe does not use.
+    """
+    settings = {**dataclasses.asdict(base), **fields, **given}
+    require_used(type(base), settings["recipe"], given)
+    return type(base)(**without_unused(type(base), settings))
+
+
 def config_of_run(kind: type[Config], out: Path) -> Config:
     """The config of the run that `--resume` goes on with.
 
@@ -54,7 +87,7 @@ def config_of_run(kind: type[Config], out: Path) -> Config:
     """
     path = out / "config.json"
     if not path.exists():
-        raise ConfigError(f"{str(out)!r} holds no run to resume; leave --resume out to begin one")
+        raise ConfigError(f"{str(out)!r} holds no run to resume; leave `resume` out to begin one")
     try:
         return kind.read(path)
     except ConfigError as error:
@@ -63,13 +96,43 @@ def config_of_run(kind: type[Config], out: Path) -> Config:
 
 def _option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Parameter:
     """A command-line parameter from a config field; None when it was not given."""
-    default = field.metadata.get("shown", _shown(getattr(config, field.name)))
-    text = _escaped(f"{field.metadata['help']} [default: {default}]")
-    kind = _plain_type(field.type, pair=field.metadata.get("pair", False))
-    declaration: Any = Annotated[kind | None, typer.Option(help=text, show_default=False)]
+    known, value = facts(field), getattr(config, field.name)
+    default = known.shown or ("" if value in (None, "", (), False) else shown(value))
+    text = _escaped(f"{known.help} [default: {default}]" if default else known.help)
+    declaration: Any = typer.Option(
+        *known.flags,
+        help=text,
+        metavar=word_of(field),
+        rich_help_panel=_panel_of(field, config) or None,
+        show_default=False,
+    )
+    kind = _plain_type(field.type, pair=known.pair)
+    declaration = Annotated[kind | None, declaration]
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=declaration
     )
+
+
+def _rank(field: dataclasses.Field[Any], config: TrainConfig) -> int:
+    """Place of a field's panel in the help: the command's own, what runs share, one recipe's."""
+    if _panel_of(field, config).startswith(ONLY):
+        return 2
+    shared = {item.name for kind in type(config).__bases__ for item in _fields_of(kind)}
+    return int(field.name in shared)
+
+
+def _fields_of(kind: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+
+
+def _panel_of(field: dataclasses.Field[Any], config: TrainConfig) -> str:
+    """The panel of the help: the field's group, or the only recipe that uses it."""
+    using = [name for name in config.recipes if name in facts(field).recipes]
+    if len(using) != 1 or len(config.recipes) == 1:
+        return facts(field).group
+    recipe_flag = RECIPE_FLAGS.get(config.command)
+    name = using[0].replace("_", "-") if recipe_flag else using[0]
+    return f"{ONLY} {recipe_flag or '--recipe'} {name}"
 
 
 def _plain_type(annotation: Any, *, pair: bool) -> Any:  # noqa: ANN401 (a type)
@@ -91,14 +154,6 @@ def _escaped(text: str) -> str:
         cuda[:N] \[default: auto]
     """
     return re.sub(r"\[(?=[a-z#/@])", r"\\[", text)
-
-
-def _shown(default: Any) -> str:  # noqa: ANN401 (any field's default)
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    if isinstance(default, tuple):
-        return " ".join(str(item) for item in default) or "none"
-    return "none" if default in (None, "") else str(default)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`derain search`: find RDMC's connections for one's own data or budget."""
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ import typer
 
 from derain_cli.cli.output_files import default_data_root
 from derain_cli.cli.runs import (
+    build_config,
     config_of_run,
     given_of,
     options_from,
@@ -26,47 +26,43 @@ if TYPE_CHECKING:
     from derain_cli.training.searcher import Report, SearchResult
     from derain_cli.training.trainer import Progress
 
-# Fields that a search has no use for, or that may have one value only.
-HIDDEN = frozenset({"model", "recipe", "output_weights", "scale_weights"})
 
-
-@options_from(SearchConfig(), HIDDEN)
+@options_from(SearchConfig())
 def search(
     *,
     out: Annotated[
-        Path, typer.Option(help="Folder of the search; made when missing.", show_default=False)
+        Path, typer.Option(metavar="folder", help="Folder of the search.", show_default=False)
     ],
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the search in --out.")
     ] = False,
     config: Annotated[
         Path | None,
-        typer.Option(
-            help="config.json of a search; options given beside it win.", show_default=False
-        ),
+        typer.Option(metavar="file", help="Take the options of a search's config.json."),
     ] = None,
     candidates: Annotated[
         tuple[str, int] | None,
         typer.Option(
             metavar="random N",
-            help="Then train the found edges and N random choices within the same budget, each "
-            "for --steps, and compare their PSNR on the held-out images.",
-            show_default=False,
+            help="Then train the found edges and N random choices of the same budget for --steps, "
+            "and compare their PSNR on the held-out images.",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
 ) -> None:
     """Search the skip connections of RDMC: which edges pay, on your data, within your budget.
 
-    Writes connections.toml for `derain train --model rdmc --connections FILE`, an image of the
-    network, and the alphas over time.
+    Writes connections.toml for `derain train --arch rdmc --connections FILE`, an
+    image of the network, and the alphas over time.
+
+    Options given beside --config or --resume win over theirs.
     """
     from derain_cli.inference.memory import keep_freed_memory
     from derain_cli.training import searcher
 
     count = _random_count(candidates)
-    chosen = build_config(out, config, resume, options)
+    chosen = config_of(out, config, resume, options)
     keep_freed_memory()
     talking = os.environ.get("RANK", "0") == "0"
     with stop_on_signal() as stopping, _progress(chosen, quiet or not talking) as report:
@@ -89,11 +85,11 @@ def _random_count(candidates: tuple[str, int] | None) -> int:
         return 0
     kind, count = candidates
     if kind != "random" or count < 1:
-        raise UsageError(f"--candidates is '{kind} {count}'; it must be 'random N', N above 0")
+        raise UsageError(f"`candidates` is '{kind} {count}'; it must be 'random N', N above 0")
     return count
 
 
-def build_config(
+def config_of(
     out: Path, config: Path | None, resume: bool, options: Mapping[str, Any]
 ) -> SearchConfig:
     """The search's config: a file (`--config`, or the search's own with `--resume`), then flags.
@@ -101,13 +97,12 @@ def build_config(
     Raises:
         ConfigError: An unknown field in the file, or an impossible value.
     """
-    given = given_of(options)
     if resume and config is None:
         base = config_of_run(SearchConfig, out)
     else:
         base = SearchConfig.read(config) if config else SearchConfig()
-    fields = {"data_root": base.data_root or default_data_root()} | given
-    return dataclasses.replace(base, **fields)
+    root = {"data_root": base.data_root or default_data_root()}
+    return build_config(base, root, given_of(options))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`derain train`: its options are the fields of `TrainConfig`."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.output_files import default_data_root, require_output_file
+from derain_cli.cli.output_files import default_data_root
 from derain_cli.cli.runs import (
+    build_config,
     config_of_run,
     given_of,
     options_from,
@@ -29,63 +29,62 @@ Report = Callable[["Progress"], None]
 
 @options_from(TrainConfig())
 def train(
-    runs: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of runs, for --plot.", show_default=False)
-    ] = None,
+    context: typer.Context,
     *,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; made when missing.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="folder", help="Folder of the run.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     config: Annotated[
         Path | None,
-        typer.Option(help="config.json of a run; options given beside it win.", show_default=False),
+        typer.Option(metavar="file", help="Take the options of a run's config.json."),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Settings of --model: paper (as published), quick (minutes on two CPU cores) or "
-            "wide-rain; options given beside it win.",
-            show_default=False,
+            metavar="name",
+            help="Take the options of --arch that are named paper (as published), quick (minutes "
+            "on two CPU cores) or wide-rain.",
         ),
     ] = None,
     connections: Annotated[
         Path | None,
-        typer.Option(help="File of `derain search`: connections of rdmc.", show_default=False),
+        typer.Option(metavar="file", help="Build rdmc with what `derain search` found."),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", "-n", help="Show every setting and its source; train nothing."),
+        typer.Option("--dry-run", "-n", help="Show each setting and its source, then stop."),
     ] = False,
-    plot: Annotated[
-        bool,
-        typer.Option("--plot", help="Draw the learning curves of RUNS into one SVG (--out FILE)."),
-    ] = False,
+    plot: Annotated[bool, typer.Option("--plot", hidden=True)] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard's files to the run.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
 ) -> None:
-    """Train a network on pairs, or on clean images with painted rain."""
+    """Train a network on pairs, or on clean images with painted rain.
+
+    An architecture (--arch) is the design of a network. Weights (--weights, and
+    --model of the other commands) are a file of its trained parameters.
+
+    Options given beside --config, --preset or --resume win over theirs.
+    """
     if plot:
-        _plot(runs or [], out)
-        return
+        runs = " ".join(context.args or ["RUN..."])
+        raise UsageError(f"curves are drawn by another command now: derain plot {runs}")
     eaten = next((word for word in options["data"] or () if word.startswith("--")), None)
     if eaten:
         raise UsageError(
-            f"--data takes two folders, RAINY and CLEAN, and was followed by {eaten!r}"
+            f"`data` takes two folders, RAINY and CLEAN, and was followed by {eaten!r}"
         )
-    if runs:
-        raise UsageError(f"{str(runs[0])!r}: what is trained on is said by --dataset or --data")
+    if context.args:
+        raise UsageError(f"{context.args[0]!r}: name what to train on with `dataset` or `data`")
     given = given_options(options, connections)
-    chosen = build_config(out, config, resume, given, preset)
+    chosen = config_of(out, config, resume, given, preset)
     if dry_run:
         file = out / "config.json" if resume and out else config
         _explain(chosen, preset, given, str(file or "environment"))
         return
     if out is None:
-        raise UsageError("no --out: name the folder of the run")
+        raise UsageError("no `out`: name the folder of the run")
     _train(chosen, out, resume=resume, tensorboard=tensorboard, quiet=quiet)
 
 
@@ -136,7 +135,7 @@ def given_options(options: Mapping[str, Any], connections: Path | None = None) -
     return given
 
 
-def build_config(
+def config_of(
     out: Path | None,
     config: Path | None,
     resume: bool,
@@ -146,12 +145,14 @@ def build_config(
     """The run's config: a file (`--config`, or the run's own with `--resume`), or a preset; flags.
 
     Raises:
-        ConfigError: An unknown field in the file, an unknown preset, or an impossible value.
+        ConfigError: An unknown field in the file, an unknown preset, an impossible value, or an
+            option that the recipe does not use.
     """
     from derain_cli.training.configs.presets import preset_values
 
+    _refuse_weights(given.get("model", ""))
     if preset and (config or resume):
-        raise UsageError("--preset begins a new run; leave it out with --config or --resume")
+        raise UsageError("`preset` begins a new run; leave it out with `config` or `resume`")
     if resume and config is None and out is not None:
         base = config_of_run(TrainConfig, out)
     else:
@@ -159,7 +160,19 @@ def build_config(
     fields = {"data_root": base.data_root or default_data_root()}
     if preset:
         fields |= preset_values(given.get("model", base.model), preset, given)
-    return dataclasses.replace(base, **(fields | dict(given)))
+    return build_config(base, fields, given)
+
+
+def _refuse_weights(architecture: str) -> None:
+    """A name of weights where an architecture is asked for: the commonest slip, told apart here."""
+    from derain_cli.checkpoints.catalogue import list_weights
+
+    entry = next((entry for entry in list_weights() if entry.name == architecture), None)
+    if entry:
+        raise UsageError(
+            f"`model` is an architecture, and {architecture!r} are weights of {entry.model!r}: "
+            f"to start from them, give `model` {entry.model} `weights` {architecture}"
+        )
 
 
 def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str) -> None:
@@ -175,18 +188,6 @@ def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], 
     for source in sources_of(config):
         shown = f"{source.training_count} to train on, {source.held_out_count} held out"
         typer.echo(f"{source.name}: {shown}", err=True)
-
-
-def _plot(runs: list[Path], out: Path | None) -> None:
-    from derain_cli.training.curves import plot_runs
-
-    if not runs:
-        raise UsageError("--plot needs the folders of one or more runs")
-    if out:
-        require_output_file(out, "--out", ".svg")
-    target = out or runs[0] / "curves.svg"
-    plot_runs(runs, target)
-    typer.echo(str(target))
 
 
 def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) -> None:

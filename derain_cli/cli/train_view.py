@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from derain_cli.training.configs.fields import shown
 from derain_cli.training.configs.train import TrainConfig
 
 if TYPE_CHECKING:
@@ -139,17 +140,3 @@ def show_settings(rows: Sequence[tuple[str, Any, str]]) -> None:
     for name, value, source in rows:
         table.add_row(name, Text(shown(value)), Text(source))
     console.print(table)
-
-
-def shown(value: Any) -> str:  # noqa: ANN401 (any field's value)
-    """A field's value for people.
-
-    Example:
-        >>> shown(("ssim:1", "mse:0.1")), shown(()), shown(True)
-        ('ssim:1 mse:0.1', 'none', 'yes')
-    """
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return " ".join(str(item) for item in value) or "none"
-    return "none" if value in (None, "") else str(value)

@@ -5,29 +5,16 @@ from typing import NamedTuple
 
 from derain_cli.connections.file import FoundConnections
 from derain_cli.connections.space import GIGA, Alphas, softmax
+from derain_cli.drawings.svg import PALETTE, document, text
 from derain_cli.models.rdmc import CANDIDATES, LEVELS, Connection, level_of
 
 WIDTH, HEIGHT = 920, 560
-
-
-COLOURS = ("#0072b2", "#d55e00")  # skip-up, skip-down: told apart by the colour-blind too
-
-
+COLOURS = PALETTE[:2]  # skip-up, skip-down
 TITLES = ("skip-up", "skip-down")
-
-
 BOX_WIDTH, BOX_HEIGHT = 92, 34
-
-
 TOP, ROW = 84, 96
-
-
 THICKEST, THINNEST = 9.0, 0.6
-
-
 LABEL_HEIGHT = 15.0
-
-
 History = Sequence[tuple[int, Alphas]]
 
 
@@ -42,8 +29,8 @@ def network_image(found: FoundConnections) -> str:
     # Chosen edges are drawn last, over the others.
     edges.sort(key=lambda path: 'class="chosen"' in path)
     title = f"{len(chosen)} of {len(edges)} connections, {found.cost / GIGA:.3f} GMAC at 256x256"
-    body = [_text(24, 34, title, size=17), *_skips(), *edges, *_layers(), *_table(found)]
-    return _svg(WIDTH, HEIGHT, body, title)
+    body = [text(24, 34, title, size=17), *_skips(), *edges, *_layers(), *_table(found)]
+    return document(WIDTH, HEIGHT, body, title)
 
 
 def _place(layer: int) -> tuple[float, float]:
@@ -63,8 +50,8 @@ def _layers() -> list[str]:
         boxes += [
             f'<rect x="{x - BOX_WIDTH / 2:g}" y="{y - BOX_HEIGHT / 2:g}" width="{BOX_WIDTH}" '
             f'height="{BOX_HEIGHT}" rx="6" fill="#ffffff" stroke="#333333"/>',
-            _text(x, y - 2, f"layer {layer}", anchor="middle"),
-            _text(x, y + 11, size, size=10, anchor="middle", colour="#666666"),
+            text(x, y - 2, f"layer {layer}", anchor="middle"),
+            text(x, y + 11, size, size=10, anchor="middle", colour="#666666"),
         ]
     return boxes
 
@@ -110,7 +97,7 @@ def _table(found: FoundConnections) -> list[str]:
     chosen, costs = found.edges, found.space.costs
     groups = zip(TITLES, COLOURS, CANDIDATES, found.alphas, found.shares, strict=True)
     for (title, colour, row, alphas, shares), entropy in zip(groups, found.entropies, strict=True):
-        lines.append(_text(620, y, f"{title}, entropy {entropy:.3f}", size=13, colour=colour))
+        lines.append(text(620, y, f"{title}, entropy {entropy:.3f}", size=13, colour=colour))
         lines += _columns(y + 18, ("edge", "alpha", "share", "MMAC"), "#666666")
         ranked = sorted(zip(row, alphas, shares, strict=True), key=lambda line: -line[1])
         for place, (edge, alpha, share) in enumerate(ranked):
@@ -123,8 +110,7 @@ def _table(found: FoundConnections) -> list[str]:
 def _columns(y: float, cells: Sequence[str], colour: str) -> list[str]:
     places = (660, 735, 810, 885)
     return [
-        _text(x, y, cell, anchor="end", colour=colour)
-        for x, cell in zip(places, cells, strict=True)
+        text(x, y, cell, anchor="end", colour=colour) for x, cell in zip(places, cells, strict=True)
     ]
 
 
@@ -139,8 +125,8 @@ def history_image(history: History, chosen: Sequence[Connection]) -> str:
     for index, (title, colour) in enumerate(zip(TITLES, COLOURS, strict=True)):
         panel = _Panel(left=60 + 460 * index, top=60, width=340, height=420)
         body += _panel_lines(panel, index, colour, history, chosen)
-        body.append(_text(panel.left, 40, f"{title}: share over time", size=15, colour=colour))
-    return _svg(WIDTH, HEIGHT, body, "shares of the connections over time")
+        body.append(text(panel.left, 40, f"{title}: share over time", size=15, colour=colour))
+    return document(WIDTH, HEIGHT, body, "shares of the connections over time")
 
 
 class _Panel(NamedTuple):
@@ -184,7 +170,7 @@ def _end_labels(
         y = max(panel.top + panel.height * (1 - height) + 4, free)
         free = y + LABEL_HEIGHT
         ink = colour if edge in chosen else "#888888"
-        labels.append(_text(panel.left + panel.width + 6, y, _shown(edge), colour=ink))
+        labels.append(text(panel.left + panel.width + 6, y, _shown(edge), colour=ink))
     return labels
 
 
@@ -193,28 +179,7 @@ def _axes(panel: _Panel, last: int, highest: float) -> list[str]:
     return [
         f'<path d="M{left:g} {panel.top:g} V{bottom:g} H{left + panel.width:g}" '
         'stroke="#333333" fill="none"/>',
-        _text(left - 6, panel.top + 4, f"{highest:.2f}", anchor="end"),
-        _text(left - 6, bottom + 4, "0", anchor="end"),
-        _text(left + panel.width, bottom + 18, f"{last} steps", anchor="end"),
+        text(left - 6, panel.top + 4, f"{highest:.2f}", anchor="end"),
+        text(left - 6, bottom + 4, "0", anchor="end"),
+        text(left + panel.width, bottom + 18, f"{last} steps", anchor="end"),
     ]
-
-
-def _text(
-    x: float, y: float, text: str, *, size: int = 12, anchor: str = "start", colour: str = "#222222"
-) -> str:
-    return (
-        f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" '
-        f'fill="{colour}">{text}</text>'
-    )
-
-
-def _svg(width: int, height: int, body: Sequence[str], title: str) -> str:
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" font-family="sans-serif">',
-        f"<title>{title}</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        *body,
-        "</svg>",
-    ]
-    return "\n".join(lines) + "\n"

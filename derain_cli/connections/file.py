@@ -23,8 +23,6 @@ from derain_cli.models.rdmc import (
 from derain_cli.version import __version__
 
 FORMAT = 1
-
-
 KINDS = ("skip_up", "skip_down")
 
 

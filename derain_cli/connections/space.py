@@ -21,11 +21,7 @@ from derain_cli.models.rdmc import (
 )
 
 GIGA = 10**9
-
-
 PUBLISHED = RdmcConfig()
-
-
 Alphas = Sequence[Sequence[float]]
 
 
@@ -50,11 +46,11 @@ class SearchSpace:
             ConfigError: An impossible number of edges, or a budget below the cheapest choice.
         """
         if not 1 <= self.keep <= CATEGORY:
-            raise ConfigError(f"--keep is {self.keep!r}; it must be from 1 to {CATEGORY}")
+            raise ConfigError(f"`keep` is {self.keep!r}; it must be from 1 to {CATEGORY}")
         if not self._affordable.any():
             cheapest = math.ceil(self._totals.min() / GIGA * 1000) / 1000
             raise ConfigError(
-                f"--budget is {self.budget:g} GMAC, but the cheapest network that keeps "
+                f"`budget` is {self.budget:g} GMAC, but the cheapest network that keeps "
                 f"{self.keep} of each kind has {cheapest:g}"
             )
 
@@ -104,7 +100,7 @@ class SearchSpace:
         allowed = self._affordable.ravel().nonzero()[0]
         if not 1 <= count <= len(allowed):
             raise ConfigError(
-                f"--candidates random {count}: it must be from 1 to {len(allowed)}, the number of "
+                f"`candidates` random {count}: it must be from 1 to {len(allowed)}, the number of "
                 "different choices"
             )
         drawn = np.random.default_rng(seed).permutation(allowed)[:count]

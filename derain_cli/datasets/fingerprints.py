@@ -14,20 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-
-
 Thumbnail = NDArray[np.float32]
-
-
 SIDE = 16
-
-
 SURROUNDINGS = 2.0  # sigma, in pixels of the thumbnail
-
-
 SAME_PHOTO = 0.8
-
-
 CHUNK = 1024
 
 

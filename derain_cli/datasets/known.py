@@ -45,49 +45,20 @@ class Dataset:
 
 
 YANG = "Yang et al., CVPR 2017"
-
-
 ZHANG_2018 = "Zhang & Patel, CVPR 2018"
-
-
 ZHANG_2020 = "Zhang, Sindagi & Patel, TCSVT 2020"
-
-
 FU = "Fu et al., CVPR 2017"
-
-
 WEI = "Wei et al., CVPR 2019"
-
-
 OLD = "rain-001.png + norain-001.png, rainy/ beside them, or input/ + target/"
-
-
 NEW = "rain/X2/norain-1x2.png + norain/norain-1.png"
-
-
 BESIDE = "side by side in one file, or input/ + target/"
-
-
 MANY = "rainy_image/1_1.jpg … 1_14.jpg + ground_truth/1.jpg"
-
-
 SIRR = "rain/input1.png + norain/input1.png, the first 10 dense; or dense/ + sparse/"
-
-
 RENEWED = {200: "the version of 2018, called rain200l or rain200h here"}
-
-
 RAIN100 = "9 of its photos are there twice; Rain100L and Rain100H have the same backgrounds"
-
-
 SEEN = "546 of its 1800 images have backgrounds of Rain100L and Rain100H"
-
-
 UNSEEN = {1254: "without the 546 images that have backgrounds of Rain100"}
-
-
 SHARED = "11 of its backgrounds are in rain100l_train, 9 in rain100l and rain100h"
-
 
 DATASETS: Mapping[str, Dataset] = {
     "rain100l": Dataset(
@@ -213,7 +184,7 @@ def dataset_folder(name: str, data_root: Path) -> Path:
     if folder is None:
         raise DatasetError(
             f"data set {name!r} is not in {str(data_root)!r}: put its images into "
-            f"{str(data_root / key)!r} (rainy/ and clean/), or name another --data-root"
+            f"{str(data_root / key)!r} (rainy/ and clean/), or name another `data_root`"
         )
     return folder
 

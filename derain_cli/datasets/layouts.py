@@ -29,39 +29,21 @@ from derain_cli.errors import DatasetError
 from derain_cli.images import READABLE_SUFFIXES, read_image
 
 RAINY_FOLDERS = ("rainy", "rain", "input", "inputs", "rainy_image", "data")
-
-
 CLEAN_FOLDERS = ("clean", "norain", "target", "gt", "ground_truth", "groundtruth", "label")
-
-
 GROUPS = ("dense", "sparse", "heavy", "medium", "light")
-
-
 RAINY_NAME = re.compile(r"rain-?\d+|.*\dx2|.*_(?:in|rain|rainy)", re.IGNORECASE)
-
-
 CLEAN_NAME = re.compile(r"norain-?\d+|.*_(?:gt|norain|clean)", re.IGNORECASE)
-
-
 RAIN_LAYER_NAME = re.compile(r"rain(?:streak|region)-?\d+", re.IGNORECASE)
-
-
 NAME_PREFIX = re.compile(r"^(?:no)?rain-?(?=\d)", re.IGNORECASE)
-
 
 NAME_SUFFIX = re.compile(
     r"(?:(?<=\d)x2|(?<=\d)gt|_(?:in|rain|rainy|gt|norain|clean))$", re.IGNORECASE
 )
 
-
 # Folders within folders are looked into this deep: Rain1200/Rain_Heavy/test/.
 DEPTH = 3
-
-
 # So many images of a folder are looked at to tell what is side by side in them.
 PROBES = 7
-
-
 # Likeness of rainy and clean is above 0.72 for 95 % of Rain100H; of halves of photos, below 0.54.
 SAME_SCENE = 0.6
 

@@ -1,28 +1,16 @@
 """Curves of training runs, as SVG."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from derain_cli.drawings.svg import PALETTE, Axis, document, text
 
 WIDTH, PANEL, LEFT, RIGHT, TOP, GAP = 860, 240, 64, 24, 34, 60
-
-
-# Told apart by colour-blind readers too (Okabe and Ito); repeated with dashes after eight.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#8c6d31")
-
-
+# The palette is repeated with dashes after eight curves.
 DASHES = ("", "6 3", "2 3")
-
-
-TICKS = 6
-
-
 # Curves of more points than this are drawn smooth, what they smooth pale behind; the points of
 # shorter ones are marked, because nothing is known of what is between them.
 NOISY = 60
-
-
 Points = list[tuple[float, float]]
 
 
@@ -33,38 +21,6 @@ class Curve:
     run: str
     psnr: Points
     loss: Points
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A range of numbers on a range of pixels.
-
-    Attributes:
-        low: Least number.
-        high: Largest number.
-        start: Pixel of the least number.
-        stop: Pixel of the largest number.
-        logarithmic: Equal factors are equally far apart.
-    """
-
-    low: float
-    high: float
-    start: float
-    stop: float
-    logarithmic: bool = False
-
-    def at(self, value: float) -> float:
-        """Pixel of a number.
-
-        Example:
-            >>> Axis(0, 10, 100, 200).at(5), Axis(1, 100, 0, 50, logarithmic=True).at(10)
-            (150.0, 25.0)
-        """
-        low, high, value = (self._scaled(x) for x in (self.low, self.high, value))
-        return self.start + (value - low) / ((high - low) or 1) * (self.stop - self.start)
-
-    def _scaled(self, value: float) -> float:
-        return math.log10(value) if self.logarithmic else value
 
 
 def draw(curves: Sequence[Curve]) -> str:
@@ -86,16 +42,8 @@ def draw(curves: Sequence[Curve]) -> str:
     for index, curve in enumerate(curves):
         y = legend + 18 * index + 6
         parts.append(f'<path d="M{LEFT} {y - 4}h28" {_stroke(index)}/>')
-        parts.append(_text(LEFT + 36, y, curve.run + _best_of(curve)))
-    return "\n".join(
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-            f'width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="12">',
-            f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-            *parts,
-            "</svg>\n",
-        )
-    )
+        parts.append(text(LEFT + 36, y, curve.run + _best_of(curve)))
+    return document(WIDTH, height, parts)
 
 
 def _best_of(curve: Curve) -> str:
@@ -117,16 +65,16 @@ def _panel(
 ) -> list[str]:
     """Frame, ticks and the lines of all runs."""
     values = [value for curve in curves for _, value in points_of(curve)]
-    parts = [_text(LEFT, top - 8, title)]
+    parts = [text(LEFT, top - 8, title)]
     if not values:
-        return [*parts, _text(LEFT + 8, top + 20, "nothing yet")]
+        return [*parts, text(LEFT + 8, top + 20, "nothing yet")]
     across = Axis(0, steps, LEFT, WIDTH - RIGHT)
     up = Axis(*_span(values, logarithmic), top + PANEL - 8, top + 8, logarithmic)
     parts += _ticks(across, up, top)
     for index, curve in enumerate(curves):
         points = points_of(curve)
         if len(points) <= NOISY:
-            parts += _dots(points, across, up, COLOURS[index % len(COLOURS)])
+            parts += _dots(points, across, up, PALETTE[index % len(PALETTE)])
         else:
             parts.append(_line(points, across, up, f'{_stroke(index)} opacity="0.25"'))
             points = smoothed(points, len(points) // 30)
@@ -177,55 +125,20 @@ def _ticks(across: Axis, up: Axis, top: int) -> list[str]:
         f'<rect x="{LEFT}" y="{top}" width="{WIDTH - LEFT - RIGHT}" height="{PANEL}" '
         'fill="none" stroke="#999999"/>'
     ]
-    for step in round_numbers(across.low, across.high):
+    for step in across.ticks():
         if step == int(step):
             x = across.at(step)
             parts.append(f'<path d="M{x:.1f} {bottom}v4" stroke="#999999"/>')
-            parts.append(_text(x, bottom + 17, f"{int(step):,}", anchor="middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, bottom + 33, "steps", anchor="middle"))
-    for value in powers(up.low, up.high) if up.logarithmic else round_numbers(up.low, up.high):
+            parts.append(text(x, bottom + 17, f"{int(step):,}", anchor="middle"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, bottom + 33, "steps", anchor="middle"))
+    for value in up.ticks():
         y = up.at(value)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#e5e5e5"/>')
-        parts.append(_text(LEFT - 6, y + 4, f"{value:g}", anchor="end"))
+        parts.append(text(LEFT - 6, y + 4, f"{value:g}", anchor="end"))
     return parts
 
 
-def round_numbers(low: float, high: float) -> list[float]:
-    """About `TICKS` round numbers from low to high.
-
-    Example:
-        >>> round_numbers(0, 1000), round_numbers(0.24, 0.31)
-        ([0, 200, 400, 600, 800, 1000], [0.24, 0.26, 0.28, 0.3])
-    """
-    if high <= low:
-        return [low]
-    rough = (high - low) / TICKS
-    size = 10 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough)
-    first = math.ceil(low / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def powers(low: float, high: float) -> list[float]:
-    """Round numbers for a logarithmic axis: 1, 2 and 5 times powers of ten.
-
-    Example:
-        >>> powers(0.03, 0.6)
-        [0.05, 0.1, 0.2, 0.5]
-    """
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(exponents) < TICKS else (1,)
-    ticks = [round(factor * 10.0**exponent, 15) for exponent in exponents for factor in steps]
-    return [tick for tick in ticks if low <= tick <= high] or [low]
-
-
 def _stroke(index: int) -> str:
-    dash = DASHES[index // len(COLOURS) % len(DASHES)]
+    dash = DASHES[index // len(PALETTE) % len(DASHES)]
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'fill="none" stroke="{COLOURS[index % len(COLOURS)]}" stroke-width="1.8"{dashes}'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#222222">{escape(text)}</text>'
-    )
+    return f'fill="none" stroke="{PALETTE[index % len(PALETTE)]}" stroke-width="1.8"{dashes}'

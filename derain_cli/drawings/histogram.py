@@ -8,11 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BAND, LABEL, PLOT, BAR_HEIGHT = 64, 200, 560, 44  # of a histogram, in pixels
-
-
 MOST_BINS = 32
-
-
 BIN_WIDTHS = (0.25, 0.5, 1.0, 2.0, 5.0)
 
 

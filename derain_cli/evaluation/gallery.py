@@ -17,11 +17,7 @@ from derain_cli.evaluation.statistics import COLUMNS, INPUT, Row
 from derain_cli.whole_files import write_whole
 
 CASES = 3
-
-
 LONGEST_SIDE = 960
-
-
 JPEG_QUALITY = 88
 
 

@@ -10,10 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 UNSTATED = "protocol not stated; the set is mostly scored on y"
-
-
 RGB = "protocol rgb, by scikit-image"
-
 
 RDMC_TABLE_1 = """
 method     rain12          rain100l        rain100h        rain1200        rain1400
@@ -30,7 +27,6 @@ MPRNet     35.5590/0.9809  35.0235/0.9735  29.0971/0.9259  31.6222/0.9414  32.53
 RDMC       35.9006/0.9813  36.5683/0.9760  27.5944/0.9211  34.3410/0.9336  36.4820/0.9873
 """
 
-
 HCN_TABLE_1 = """
 method     rain200h       rain200l       rain1200       rain1400       rain12
 RESCAN     26.661/0.8419  36.993/0.9788  32.127/0.9028  30.969/0.9117  32.965/0.9545
@@ -46,7 +42,6 @@ Syn2Real   14.495/0.4021  31.035/0.9365  28.812/0.8400  28.582/0.8586  28.434/0.
 MPRNet     29.949/0.9151  36.610/0.9785  33.655/0.9310  32.257/0.9325  36.578/0.9696
 HCN        29.985/0.9218  39.284/0.9875  33.718/0.9327  32.617/0.9334  36.851/0.9714
 """
-
 
 # "with real" networks also saw the 147 real photos of the training set. SSIM is from its Table 4.
 MOSS_TABLE_1 = """
@@ -67,13 +62,11 @@ MOSS                       20.29                25.90
 MOSS with real             22.91/0.883          27.78/0.912
 """
 
-
 MOSS_TABLES_2_AND_3 = """
 method    rain200h     rain800
 Syn2Real  25.27/0.810  23.74/0.799
 MOSS      26.99/0.860  26.36/0.848
 """
-
 
 MENET_TABLE_2 = """
 method         rain100l        rain100h

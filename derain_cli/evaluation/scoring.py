@@ -27,7 +27,6 @@ from derain_cli.metrics.region_errors import region_errors
 
 Pixels = NDArray[np.uint8]
 
-
 # A metric by the name that is asked for, and the columns it fills.
 METRICS: Mapping[str, tuple[str, ...]] = {
     "psnr": ("psnr",),
@@ -36,7 +35,6 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "e_r": ("e_r", "e_r_ceiling"),
     "e_b": ("e_b",),
 }
-
 
 DEFAULT_METRICS = ("psnr", "ssim")
 

@@ -10,14 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 INPUT = "(input)"
-
-
 RESAMPLES = 5000
-
-
 RESAMPLE_CHUNK = 250
-
-
 CONFIDENCE = 0.95
 
 

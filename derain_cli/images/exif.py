@@ -1,7 +1,6 @@
-"""EXIF and XMP of a picture that has been turned upright."""
+"""EXIF of an image that has been turned upright."""
 
 import io
-import re
 import struct
 
 from derain_cli.images.picture import Metadata
@@ -16,9 +15,13 @@ from derain_cli.images.tiff_tags import (
     pack_directory,
     read_directory,
     tiff_order,
+    whole_number,
 )
 
 _SIZE_TAGS = (256, 257, 0xA002, 0xA003)  # width, height; the same in the EXIF directory
+_WINDOWS_THUMBNAIL = 0x501B
+_DROPPED_TAGS = frozenset({ORIENTATION, _WINDOWS_THUMBNAIL})
+_MARK = b"Exif\0\0"  # in front of the block in JPEGs, and by mistake elsewhere
 
 
 def exif_block(tags: Directory) -> bytes:
@@ -36,11 +39,18 @@ def exif_tags(exif: bytes) -> Directory:
     return read_directory(io.BytesIO(exif), order, struct.unpack(order + "I", exif[4:8])[0])[0]
 
 
-def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes | None:
-    """The EXIF block of the upright picture; None when nothing is left of it.
+def without_mark(exif: bytes) -> bytes:
+    """The block without the mark that JPEGs put in front of it, however often it is there."""
+    while exif.startswith(_MARK):
+        exif = exif.removeprefix(_MARK)
+    return exif
 
-    The orientation goes, so does the thumbnail (of the rainy picture), and sizes in it are those
-    of the upright picture. All other bytes stay where they are: cameras' own notes hold offsets
+
+def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes | None:
+    """The EXIF block of the upright image; None when nothing is left of it.
+
+    The orientation goes, so does the thumbnail (of the rainy image), and sizes in it are those
+    of the upright image. All other bytes stay where they are: cameras' own notes hold offsets
     that nobody else can move.
     """
     order, _ = tiff_order(exif)
@@ -48,9 +58,10 @@ def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes | None:
     start = struct.unpack(order + "I", exif[4:8])[0]
     count = struct.unpack_from(order + "H", block, start)[0]
     entries = [bytes(block[at : at + 12]) for at in range(start + 2, start + 2 + 12 * count, 12)]
-    kept = [e for e in entries if struct.unpack(order + "H", e[:2])[0] != ORIENTATION]
+    kept = [e for e in entries if struct.unpack(order + "H", e[:2])[0] not in _DROPPED_TAGS]
     if not kept:
         return None
+    _blank_thumbnail(block, order, start + 2 + 12 * count)
     packed = struct.pack(order + "H", len(kept)) + b"".join(kept)
     block[start : start + 6 + 12 * count] = packed.ljust(6 + 12 * count, b"\0")
     _set_sizes(block, order, start, size)
@@ -59,6 +70,19 @@ def upright_exif(exif: bytes, size: tuple[int, int]) -> bytes | None:
         if code == EXIF_TAG:
             _set_sizes(block, order, place, size)
     return bytes(block)
+
+
+def _blank_thumbnail(block: bytearray, order: str, link: int) -> None:
+    """Overwrite the JPEG that the second directory points to; the link itself goes elsewhere."""
+    try:
+        tags, _ = read_directory(
+            io.BytesIO(block), order, struct.unpack_from(order + "I", block, link)[0]
+        )
+    except (ValueError, struct.error):
+        return
+    place, length = whole_number(tags, 513, 0), whole_number(tags, 514, 0)
+    if block[place : place + 3] == b"\xff\xd8\xff" and place + length <= len(block):
+        block[place : place + length] = bytes(length)
 
 
 def _set_sizes(block: bytearray, order: str, start: int, size: tuple[int, int]) -> None:
@@ -75,30 +99,38 @@ def _set_sizes(block: bytearray, order: str, start: int, size: tuple[int, int]) 
 
 
 def exif_with_resolution(metadata: Metadata) -> bytes | None:
-    """EXIF for formats without a resolution of their own: a block with it if there is no other."""
-    if metadata.exif or not metadata.dpi:
-        return metadata.exif
+    """EXIF for formats without a resolution of their own: with it, unless it states another."""
+    exif = metadata.exif
+    if not metadata.dpi:
+        return exif
     x, y = (Tag(RATIONAL, struct.pack("<II", round(side * 1000), 1000)) for side in metadata.dpi)
-    return exif_block({282: x, 283: y, 296: Tag(SHORT, struct.pack("<H", 2))})
+    stated = {282: x, 283: y, 296: Tag(SHORT, struct.pack("<H", 2))}
+    if not exif:
+        return exif_block(stated)
+    return exif if 282 in exif_tags(exif) else _with_entries(exif, stated)
 
 
-_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:=["']|>)\s*)([1-8])""")
-
-
-def xmp_orientation(xmp: bytes | None) -> int:
-    """EXIF orientation that an XMP packet states; 1 if none."""
-    found = _XMP_ORIENTATION.search(xmp) if xmp else None
-    return int(found[2]) if found else 1
-
-
-def upright_xmp(xmp: bytes) -> bytes:
-    r"""An XMP packet whose orientation says upright.
-
-    Example:
-        >>> upright_xmp(b'<rdf tiff:Orientation="6"/>')
-        b'<rdf tiff:Orientation="1"/>'
-    """
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+def _with_entries(exif: bytes, tags: Directory) -> bytes:
+    """The block with more entries: all go into a new first directory at its end."""
+    order, _ = tiff_order(exif)
+    start = struct.unpack(order + "I", exif[4:8])[0]
+    count = struct.unpack_from(order + "H", exif, start)[0]
+    old = [exif[at : at + 12] for at in range(start + 2, start + 2 + 12 * count, 12)]
+    old = [entry for entry in old if struct.unpack(order + "H", entry[:2])[0] not in tags]
+    at = len(exif) + len(exif) % 2
+    behind = at + 6 + 12 * (len(old) + len(tags))
+    new, values = [], b""
+    for code, tag in tags.items():
+        if tag.kind == SHORT:
+            number = int.from_bytes(tag.value, "little")
+            new.append(struct.pack(order + "HHIHH", code, SHORT, 1, number, 0))
+            continue
+        new.append(struct.pack(order + "HHII", code, tag.kind, 1, behind + len(values)))
+        values += struct.pack(order + "II", *struct.unpack("<II", tag.value))
+    entries = sorted((*old, *new), key=lambda entry: struct.unpack(order + "H", entry[:2])[0])
+    packed = struct.pack(order + "H", len(entries)) + b"".join(entries) + bytes(4) + values
+    head = exif[:4] + struct.pack(order + "I", at)
+    return head + exif[8:] + bytes(at - len(exif)) + packed
 
 
 def valid_orientation(number: int) -> int:

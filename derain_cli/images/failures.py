@@ -1,4 +1,4 @@
-"""How decoders and encoders fail: what they raise, and what they only mutter."""
+"""How decoders and encoders fail: exceptions and warnings from image codecs."""
 
 import contextlib
 import errno
@@ -28,8 +28,6 @@ DECODER_ERRORS = (
     zlib.error,
     ImageCms.PyCMSError,
 )
-
-
 """What decoders raise when a file is damaged; anything else is a bug of this program."""
 
 
@@ -40,19 +38,15 @@ def one_line(error: BaseException) -> str:
 
 
 _quiet_lock = threading.Lock()
-
-
 _quiet_readers = 0
-
-
 _quiet_filters = warnings.catch_warnings()
 
 
 @contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """No warning of a decoder leaks: what matters is raised, or told as a notice.
+    """Keep Python warnings of decoders from leaking; what matters is raised or becomes a notice.
 
-    Filters belong to the process, and pictures are read in several threads: the first one in
+    Filters belong to the process, and images are read in several threads: the first one in
     silences, the last one out restores.
     """
     global _quiet_readers, _quiet_filters

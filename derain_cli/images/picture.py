@@ -1,4 +1,4 @@
-"""What a picture is: pixels, upright, and what travels with them."""
+"""What an image is: upright pixels, and the metadata that travels with them."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ class JpegCoding:
 
     Attributes:
         tables: Quantisation tables in the order of the components, 64 numbers each, rows first.
-        subsampling: Of the chroma as Pillow counts: 0 = 4:4:4, 1 = 4:2:2, 2 = 4:2:0.
-        progressive: Whether it is coded in passes.
+        subsampling: Chroma subsampling in Pillow's numbering: 0 = 4:4:4, 1 = 4:2:2, 2 = 4:2:0.
+        progressive: Whether the scan data come in passes.
     """
 
     tables: tuple[tuple[int, ...], ...]
@@ -29,20 +29,25 @@ class Metadata:
         exif: TIFF-structured block (no `Exif` mark in front) without orientation and thumbnail.
         icc: Colour profile of the pixels.
         xmp: XMP packet; an orientation in it says upright.
+        extended_xmp: Second XMP packet, which JPEGs store apart from the first.
         dpi: Horizontal and vertical dots per inch.
         iptc: IPTC-IIM records (captions and keywords of press photos).
-        comment: JPEG comment.
+        comment: Comment of a JPEG or GIF.
+        geo: Georeference of a TIFF as `(tag, type, little-endian value)`.
         jpeg: Coding of a JPEG; None for other formats.
-        png_chunks: Colour and text chunks of a PNG as `(type, data)`.
+        png_chunks: Colour and text chunks of a PNG as `(type, data)`. The `cICP` chunk also stands
+            for the colours that AVIF and HEIC files state in an `nclx` box.
         lossless: Whether the file kept its pixels exactly; decides how WebP is written.
     """
 
     exif: bytes | None = None
     icc: bytes | None = None
     xmp: bytes | None = None
+    extended_xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     iptc: bytes | None = None
     comment: bytes | None = None
+    geo: tuple[tuple[int, int, bytes], ...] = ()
     jpeg: JpegCoding | None = None
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     lossless: bool = True
@@ -50,15 +55,15 @@ class Metadata:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Pixels, upright, and everything else that a file says of them.
+    """Upright pixels and everything else that a file says about them.
 
     Attributes:
         rgb: `(height, width, 3)` uint8 or uint16, full range. Three equal channels if `gray`.
         alpha: `(height, width)` of the same type, straight (not multiplied in), or None.
         gray: Whether it is written back as gray where the format can.
-        format: What it was read from: avif, bmp, gif, heic, jpeg, png, tiff or webp.
-        metadata: What travels along.
-        notices: What the user should be told about reading it.
+        format: Format it was read from: avif, bmp, gif, heic, jpeg, png, tiff or webp.
+        metadata: What travels with the pixels.
+        notices: Remarks for the user about reading it.
     """
 
     rgb: np.ndarray = field(repr=False)
@@ -69,7 +74,7 @@ class Picture:
     notices: tuple[str, ...] = ()
 
     def with_rgb(self, rgb: np.ndarray) -> "Picture":
-        """The same picture with other pixels of the same shape and type.
+        """The same image with other pixels of the same shape and type.
 
         Raises:
             ValueError: Another shape or type.

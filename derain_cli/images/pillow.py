@@ -1,8 +1,8 @@
 """Formats that Pillow opens: pixels of any 8-bit mode, and metadata."""
 
-import contextlib
 import dataclasses
 import io
+import re
 import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -16,57 +16,162 @@ from PIL import (
     ImageCms,
     JpegImagePlugin,
     PngImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from derain_cli.errors import UnreadableImageError
 from derain_cli.images.avif import av1_layers
-from derain_cli.images.exif import (
-    exif_tags,
-    upright_exif,
-    upright_xmp,
-    valid_orientation,
-    xmp_orientation,
-)
-from derain_cli.images.jpeg import jpeg_coding
+from derain_cli.images.bmp import bmp_profile
+from derain_cli.images.codecs import open_odd_jpeg
+from derain_cli.images.jpeg import jpeg_coding, strict_jpeg_pixels
+from derain_cli.images.jpeg_segments import bytes_behind_image, jpeg_parts, zeros_in_scans
 from derain_cli.images.picture import Metadata, Picture
 from derain_cli.images.pixels import Canvas, bands
-from derain_cli.images.png import decode_png_of_16_bits, kept_png_chunks
-from derain_cli.images.sources import OpenedPicture, SourceFile
-from derain_cli.images.tiff_tags import ORIENTATION, Directory, dpi_of, whole_number
+from derain_cli.images.png import (
+    PngChunks,
+    decode_png_of_16_bits,
+    pixels_alone,
+    png_metadata,
+    read_png_chunks,
+)
+from derain_cli.images.sources import Notices, OpenedImage, SourceFile
+from derain_cli.images.statements import cicp_chunk, jpeg_statements, upright_metadata
 from derain_cli.images.webp import is_lossless_webp
+from derain_cli.images.xmp import GAIN_MAP, VIDEO
 
 GRAY_MODES = ("1", "L", "LA", "La")  # of Pillow, 8 bits and less
 
 
-def open_with_pillow(file: SourceFile, format: str, notices: list[str]) -> OpenedPicture:
-    """The header of any format but TIFF; adds to the notices, also while pixels are decoded."""
+def open_png(file: SourceFile, notices: Notices) -> OpenedImage:
+    """The header of a PNG; adds to the notices, also while pixels are decoded."""
+    chunks = read_png_chunks(file.stream, notices)
+    if chunks.frames > 1:
+        notices.append(f"holds {chunks.frames} images; the first is used")
+    metadata, orientation = upright_metadata(png_metadata(chunks, notices), chunks.size, notices)
+
+    def decode() -> Picture:
+        png = pixels_alone(file.stream, chunks, notices)
+        if chunks.depth == 16:
+            gray = chunks.colour_type in (0, 4)
+            canvas = decode_png_of_16_bits(png, chunks, orientation)
+        else:
+            image = PngImagePlugin.PngImageFile(io.BytesIO(png))
+            _scale_transparent_gray(image, chunks.depth)
+            canvas = decode_with_pillow(image, orientation, notices)
+            gray = image.mode in GRAY_MODES
+        return Picture(canvas.rgb, canvas.alpha, gray, "png", metadata, tuple(notices))
+
+    return OpenedImage(chunks.size, orientation, decode, _png_pixel_bytes(chunks))
+
+
+def _png_pixel_bytes(chunks: PngChunks) -> int:
+    return (4 if chunks.transparent else 3) * (2 if chunks.depth == 16 else 1)
+
+
+def open_jpeg(file: SourceFile, notices: Notices) -> OpenedImage:
+    """The header of a JPEG; adds to the notices, also while pixels are decoded.
+
+    Raises:
+        UnreadableImageError: A kind that needs more than common decoders.
+    """
+    parts = jpeg_parts(file.stream)
+    if parts.kind:
+        return open_odd_jpeg(file, parts, notices)
+    file.stream.seek(0)
+    image = _jpeg_image(file.stream)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        notices.append(f"holds {frames} images; the first is used")
+    stated = dataclasses.replace(
+        jpeg_statements(parts, notices),
+        dpi=_valid_dpi(image.info.get("dpi")),
+        jpeg=jpeg_coding(image),
+    )
+    metadata, orientation = upright_metadata(stated, image.size, notices)
+
+    def decode() -> Picture:
+        data = file.read_all()
+        _note_what_follows(bytes_behind_image(data), notices, frames)
+        if zeros := zeros_in_scans(data):
+            notices.damage(f"may be damaged: {zeros:,} bytes of its pixels are zero")
+        pixels = strict_jpeg_pixels(data, image, notices)
+        if pixels is None:
+            file.stream.seek(0)
+            canvas = decode_with_pillow(_jpeg_image(file.stream), orientation, notices)
+        else:
+            canvas = Canvas.of(pixels, orientation)
+        kept = metadata_of_converted(image.mode, metadata)
+        gray = image.mode == "L"
+        return Picture(canvas.rgb, canvas.alpha, gray, "jpeg", kept, tuple(notices))
+
+    return OpenedImage(image.size, orientation, decode)
+
+
+def _jpeg_image(stream: BinaryIO) -> JpegImagePlugin.JpegImageFile:
+    """The opened file; without its other images where their index is damaged."""
+    try:
+        return JpegImagePlugin.jpeg_factory(stream)
+    except (KeyError, TypeError, ValueError, struct.error):
+        stream.seek(0)
+        return JpegImagePlugin.JpegImageFile(stream)
+
+
+def _note_what_follows(behind: bytes, notices: Notices, frames: int) -> None:
+    """Name the data behind the image that no notice has named yet."""
+    if not behind or frames > 1 or {GAIN_MAP, VIDEO} & set(notices):
+        return
+    if b"ftyp" in behind[:64] or b"MotionPhoto_Data" in behind:
+        notices.append(VIDEO)
+    elif behind.startswith(b"\xff\xd8\xff") and re.search(rb"hdrgm|HDRGainMap|hdrgainmap", behind):
+        notices.append(GAIN_MAP)
+    else:
+        notices.append(f"has {len(behind):,} bytes behind its image, which are dropped")
+
+
+def open_with_pillow(file: SourceFile, format: str, notices: Notices) -> OpenedImage:
+    """The header of AVIF, BMP, GIF, HEIC and WebP; adds to the notices, also while decoding."""
     header = file.head()
     file.stream.seek(0)
     image = _pillow_opener(format, file.label)(file.stream)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        notices.append(f"holds {frames} pictures; the first is used")
+        notices.append(f"holds {frames} images; the first is used")
     bits = av1_layers(header).bits if format == "avif" else image.info.get("bit_depth", 8)
     if bits > 8:
         notices.append(f"has {bits} bits per channel, which are read as 8")
-    metadata, orientation = _pillow_metadata(file, image, format, notices)
+    if format in ("avif", "heic"):
+        notices += _auxiliary_losses(image, header)
+    stated = dataclasses.replace(
+        _pillow_statements(image),
+        png_chunks=cicp_chunk(header) if format in ("avif", "heic") else (),
+        lossless=format in ("bmp", "gif") or (format == "webp" and is_lossless_webp(file)),
+    )
+    if format == "bmp":
+        stated = dataclasses.replace(stated, icc=bmp_profile(file, notices))
+    if format == "gif":
+        stated = dataclasses.replace(stated, comment=image.info.get("comment") or None)
+    turned = format == "heic"  # by libheif
+    metadata, orientation = upright_metadata(stated, image.size, notices, turned=turned)
 
     def decode() -> Picture:
         gray = image.mode in GRAY_MODES
         gray |= format == "avif" and av1_layers(header).monochrome
-        if format == "png" and header[24] == 16:
-            gray = header[25] in (0, 4)  # for Pillow, 16-bit gray with alpha is RGBA
-            canvas = decode_png_of_16_bits(file, orientation)
-        else:
-            if format == "png":
-                _scale_transparent_gray(image, header[24])
-            canvas = decode_with_pillow(image, orientation, notices)
+        canvas = decode_with_pillow(image, orientation, notices)
         kept = metadata_of_converted(image.mode, metadata)
         return Picture(canvas.rgb, canvas.alpha, gray, format, kept, tuple(notices))
 
-    return OpenedPicture(image.size, orientation, decode)
+    return OpenedImage(image.size, orientation, decode, 4 if image.has_transparency_data else 3)
+
+
+def _auxiliary_losses(image: Any, header: bytes) -> list[str]:  # noqa: ANN401 (an extra's class)
+    """Notices for the images that go with the primary one in AVIF and HEIC files."""
+    names = " ".join(str(name) for name in image.info.get("aux", ()))
+    losses = []
+    if "gainmap" in names.lower() or b"tmap" in header:
+        losses.append(GAIN_MAP)
+    if image.info.get("depth_images"):
+        losses.append("its depth map is dropped")
+    return losses
 
 
 def _pillow_opener(format: str, label: str) -> Callable[[BinaryIO], Any]:
@@ -84,16 +189,13 @@ def _pillow_opener(format: str, label: str) -> Callable[[BinaryIO], Any]:
         format == "webp" and not WebPImagePlugin.SUPPORTED
     ):
         raise UnreadableImageError(
-            f"{label} is a {format.upper()} picture, which this build of Pillow does not read; "
+            f"{label} is a {format.upper()} image, which this build of Pillow does not read; "
             "pip install --force-reinstall pillow"
         )
     return {
         "avif": AvifImagePlugin.AvifImageFile,
         "bmp": BmpImagePlugin.BmpImageFile,
         "gif": GifImagePlugin.GifImageFile,
-        "jpeg": JpegImagePlugin.jpeg_factory,
-        "png": PngImagePlugin.PngImageFile,
-        "tiff": TiffImagePlugin.TiffImageFile,
         "webp": WebPImagePlugin.WebPImageFile,
     }[format]
 
@@ -155,44 +257,16 @@ def metadata_of_converted(mode: str, metadata: Metadata) -> Metadata:
     return dataclasses.replace(metadata, icc=None) if mode in ("CMYK", "LAB") else metadata
 
 
-def _pillow_metadata(
-    file: SourceFile, image: Image.Image, format: str, notices: list[str]
-) -> tuple[Metadata, int]:
-    """Metadata that Pillow found in a header, and the EXIF orientation of the stored pixels."""
+def _pillow_statements(image: Image.Image) -> Metadata:
+    """What Pillow found in a header."""
     info = image.info
-    exif, xmp = _stored_exif(image), info.get("xmp") or None
-    tags: Directory = {}
-    if exif:
-        try:
-            tags = exif_tags(exif)
-        except (ValueError, KeyError, struct.error):
-            exif = None
-            notices.append("its EXIF block is damaged and was dropped")
-    orientation = 1
-    if format != "heic":  # libheif has turned the pixels
-        orientation = valid_orientation(whole_number(tags, ORIENTATION, xmp_orientation(xmp)))
-    size = image.size[::-1] if orientation >= 5 else image.size
+    exif: bytes | None = info.get("exif")
     return Metadata(
-        exif=upright_exif(exif, size) if exif else None,
+        exif=exif or None,
         icc=info.get("icc_profile") or None,
-        xmp=upright_xmp(xmp) if xmp else None,
-        dpi=_valid_dpi(info.get("dpi")) or dpi_of(tags),
-        iptc=info.get("photoshop", {}).get(0x0404),
-        comment=info.get("comment") if format == "jpeg" else None,
-        jpeg=jpeg_coding(image) if isinstance(image, JpegImagePlugin.JpegImageFile) else None,
-        png_chunks=kept_png_chunks(file.stream) if format == "png" else (),
-        lossless=format in ("bmp", "gif", "png") or (format == "webp" and is_lossless_webp(file)),
-    ), orientation
-
-
-def _stored_exif(image: Image.Image) -> bytes | None:
-    """The EXIF block without the mark in front of it."""
-    exif: bytes | None = image.info.get("exif")
-    if exif is None and isinstance(text := image.info.get("Raw profile type exif"), str):
-        # ImageMagick's way of old: a name and a length, each on its line, then hexadecimal digits
-        with contextlib.suppress(ValueError):
-            exif = bytes.fromhex("".join(text.split("\n")[3:]))
-    return exif.removeprefix(b"Exif\0\0") if exif else None
+        xmp=info.get("xmp") or None,
+        dpi=_valid_dpi(info.get("dpi")),
+    )
 
 
 def _valid_dpi(dpi: Any) -> tuple[float, float] | None:  # noqa: ANN401 (whatever the file says)

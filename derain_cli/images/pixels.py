@@ -1,4 +1,4 @@
-"""Pixels on their way from a decoder to their upright place, and back to an encoder."""
+"""Pixels: from a decoder to their upright place, and back to an encoder."""
 
 import io
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _BAND_PIXELS = 1 << 18  # rows are converted in bands of about this many pixels
 
 
 class Canvas:
-    """An upright picture that is filled with rows in the order in which the file stores them.
+    """An upright image that is filled with rows in the order in which the file stores them.
 
     Args:
         size: Width and height as stored.
@@ -29,6 +29,18 @@ class Canvas:
         self.alpha = np.empty(shape, dtype) if alpha else None
         self._stored_rgb = _as_stored(self.rgb, orientation)
         self._stored_alpha = None if self.alpha is None else _as_stored(self.alpha, orientation)
+
+    @classmethod
+    def of(cls, samples: np.ndarray, orientation: int) -> "Canvas":
+        """A full one of stored samples `(height, width, 1 or 3)`."""
+        height, width, channels = samples.shape
+        if channels == 3 and orientation == 1:  # they are in place
+            canvas = cls((0, 0), 8 * samples.itemsize, alpha=False, orientation=1)
+            canvas.rgb = samples
+            return canvas
+        canvas = cls((width, height), 8 * samples.itemsize, alpha=False, orientation=orientation)
+        canvas.fill(0, samples)
+        return canvas
 
     def fill(self, top: int, samples: np.ndarray) -> None:
         """Put rows `(rows, width, channels)` (gray or RGB, alpha last if any) at row `top`."""
@@ -55,7 +67,7 @@ def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def bands(width: int, height: int) -> Iterator[tuple[int, int]]:
-    """First and last + 1 row of bands that cover the picture."""
+    """First and last + 1 row of bands that cover the image."""
     rows = max(1, _BAND_PIXELS // width)
     for top in range(0, height, rows):
         yield top, min(top + rows, height)

@@ -1,4 +1,4 @@
-"""What a file is, by its content; for strangers, what to do about them."""
+"""What a file is, by its content; for kinds that are not read, what to do about them."""
 
 import re
 from typing import NamedTuple
@@ -26,17 +26,18 @@ class _Foreign(NamedTuple):
 RAW_FILE = "a camera RAW file"
 RAW_WAY_OUT = "develop it and export a 16-bit TIFF"
 DEEP_TIFF, PNG_OR_TIFF = "export it as 16-bit TIFF", "export it as PNG or 16-bit TIFF"
+
 _FOREIGN = (
-    _Foreign(0, b"version https://git-lfs", "a Git-LFS pointer", "fetch the picture: git lfs pull"),
-    _Foreign(0, b"%PDF", "a PDF document", "export its picture as PNG"),
+    _Foreign(0, b"version https://git-lfs", "a Git-LFS pointer", "fetch the image: git lfs pull"),
+    _Foreign(0, b"%PDF", "a PDF document", "export its image as PNG"),
     _Foreign(0, b"8BPS", "a Photoshop document", PNG_OR_TIFF, (".psd", ".psb")),
-    _Foreign(0, b"\x76\x2f\x31\x01", "a float OpenEXR picture", DEEP_TIFF, (".exr",)),
-    _Foreign(0, b"#?RADIANCE", "a float Radiance HDR picture", DEEP_TIFF, (".hdr",)),
-    _Foreign(0, b"PF\n", "a float PFM picture", DEEP_TIFF, (".pfm",)),
-    _Foreign(0, b"Pf\n", "a float PFM picture", DEEP_TIFF),
-    _Foreign(0, b"\xff\x0a", "a JPEG XL picture", PNG_OR_TIFF, (".jxl",)),
-    _Foreign(4, b"JXL ", "a JPEG XL picture", PNG_OR_TIFF),
-    _Foreign(4, b"jP  \r\n", "a JPEG 2000 picture", PNG_OR_TIFF, (".jp2", ".j2k", ".jpx")),
+    _Foreign(0, b"\x76\x2f\x31\x01", "a float OpenEXR image", DEEP_TIFF, (".exr",)),
+    _Foreign(0, b"#?RADIANCE", "a float Radiance HDR image", DEEP_TIFF, (".hdr",)),
+    _Foreign(0, b"PF\n", "a float PFM image", DEEP_TIFF, (".pfm",)),
+    _Foreign(0, b"Pf\n", "a float PFM image", DEEP_TIFF),
+    _Foreign(0, b"\xff\x0a", "a JPEG XL image", PNG_OR_TIFF, (".jxl",)),
+    _Foreign(4, b"JXL ", "a JPEG XL image", PNG_OR_TIFF),
+    _Foreign(4, b"jP  \r\n", "a JPEG 2000 image", PNG_OR_TIFF, (".jp2", ".j2k", ".jpx")),
     _Foreign(0, b"IIRO", RAW_FILE, RAW_WAY_OUT),
     _Foreign(0, b"IIRS", RAW_FILE, RAW_WAY_OUT),
     _Foreign(0, b"MMOR", RAW_FILE, RAW_WAY_OUT),
@@ -71,12 +72,12 @@ def recognise_format(file: SourceFile) -> str:
         raise UnreadableImageError(f"{file.label} is empty (0 bytes); copy or download it again")
     what, way_out = _foreign(head, file.suffix)
     raise UnreadableImageError(
-        f"{file.label} is {what}, not a picture this program reads; {way_out}"
+        f"{file.label} is {what}, not an image this program reads; {way_out}"
     )
 
 
 def unread_ending(suffix: str) -> str:
-    """Why a picture whose name ends like this is not read; "" for those that are, and no pictures.
+    """Why an image whose name ends like this is not read; "" for readable ones and other files.
 
     Example:
         >>> unread_ending(".CR2")
@@ -124,10 +125,10 @@ def _isobmff_format(head: bytes) -> str | None:
 
 
 def _foreign(head: bytes, suffix: str) -> tuple[str, str]:
-    """What a file that is no picture is, and what to do about it."""
+    """What a file that is no image is, and what to do about it."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
-        return "an HTML page", "download the picture itself (a login or error page was saved)"
+        return "an HTML page", "download the image itself (a login or error page was saved)"
     if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in start):
         return "an SVG drawing", "export it as PNG"
     if _RAW_SUFFIX.fullmatch(suffix):
@@ -160,4 +161,4 @@ def name_notices(file: SourceFile, format: str) -> list[str]:
     expected = FORMAT_OF_SUFFIX.get(file.suffix)
     if expected in (None, format):
         return []
-    return [f"is a {format.upper()} picture although its name ends in {file.suffix}"]
+    return [f"is a {format.upper()} image although its name ends in {file.suffix}"]

@@ -1,4 +1,4 @@
-"""Where pictures come from: an open file and its name, and what goes wrong while it is read."""
+"""Where images come from: an open file, its name, and how reading it fails."""
 
 import contextlib
 import io
@@ -12,6 +12,33 @@ from PIL import Image
 from derain_cli.errors import DerainError, ResourceError, UnreadableImageError
 from derain_cli.images.failures import DECODER_ERRORS, one_line, quiet_decoders
 from derain_cli.images.picture import Picture
+
+
+class DamagedError(Exception):
+    """Damage that a decoder noticed in a file that must be whole."""
+
+
+class Notices(list[str]):
+    """Remarks for the user about a file.
+
+    Args:
+        strict: Whether damage that leaves the file readable is an error.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        super().__init__()
+        self.strict = strict
+
+    def damage(self, notice: str) -> None:
+        """A remark on damage.
+
+        Raises:
+            DamagedError: The file must be whole.
+        """
+        if self.strict:
+            raise DamagedError(notice)
+        if notice not in self:
+            self.append(notice)
 
 
 @dataclass(frozen=True)
@@ -34,12 +61,20 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class OpenedPicture:
-    """A header that was understood; `decode` reads the pixels. `size` is as stored, not upright."""
+class OpenedImage:
+    """A header that was understood; `decode` reads the pixels.
+
+    Attributes:
+        size: Width and height as stored, not upright.
+        orientation: EXIF orientation of the stored pixels.
+        decode: Reads the pixels.
+        pixel_bytes: Memory that a decoded pixel takes.
+    """
 
     size: tuple[int, int]
     orientation: int
     decode: Callable[[], Picture]
+    pixel_bytes: int = 3
 
     @property
     def width(self) -> int:
@@ -64,7 +99,11 @@ def open_source(source: str | Path | bytes, name: str | None) -> Iterator[Source
         raise
     except MemoryError as error:
         raise ResourceError(
-            f"{label} does not fit in memory; free some or use a smaller picture"
+            f"{label} does not fit in memory; free some or use a smaller image"
+        ) from error
+    except DamagedError as error:
+        raise UnreadableImageError(
+            f"{label} {error}; copy or download it again, or read it without --strict"
         ) from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, for WebP alone
         raise UnreadableImageError(
@@ -94,7 +133,7 @@ def _open_failure(error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
         return "does not exist; check the name"
     if isinstance(error, IsADirectoryError):
-        return "is a folder, not a picture; name a file in it"
+        return "is a folder, not an image; name a file in it"
     if isinstance(error, PermissionError):
         return "may not be read (permission denied); change its permissions"
     return f"cannot be opened ({one_line(error)})"

@@ -10,6 +10,7 @@ from derain_cli.images.formats import written_icc
 from derain_cli.images.picture import Picture
 from derain_cli.images.pixels import pillow_image, saved_with_pillow
 from derain_cli.images.sources import SourceFile
+from derain_cli.images.xmp import whole_xmp
 
 
 def is_lossless_webp(file: SourceFile) -> bool:
@@ -25,7 +26,7 @@ def is_lossless_webp(file: SourceFile) -> bool:
 
 
 def encode_webp(picture: Picture, alpha: np.ndarray | None, quality: int | None) -> bytes:
-    """A WebP: without loss for pictures from lossless files, else of a quality, 90 by default."""
+    """A WebP: without loss for images from lossless files, else of a quality, 90 by default."""
     metadata = picture.metadata
     lossless = quality is None and metadata.lossless
     return saved_with_pillow(
@@ -36,5 +37,5 @@ def encode_webp(picture: Picture, alpha: np.ndarray | None, quality: int | None)
         quality=quality or (75 if lossless else 90),  # how hard it tries, if lossless
         icc_profile=written_icc(picture, "webp"),
         exif=exif_with_resolution(metadata),
-        xmp=metadata.xmp,
+        xmp=whole_xmp(metadata.xmp, metadata.extended_xmp),
     )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
 from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ImageError, ResourceError, UsageError
-from derain_cli.inference.devices import PRECISIONS, choose_device
+from derain_cli.inference.devices import PRECISIONS, choose_device, choose_precision
 from derain_cli.inference.folding import folded_network
 from derain_cli.inference.kinds import derain_any
 from derain_cli.inference.memory import (
@@ -32,33 +32,24 @@ from derain_cli.inference.memory import (
     measure_bytes_per_pixel,
     memory_budget,
 )
-from derain_cli.inference.tiles import plan_axis, round_down
+from derain_cli.inference.tiles import cheapest_tiles, plan_axis, round_down
 from derain_cli.models import ModelEntry, find_model
 from derain_cli.sizes import pad_to_multiple, round_up
 
+TileSize = tuple[int, int]  # height and width in pixels
 Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
 Image = TypeVar("Image")  # see `inference.kinds`
-
-
 Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
-
-
 Result = TypeVar("Result")
-
-
 Turnable = TypeVar("Turnable", Pixels, Tensor)
-
-
 # Tiles that may be asked for, and those that a lack of memory may lead to.
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
-
-
 # An image of at most this many pixels runs whole without a look at the memory.
 SURELY_SMALL = 512 * 512
-
-
 # Kernels need scratch space that the count of live tensors does not see.
 SCRATCH = 1.5
+# A pixel of a finished row of tiles: three floats, and half as much again for what is carried on.
+BAND_BYTES = 18
 
 
 @dataclass(frozen=True)
@@ -119,7 +110,8 @@ class Derainer:
             entry: What `MODELS` says of it.
             name: For messages and tables.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            precision: "fp32"; "bf16" and "fp16" are faster and differ by about a level of 8 bits.
+            precision: "fp32"; "bf16" and "fp16" are faster on some devices and differ by about a
+                level of 8 bits; "auto" is bf16 where the device multiplies it natively.
             tile: Largest side of a tile, 0 for none, None for what fits the memory there is.
             tile_overlap: At most half a tile; None for the network's own, less in small tiles.
             compile: Compile the network with `torch.compile` at its first image.
@@ -128,15 +120,13 @@ class Derainer:
         Raises:
             UsageError: An unknown or absent device, or a value that cannot mean anything.
         """
-        if precision not in PRECISIONS:
-            raise UsageError(f"unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}")
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, not {threads}")
         if threads is not None:
             torch.set_num_threads(threads)
         self.name = name
         self.device = choose_device(device)
-        self.precision = precision
+        self.precision = choose_precision(precision, self.device)
         self.entry = entry
         self.tile = self._checked_tile(tile)
         self.tile_overlap = self._checked_overlap(tile_overlap)
@@ -263,7 +253,7 @@ class Derainer:
     def _within_memory(
         self, batch: int, height: int, width: int, attempt: Callable[["_Run"], Result]
     ) -> Result:
-        """What `attempt` returns, at the largest tile that memory allows.
+        """What `attempt` returns, in the largest tiles that memory allows.
 
         Each attempt begins from nothing, so that no result of a failed one can be pasted.
         """
@@ -277,29 +267,45 @@ class Derainer:
                 if not is_out_of_memory(error):
                     raise
             # Outside of `except`, whose traceback keeps the failed attempt's tensors alive.
-            tile = self._smaller_tile(tile, height, width)
-            notices.append(f"out of memory: went on with tiles of {tile} pixels")
+            side = self._smaller_tile(max(tile), height, width)
+            tile = side, side
+            notices.append(f"out of memory: went on with tiles of {side} pixels")
             give_back_freed_memory(self.device)
 
-    def _first_tile(self, batch: int, height: int, width: int) -> int:
+    def _first_tile(self, batch: int, height: int, width: int) -> TileSize:
+        """Height and width of the tiles to begin with; (0, 0) for the whole image."""
         height, width = (round_up(side, self.entry.padding_multiple) for side in (height, width))
-        tile = self.tile
-        if tile is None:
-            tile = self._automatic_tile(batch, height, width)
-        if self._tile_limit and max(height, width) > self._tile_limit:
-            tile = min(tile or self._tile_limit, self._tile_limit)
+        tile = self._automatic_tile(batch, height, width)
+        if self.tile is not None:
+            tile = self.tile, self.tile
+        limit = self._tile_limit
+        if limit and max(height, width) > limit:
+            tile = min(tile[0] or limit, limit), min(tile[1] or limit, limit)
         return tile
 
-    def _automatic_tile(self, batch: int, height: int, width: int) -> int:
-        if batch * height * width <= SURELY_SMALL:
-            return 0
+    def _automatic_tile(self, batch: int, height: int, width: int) -> TileSize:
+        """The tiles that cost least of those that fit the memory."""
+        if self.tile is not None or batch * height * width <= SURELY_SMALL:
+            return 0, 0
         if not self._bytes_per_pixel:
             self._bytes_per_pixel = measure_bytes_per_pixel(self._network, self.device)
-        pixels = memory_budget(self.device) / (SCRATCH * batch * self._bytes_per_pixel)
-        if height * width <= pixels:
-            return 0
-        side = round_down(math.isqrt(int(pixels)), self.entry.padding_multiple)
-        return max(side, self._at_least(SHORTEST_HALVED_TILE))
+        budget = memory_budget(self.device, batch * height * width * 3)
+
+        def fits(rows: int, columns: int) -> bool:
+            # One row of tiles is put together in floats beside the network's own tensors.
+            band = max(rows, columns) * min(height, width) * BAND_BYTES
+            tile = rows * columns * SCRATCH * self._bytes_per_pixel
+            return batch * (tile + band) <= budget
+
+        if batch * height * width * SCRATCH * self._bytes_per_pixel <= budget:
+            return 0, 0
+        multiple = self.entry.padding_multiple
+        cheapest = cheapest_tiles((height, width), self.tile_overlap, multiple, fits)
+        if cheapest is None:
+            side = math.isqrt(int(budget / (SCRATCH * batch * self._bytes_per_pixel)))
+            side = max(round_down(side, multiple), self._at_least(SHORTEST_HALVED_TILE))
+            cheapest = side, side
+        return cheapest
 
     def _smaller_tile(self, tile: int, height: int, width: int) -> int:
         longest = round_up(max(height, width), self.entry.padding_multiple)
@@ -375,15 +381,17 @@ class _Run:
     """
 
     def __init__(
-        self, derainer: Derainer, size: tuple[int, int], tile: int, notices: Sequence[str]
+        self, derainer: Derainer, size: tuple[int, int], tile: TileSize, notices: Sequence[str]
     ) -> None:
         self.derainer = derainer
-        self.is_turned = bool(tile) and size[1] > size[0]
-        self.height, self.width = sorted(size, reverse=True) if self.is_turned else size
-        self.overlap, multiple = derainer.overlap_of(tile), derainer.entry.padding_multiple
-        self.rows = plan_axis(self.height, tile, self.overlap, multiple)
-        self.columns = plan_axis(self.width, tile, self.overlap, multiple)
-        self.tile = 0 if self.rows.count == self.columns.count == 1 else tile
+        self.is_turned = any(tile) and size[1] > size[0]
+        if self.is_turned:
+            size, tile = size[::-1], tile[::-1]
+        self.height, self.width = size
+        self.overlap, multiple = derainer.overlap_of(min(tile)), derainer.entry.padding_multiple
+        self.rows = plan_axis(self.height, tile[0], self.overlap, multiple)
+        self.columns = plan_axis(self.width, tile[1], self.overlap, multiple)
+        self.tile = 0 if self.rows.count == self.columns.count == 1 else max(tile)
         self.precision = derainer.precision
         self.notices = [*notices, *self._tile_notices()]
 

@@ -1,10 +1,19 @@
 """Devices and precisions: what is present and what was asked for."""
 
+import re
+from functools import cache
+from pathlib import Path
+
 import torch
 
 from derain_cli.errors import UsageError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Instructions that multiply bfloat16 as /proc/cpuinfo lists them: x86 with AVX-512 or AMX, Arm.
+# Elsewhere it is emulated, and slower than float32.
+NATIVE_BF16 = re.compile(
+    r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE
+)
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,3 +37,30 @@ def _present_devices() -> list[str]:
     if torch.backends.mps.is_available():
         present.append("mps")
     return present
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Precision by name; "auto" takes bf16 where the device multiplies it natively, else fp32.
+
+    Raises:
+        UsageError: No such name.
+    """
+    if name in PRECISIONS:
+        return name
+    if name != "auto":
+        raise UsageError(f"unknown precision {name!r}. Known: auto, {', '.join(PRECISIONS)}")
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and cpu_multiplies_bf16()
+    return "bf16" if native else "fp32"
+
+
+@cache
+def cpu_multiplies_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor has instructions for bfloat16; False where it cannot be read."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return NATIVE_BF16.search(text) is not None

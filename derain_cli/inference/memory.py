@@ -12,19 +12,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 MEBIBYTE = 2**20
-
-
-# Bigger tiles save little overlap, and this keeps 100 megapixels under 2 GiB all told.
-CPU_BUDGET = 896 * MEBIBYTE
-
-
+# What the tensors of a tile may take on a CPU at most, however much is free, and what they may take
+# in any case. Between the two it shrinks by eight times the image's own pixels, which are read,
+# derained and copied by the codecs: so a command stays near 3 GiB for 24 megapixels and near 2 for
+# 100. Larger tiles than these save next to no overlap.
+MOST_FOR_A_TILE, LEAST_FOR_A_TILE = 3072 * MEBIBYTE, 640 * MEBIBYTE
+SHRINKING = 8
 # glibc's mallopt parameters (malloc.h): no block is mapped on its own (older versions refuse a high
 # M_MMAP_THRESHOLD, which would say the same), the heap is not trimmed, and grows in large steps.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-
-
 KEEP_SETTINGS = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * MEBIBYTE))
-
 
 # What CUDA, MPS, torch's CPU allocator and oneDNN say; oneDNN's "descriptor" means other faults.
 OUT_OF_MEMORY = re.compile(
@@ -41,14 +38,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def memory_budget(device: torch.device) -> int:
-    """Bytes that the tensors of one tile may take: at most half of what is free."""
+def memory_budget(device: torch.device, image_bytes: int = 0) -> int:
+    """Bytes that the tensors of one tile may take: at most half of what is free.
+
+    Args:
+        device: Where the network runs.
+        image_bytes: Size of the whole image's pixels, which need memory besides.
+    """
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + reusable) // 2
     if device.type == "mps":
         return torch.mps.recommended_max_memory() // 4
-    return min(available_memory() // 2, CPU_BUDGET)
+    wanted = max(MOST_FOR_A_TILE - SHRINKING * image_bytes, LEAST_FOR_A_TILE)
+    return min(available_memory() // 2, wanted)
 
 
 def available_memory(root: Path = Path("/")) -> int:

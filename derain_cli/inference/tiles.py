@@ -6,7 +6,7 @@ neighbours only the middle is blended: the rim of a tile saw the tile's border, 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,6 +65,59 @@ def plan_axis(length: int, tile: int, overlap: int, multiple: int) -> Axis:
     steps = (index * (padded - tile) / (count - 1) for index in range(count))
     starts = tuple(round_down(int(step), multiple) for step in steps)
     return Axis(tile, starts, feather(starts, tile, min(FEATHER, overlap // 2)))
+
+
+def cheapest_tiles(
+    size: tuple[int, int],
+    overlap: int,
+    multiple: int,
+    fits: Callable[[int, int], bool],
+) -> tuple[int, int] | None:
+    """Height and width of the tiles that compute the fewest pixels of those that fit.
+
+    Neighbours compute their overlap twice, so few large tiles are cheaper than many small ones, and
+    oblong ones may fit where square ones of fewer cuts do not.
+
+    Args:
+        size: Height and width of the image.
+        overlap: Least overlap of neighbours, a multiple of `multiple`.
+        multiple: Sides are multiples of this.
+        fits: Whether a tile of a height and width fits; a smaller one then fits as well.
+
+    Returns:
+        None where not even tiles of twice the overlap fit.
+
+    Example:
+        >>> cheapest_tiles((4000, 6000), 224, 16, lambda height, width: height * width < 3e6)
+        (2112, 1392)
+    """
+    heights, widths = (list(_lengths(side, overlap, multiple)) for side in size)
+    best: tuple[int, int, int] | None = None
+    for rows, height in heights:
+        # The fewest columns that fit are the cheapest for this number of rows.
+        fitting = next(((n, width) for n, width in widths if fits(height, width)), None)
+        if fitting is None:
+            continue
+        columns, width = fitting
+        computed = rows * height * columns * width
+        if best is None or computed < best[0]:
+            best = computed, height, width
+    return best and best[1:]
+
+
+def _lengths(side: int, overlap: int, multiple: int) -> Iterator[tuple[int, int]]:
+    """(tiles, their length) along a side, from one tile to tiles of twice the overlap."""
+    padded = round_up(side, multiple)
+    shortest = max(2 * overlap, multiple)
+    count = 1
+    while True:
+        length = round_up(math.ceil((padded + (count - 1) * overlap) / count), multiple)
+        if count > 1 and length < shortest:
+            return
+        yield count, length
+        if length <= max(overlap, multiple):
+            return
+        count += 1
 
 
 def feather(starts: Sequence[int], tile: int, width: int) -> Tensor:

@@ -30,26 +30,12 @@ from derain_cli.errors import ConfigError, did_you_mean
 from derain_cli.sizes import PYRAMIDS
 
 WINDOW, SIGMA = 11, 1.5
-
-
 C1, C2 = 0.01**2, 0.03**2
-
-
 CONTRAST_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
-
-
 CONTRAST_FLOOR = 1e-3
-
-
 LEVELS_8BIT = 255.0
-
-
 PATCH = 4
-
-
 FeatureNetwork = Callable[[Tensor], Sequence[Tensor]]
-
-
 _Arguments = ParamSpec("_Arguments")
 
 

@@ -17,11 +17,7 @@ from derain_cli.errors import CheckpointError, UnavailableError
 # Positions in the published stack, ReLUs and pools counted, from 0: relu1_1, relu1_2, conv2_1,
 # pool2, relu3_2.
 CONTRAST_LAYERS = (1, 3, 5, 9, 13)
-
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-
-
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
@@ -82,7 +78,7 @@ def load_vgg19_features(path: str | Path) -> Vgg19Features:
     if not path.is_file():
         raise UnavailableError(
             f"no VGG-19 weights at {str(path)!r}. Give model.safetensors of timm/vgg19.tv_in1k, "
-            "or train without the contrastive prior (--contrastive 0)"
+            "or train without the contrastive prior (`contrastive` 0)"
         )
     network = Vgg19Features()
     expected = {name: tuple(x.shape) for name, x in network.named_parameters()}

@@ -94,6 +94,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         "8-bit RGB: PSNR over all channels, SSIM as the channels' mean; MOSS, DDN-SIRR", _channels
     ),
 }
+
 DEFAULT_PROTOCOL = "y"
 
 

@@ -102,6 +102,7 @@ def is_skip_up(connection: Connection) -> bool:
 CANDIDATES = tuple(
     tuple(edge for edge in all_connections() if is_skip_up(edge) == up) for up in (True, False)
 )
+
 CATEGORY = len(CANDIDATES[0])
 
 

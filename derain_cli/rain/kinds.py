@@ -14,7 +14,7 @@ def trainable_pairs(name: str, data_root: Path) -> list[Pair]:
     """Pairs that may be trained on; a path that leads nowhere is no unknown name."""
     is_path = "/" in name and dataset_named(name) is None
     if is_path and not plain_folder(name, data_root).is_dir():
-        raise DatasetError(f"no folder of pairs {name!r}, neither here nor in --data-root")
+        raise DatasetError(f"no folder of pairs {name!r}, neither here nor in `data_root`")
     return training_pairs(name, data_root)
 
 
@@ -34,7 +34,7 @@ def layer_source(
         folder = plain_folder(where, data_root)
         if not folder.is_dir():
             raise DatasetError(
-                f"no folder of rain layers {where!r}, neither here nor in --data-root"
+                f"no folder of rain layers {where!r}, neither here nor in `data_root`"
             )
         return streak_layers(folder, cache)
     if what == "pairs":

@@ -13,11 +13,7 @@ from derain_cli.errors import DatasetError, did_you_mean
 from derain_cli.rain.painting import RAIN_KINDS, Layer, vary_layer
 
 Pixels = NDArray[np.uint8]
-
-
 LayerSource = Callable[[int, int, np.random.Generator], Layer]
-
-
 BANK_LAYERS, BANK_SIZE = 192, (360, 480)
 
 

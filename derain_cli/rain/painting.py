@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Layer = NDArray[np.float32]
-
-
 Pixels = NDArray[np.uint8]
 
 
@@ -38,11 +36,7 @@ class RainRange:
 
 
 SMALL = RainRange((200, 300), (5,), (30, 31), (-5, 5))
-
-
 MEDIUM = RainRange((200, 300), (5, 7, 9), (20, 40), (-30, 30))
-
-
 LARGE = RainRange((200, 300), (1, 3, 5, 7, 9), (5, 60), (-70, 70))
 
 
@@ -142,7 +136,6 @@ def _normalised(layer: Layer, peak: float) -> Layer:
 
 
 LayerMaker = Callable[[int, int, np.random.Generator], Layer]
-
 
 RAIN_KINDS: Mapping[str, LayerMaker] = {
     "small": lambda height, width, rng: range_layer(height, width, rng, SMALL),

@@ -74,7 +74,7 @@ def _all_or_none(out: Path) -> Iterator[Path]:
     """A folder with both sides that becomes those of `out` when all of it is written."""
     for side in SIDES:
         if (out / side).is_dir() and any((out / side).iterdir()):
-            raise DatasetError(f"{str(out / side)!r} is not empty; name another --out")
+            raise DatasetError(f"{str(out / side)!r} is not empty; name another `out`")
     made = not out.is_dir()
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -36,11 +36,8 @@ FIELD_ORDER = (
     *("harm", "dry_psnr", "seconds_per_megapixel"),
 )
 
-
 # What an entry says that does not depend on which run the weights are of.
 TRUE_OF_ANY_FILE = frozenset({"summary", "licence"})
-
-
 BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked")
 
 

@@ -19,7 +19,6 @@ from derain_cli.models import build_model, find_model
 
 COUNTED_SIDE = 256
 
-
 LABELS = {
     "data": "trained on",
     "command": "command",

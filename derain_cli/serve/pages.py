@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 STATIC = files("derain_cli.serve") / "static"
+
 MEDIA = {
     ".css": "text/css",
     ".html": "text/html",

@@ -18,6 +18,7 @@ from derain_cli.images import (
 )
 
 LAYERS = ("derained", "rain", "compare")
+
 MEDIA_TYPES: Mapping[str, str] = {
     "avif": "image/avif",
     "bmp": "image/bmp",
@@ -26,10 +27,12 @@ MEDIA_TYPES: Mapping[str, str] = {
     "tiff": "image/tiff",
     "webp": "image/webp",
 }
+
 ENDINGS: Mapping[str, str] = {format: f".{format}" for format in MEDIA_TYPES} | {
     "jpeg": ".jpg",
     "tiff": ".tif",
 }
+
 FORMATS: Mapping[str, str] = {format: format for format in MEDIA_TYPES} | {
     "jpg": "jpeg",
     "tif": "tiff",

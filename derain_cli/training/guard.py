@@ -7,20 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPORTS = "epochs.jsonl"
-
-
 # Mean squared rain may shrink or grow by this before it counts as a collapse: twice the amplitude.
 ENERGY_LIMIT = 4.0
-
-
 # A quarter of an 8-bit level, squared: less rain than that is none.
 NO_ENERGY = (0.25 / 255) ** 2
-
-
 # NIQE of the same photos hardly moves by itself; 2 % is a change of their look.
 NIQE_LIMIT = 1.02
-
-
 # What real rain may cost in dB of the labelled rain that the network came with.
 PSNR_LIMIT = 0.3
 

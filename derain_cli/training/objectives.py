@@ -27,6 +27,7 @@ TERMS: Mapping[str, Term] = {
     "texture": losses.texture,
     "tv": lambda derained, clean: losses.total_variation(derained),
 }
+
 CONTRASTIVE = "contrastive"
 LOSSES = (*TERMS, CONTRASTIVE)
 
@@ -68,7 +69,7 @@ class Objective:
         weights = parse_loss(config.loss) | override
         self._weights = {name: weight for name, weight in weights.items() if weight != 0}
         if not self._weights:
-            raise ConfigError("no loss has a weight; give --loss, for instance --loss l1:1")
+            raise ConfigError("no loss has a weight; give `loss`, for instance `loss` l1:1")
         self._weighting = config.loss_weighting
         self._shared_weight = _shared_weight(config, model, len(self._weights))
         self._features = _features(config, model) if CONTRASTIVE in self._weights else None
@@ -102,14 +103,14 @@ def _shared_weight(config: TrainConfig, model: nn.Module, terms: int) -> Tensor 
     """The last convolution's weight, for balance by gradients."""
     weighting = config.loss_weighting
     if weighting != "fixed" and terms < 2:
-        raise ConfigError(f"--loss-weighting {weighting} needs two losses or more, not {terms}")
+        raise ConfigError(f"`loss_weighting` {weighting} needs two losses or more, not {terms}")
     if weighting != "gb":
         return None
     if config.compile:
-        raise ConfigError("--loss-weighting gb cannot be compiled; leave --compile out")
+        raise ConfigError("`loss_weighting` gb cannot be compiled; leave `compile` out")
     if not isinstance(model, HasSharedWeight):
         raise ConfigError(
-            f"--loss-weighting gb needs the last convolution of a network, which {config.model!r} "
+            f"`loss_weighting` gb needs the last convolution of a network, which {config.model!r} "
             "does not name (menet does); use lb or fixed"
         )
     return model.last_shared_weight
@@ -118,7 +119,7 @@ def _shared_weight(config: TrainConfig, model: nn.Module, terms: int) -> Tensor 
 def _features(config: TrainConfig, model: nn.Module) -> nn.Module:
     if not config.vgg:
         raise ConfigError(
-            "the contrastive loss needs VGG-19's weights: give --vgg FILE (model.safetensors of "
-            "timm/vgg19.tv_in1k), or train without it (--contrastive 0)"
+            "the contrastive loss needs VGG-19's weights: give `vgg` FILE (model.safetensors of "
+            "timm/vgg19.tv_in1k), or train without it (`contrastive` 0)"
         )
     return load_vgg19_features(config.vgg).to(next(model.parameters()).device)

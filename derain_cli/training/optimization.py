@@ -26,7 +26,7 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
         ConfigError: fp16 without a CUDA device.
     """
     if config.precision == "fp16" and device.type != "cuda":
-        raise ConfigError(f"--precision fp16 needs a CUDA device, not {device.type}; use bf16")
+        raise ConfigError(f"`precision` fp16 needs a CUDA device, not {device.type}; use bf16")
     half = HALF_TYPES.get(config.precision)
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
@@ -85,7 +85,7 @@ class Optimization:
     @staticmethod
     def _check_finite(what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
-            raise TrainingError(f"the {what} of step {step} is {value}; lower --lr")
+            raise TrainingError(f"the {what} of step {step} is {value}; lower `lr`")
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs."""

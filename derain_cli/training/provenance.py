@@ -11,15 +11,15 @@ from typing import Any
 from derain_cli.checkpoints.files import read_metadata
 from derain_cli.checkpoints.resolving import resolve_weights
 from derain_cli.errors import CheckpointError, UsageError
+from derain_cli.training.configs.fields import facts, flag, hidden, names
 from derain_cli.training.configs.finetune import METHODS, FinetuneConfig
 from derain_cli.training.configs.search import SearchConfig
-from derain_cli.training.configs.train import FREE_ON_RESUME, TrainConfig, flag
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.metrics_log import read_metrics
 
 # Recipes of other commands than `derain train`, and what their configs are.
 CONFIGS: Mapping[str, type[TrainConfig]] = {
-    **dict.fromkeys(METHODS, FinetuneConfig),
-    "connection_search": SearchConfig,
+    recipe: kind for kind in (FinetuneConfig, SearchConfig) for recipe in kind.recipes
 }
 
 
@@ -102,12 +102,16 @@ def training_command(config: TrainConfig, out: str = "RUN") -> str:
         >>> training_command(TrainConfig(dataset=("rain100l_train",), steps=9, flip=False))
         'derain train --model rdmc --dataset rain100l_train --no-flip --steps 9 --seed 0 --out RUN'
     """
-    words, own, stated = _begin_command(config)
+    words, said = _begin_command(config)
+    kind = type(config)
+    stated = names(kind, lambda option: option.stated)
+    if isinstance(config, FinetuneConfig):  # what a method publishes is a default of the command
+        stated |= {*METHODS[config.recipe]} - {"epochs"}
+    silent = names(kind, lambda option: option.free_on_resume) | hidden(kind) | said
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        differs = item.name in stated or value != item.default
-        if differs and item.name not in FREE_ON_RESUME | own:
-            words += _option(item.name, value, item.metadata.get("pair", False))
+        if item.name not in silent and (item.name in stated or value != item.default):
+            words += _option(item.name, value, facts(item).pair)
     return shlex.join([*words, "--out", out])
 
 
@@ -123,22 +127,15 @@ def _commands(config: TrainConfig, out: str, depth: int = 0) -> list[str]:
     return [*first, training_command(dataclasses.replace(config, weights=base), out)]
 
 
-def _begin_command(config: TrainConfig) -> tuple[list[str], frozenset[str], frozenset[str]]:
-    """(first words of a run's command, fields that they say, fields to state in any case)."""
-    if isinstance(config, FinetuneConfig):
-        method = config.recipe.replace("_", "-")
-        words = ["derain", "finetune-real", "--method", method, "--model"]
-        words += (
-            [without_path(config.weights)] if config.weights else [config.model, "--from-scratch"]
-        )
-        # What a method publishes is a default of the command; a network comes with its options.
-        published = {*METHODS[config.recipe], "steps", "seed"} - {"epochs"}
-        network = {"model_option"} if config.weights else set()
-        said = frozenset({"model", "weights", "recipe", *network})
-        return words, said, frozenset(published)
-    if isinstance(config, SearchConfig):
-        return ["derain", "search"], frozenset({"model", "recipe"}), frozenset({"steps", "seed"})
-    return ["derain", "train"], frozenset(), frozenset({"model", "steps", "seed"})
+def _begin_command(config: TrainConfig) -> tuple[list[str], frozenset[str]]:
+    """(first words of a run's command, fields besides the hidden ones that they say)."""
+    words = ["derain", config.command]
+    if not isinstance(config, FinetuneConfig):
+        return words, frozenset()
+    words += ["--method", config.recipe.replace("_", "-"), "--model"]
+    if config.weights:  # a network comes with its options
+        return [*words, without_path(config.weights)], frozenset({"model_option"})
+    return [*words, config.model, "--from-scratch"], frozenset()
 
 
 def _option(name: str, value: Any, pair: bool) -> list[str]:  # noqa: ANN401 (any field's value)

@@ -25,7 +25,8 @@ from torch import nn
 
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.errors import ConfigError, ResourceError, TrainingError
-from derain_cli.training.configs.train import FREE_ON_RESUME, TrainConfig
+from derain_cli.training.configs.fields import names
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.metrics_log import METRICS, read_metrics
 from derain_cli.training.origin import machine, source_commit
 from derain_cli.version import __version__
@@ -55,15 +56,15 @@ class RunFolder:
         path = self.path / "config.json"
         if path.exists() and not resume:
             raise ConfigError(
-                f"{str(self.path)!r} holds a run: add --resume, or name another --out"
+                f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
             )
         if resume and not path.exists():
-            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave --resume out")
+            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(
-                f"cannot make {str(self.path)!r}: {error.strerror}; name another --out"
+                f"cannot make {str(self.path)!r}: {error.strerror}; name another `out`"
             ) from error
         if resume:
             _check_same_run(type(config).read(path), config)
@@ -96,7 +97,7 @@ class RunFolder:
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise TrainingError(
                 f"{str(path)!r} is damaged; begin another run where its last validation left off: "
-                f"--weights {self.path / 'last.safetensors'} --out NEW"
+                f"`weights` {self.path / 'last.safetensors'} `out` NEW"
             ) from error
         return state
 
@@ -147,10 +148,11 @@ class RunFolder:
 
 def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     before, now = asdict(saved), asdict(asked)
-    changed = [name for name in before if before[name] != now[name] and name not in FREE_ON_RESUME]
+    free = names(type(saved), lambda option: option.free_on_resume)
+    changed = [name for name in before if before[name] != now[name] and name not in free]
     if changed:
         name = changed[0]
         raise ConfigError(
-            f"--resume with another {name!r}: the run has {before[name]!r}, now {now[name]!r}; "
-            "leave it out, or start a new run with --out"
+            f"`resume` with another `{name}`: the run has {before[name]!r}, now {now[name]!r}; "
+            "leave it out, or start a new run with `out`"
         )

@@ -17,7 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,12 @@ from derain_cli.errors import ConfigError
 from derain_cli.models import build_model
 from derain_cli.models.rdmc import CANDIDATES, Connection, RdmcSupernet
 from derain_cli.training import processes
+from derain_cli.training.configs.fields import names
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.run_folder import RunFolder
 from derain_cli.training.trainer import Progress, TrainResult, train
 from derain_cli.whole_files import write_whole
-
-# What a candidate's training does not take over from the search.
-OWN_OPTIONS = frozenset({"model", "model_option", "recipe", "weights", "freeze_norm_from"})
 
 Report = Callable[[str, Progress], None]
 
@@ -105,7 +103,7 @@ def search(
     space, deadline = search_space(config), _deadline(config)
     drawn = space.draw(candidates, config.seed) if candidates else []
     if drawn and not config.held_out:
-        raise ConfigError("--candidates are compared on held-out images; give --held-out 20")
+        raise ConfigError("`candidates` are compared on held-out images; give `held_out` 20")
 
     def stop() -> bool:
         return should_stop() or time.monotonic() > deadline
@@ -177,7 +175,8 @@ def _table(history: History) -> str:
 
 def candidate_config(config: SearchConfig, edges: tuple[Connection, ...]) -> TrainConfig:
     """Training of a choice of edges: the data, the length and the crops of the search."""
-    shared = {item.name for item in fields(TrainConfig)} - OWN_OPTIONS
+    inherited = names(SearchConfig, lambda option: option.inherited)
+    shared = inherited & names(TrainConfig, lambda option: option.inherited)
     options = {name: getattr(config, name) for name in shared}
     return TrainConfig(**options, model_option=(*config.model_option, model_option(edges)))
 

@@ -21,8 +21,8 @@ def writing(run: Path) -> Iterator[Callable[[Progress], None]]:
         import_module("tensorboard")
     except ImportError as error:
         raise UnavailableError(
-            "--tensorboard needs TensorBoard: pip install 'derain-cli[tensorboard]' (or draw the "
-            "curves with `derain train --plot RUN`)"
+            "`tensorboard` needs TensorBoard: pip install 'derain-cli[tensorboard]' (or draw the "
+            "curves with `derain plot RUN`)"
         ) from error
     make = import_module("torch.utils.tensorboard").SummaryWriter
     writer: Any = None  # made at the first step: a run that cannot begin leaves no files

@@ -205,7 +205,7 @@ class _Run:
             # The compiler's own exceptions are in modules of torch that are costly to import.
             if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 reason = str(error).strip().splitlines()[0]
-                raise UsageError(f"--compile does not work here: {reason}") from error
+                raise UsageError(f"`compile` does not work here: {reason}") from error
             raise
 
     def _after_step(self, parts: dict[str, float]) -> Validation | None:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain_cli.cli.finetune_real import build_config
+from derain_cli.cli.finetune_real import config_of
 from derain_cli.datasets.image_cache import read_pixels
 from derain_cli.datasets.layouts import list_images
 from derain_cli.inference.derainer import Derainer
@@ -90,7 +90,7 @@ def _config(arguments: argparse.Namespace) -> FinetuneConfig:
     given = {name: getattr(arguments, name) for name in same} | {"device": "cpu", "held_out": 10}
     given |= {"dataset": ("rain100l_train",), "data_root": str(arguments.data_root)}
     given |= {"real": str(folder), "images": 0}
-    return build_config("online-update", arguments.model, given, from_scratch=False)
+    return config_of("online-update", arguments.model, given, from_scratch=False)
 
 
 def _held_out(config: FinetuneConfig) -> Iterator[tuple[Pixels, Pixels]]:

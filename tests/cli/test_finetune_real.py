@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.checkpoints.resolving import load_model
-from derain_cli.cli.finetune_real import build_config, finetune_real
+from derain_cli.cli.finetune_real import config_of, finetune_real
 from derain_cli.errors import ConfigError, DatasetError, UnavailableError, UsageError
 from derain_cli.models import build_model
 from derain_cli.training.recipes import RECIPES
@@ -104,14 +104,14 @@ def test_self_training_from_scratch(photos, tmp_path):
 
 def test_published_settings(photos, weights):
     given = {"real": str(photos), "crop": 32}
-    online = build_config("online-update", str(weights), given, from_scratch=False)
+    online = config_of("online-update", str(weights), given, from_scratch=False)
     assert (online.lr, online.batch_size, online.kl_weight) == (1e-6, 1, 1e-4)
     assert online.steps == 30 * 3
     assert online.model_options()["channels"] == 4
     below_the_root = given | {"real": photos.name, "data_root": str(photos.parent)}
-    named = build_config("online-update", str(weights), below_the_root, from_scratch=False)
+    named = config_of("online-update", str(weights), below_the_root, from_scratch=False)
     assert named.steps == online.steps  # the photos were found and counted
-    moss = build_config("self-training", "moss", {}, from_scratch=True)
+    moss = config_of("self-training", "moss", {}, from_scratch=True)
     assert (moss.lr, moss.batch_size, moss.crop, moss.steps, moss.ema) == (
         *(1e-4, 16, 256, 100_000),
         0.999,
@@ -122,9 +122,9 @@ def test_published_settings(photos, weights):
 def test_mistakes_are_said(photos, weights, tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'online-update'"):
         invoke(*small(photos, weights, tmp_path / "a"), "--method", "online-updat")
-    with pytest.raises(UsageError, match="no --model"):
+    with pytest.raises(UsageError, match="no `model`"):
         invoke("--real", photos, "--out", tmp_path / "b")
-    with pytest.raises(UsageError, match="leave --from-scratch out"):
+    with pytest.raises(UsageError, match="leave `from_scratch` out"):
         invoke(*small(photos, "resnet", tmp_path / "c"), "--from-scratch")
     with pytest.raises(UnavailableError):
         invoke(*small(photos, "no-such-weights", tmp_path / "d"))

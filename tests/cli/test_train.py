@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from derain_cli.cli import finetune_real, search
 from derain_cli.cli.app import app
 from derain_cli.cli.train_view import RunView, duration
-from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.configs.fields import facts, flag, hidden, word_of
+from derain_cli.training.configs.finetune import METHODS, FinetuneConfig
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.objectives import LOSSES
+from derain_cli.training.recipes import RECIPES
 from derain_cli.training.trainer import Progress
 
 TINY = ["--model", "resnet", "--model-option", "channels=4", "--model-option", "blocks=1"]
@@ -83,8 +86,9 @@ def test_dry_run_shows_every_number_with_its_source(tmp_path):
     assert shown["crop"] == ("128", "HCN, Implementation Details")
     assert shown["lr"] == ("0.01", "given")
     assert shown["flip"] == ("no", "HCN release: no augmentation, for a fair comparison")
-    assert shown["ema"] == ("0.0", "default")
+    assert shown["ema"] == ("0", "default")
     assert shown["model"] == ("hcn", "given")
+    assert shown["vgg"] == ("none", "not used by recipe 'collaborative'")
 
 
 def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
@@ -117,10 +121,21 @@ def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
         (["--config", "none.json"], 2, "cannot read config 'none.json'"),
         (["--out", "x", "--resume"], 2, "'x' holds no run to resume"),
         (["--steps", "0"], 2, "--steps is 0; it must be above 0"),
-        (["photo.jpg", "--out", "x"], 2, "'photo.jpg': what is trained on is said by --dataset"),
-        (["--plot"], 2, "--plot needs the folders"),
-        (["--plot", "nowhere"], 3, "'nowhere' has no metrics to draw"),
-        (["--plot", "nowhere", "--out", "photo.jpg"], 2, "--out 'photo.jpg' must end in .svg"),
+        (
+            ["photo.jpg", "--out", "x"],
+            2,
+            "'photo.jpg': name what to train on with --dataset or --data",
+        ),
+        (["--plot"], 2, "curves are drawn by another command now: derain plot RUN..."),
+        (["--plot", "a", "b"], 2, "curves are drawn by another command now: derain plot a b"),
+        (["--model", "rdmc-rain100l"], 2, "give --arch rdmc --weights rdmc-rain100l"),
+        (
+            ["--recipe", "collaborative", "--loss", "l1:1"],
+            2,
+            "--loss is not used by recipe 'collaborative', which has --output-weights, "
+            "--scale-weights; leave it out",
+        ),
+        (["--scale-weights", "1"], 2, "--scale-weights is not used by recipe 'supervised'"),
         (["--lrr", "1"], 2, "--lrr"),
     ],
 )
@@ -148,41 +163,75 @@ def test_contrastive_prior_without_its_network_stops_with_the_way_out(folders, t
     assert done.exit_code == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("command", "config", "hidden"),
-    [
-        ("train", TrainConfig(), set()),
-        ("search", SearchConfig(), search.HIDDEN),
-        ("finetune-real", FinetuneConfig(), finetune_real.HIDDEN),
-    ],
-)
-def test_help_shows_every_option_with_its_default(command, config, hidden):
-    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "400", "TERM": "dumb"})
-    lines = [line for line in result.stdout.splitlines() if line[:1] == "│" and " --" in line]
-    shown = {line.split("--")[1].split()[0].rstrip(","): line for line in lines}
-    for field in (field for field in dataclasses.fields(config) if field.name not in hidden):
-        assert "[default: " in shown[flag_of(field)], field.name
-        assert "\\[" not in shown[flag_of(field)]
+CONFIGS = [TrainConfig(), SearchConfig(), FinetuneConfig(**METHODS["online_update"])]
+
+
+def help_of(command: str, columns: int) -> list[str]:
+    result = CliRunner().invoke(app, [command, "-h"], env={"COLUMNS": str(columns)})
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.command)
+def test_help_shows_every_option_with_its_default_and_type(config):
+    command, left_out = config.command, hidden(type(config))
+    lines = [line for line in help_of(command, 400) if line[:1] == "│" and " --" in line]
+    shown = {line.split("--")[1].split()[0].partition(",")[0]: line for line in lines}
+    for field in dataclasses.fields(config):
+        if field.name in left_out:
+            assert flag_of(field) not in shown
+            continue
+        line, default = shown[flag_of(field)], getattr(config, field.name)
+        assert ("[default: " in line) == bool(default or facts(field).shown), field.name
+        assert f" {word_of(field)} " in line
+        assert "\\[" not in line
+        assert "<" not in line
+        assert not re.search(r"\d\.\d{7}", line), field.name
     root = "[default: $DERAIN_DATA, else ~/.cache/derain/datasets]"
     assert root in shown["data-root"]
     assert "cuda[:N]" in shown["device"]
     assert "[:WEIGHT]" in shown["dataset"]
     assert "[default: 0.9 0.999]" in shown["betas"]
-    assert f"[default: {'no' if command == 'finetune-real' else 'yes'}]" in shown["flip"]
+    assert ("[default: yes]" in shown["flip"]) == (command != "finetune-real")
 
 
 def flag_of(field) -> str:
-    return field.name.replace("_", "-")
+    return (facts(field).flags or (flag(field.name),))[0].removeprefix("--")
+
+
+@pytest.mark.parametrize("command", ["train", "finetune-real", "search"])
+def test_help_has_panels(command):
+    assert sum(line.startswith("╭") for line in help_of(command, 80)) >= 7
+
+
+def test_help_of_train_fits_few_screens():
+    assert len(help_of("train", 80)) < 130
+
+
+def test_help_of_recipe_and_loss_lists_every_value():
+    text = {item.name: facts(item).help for item in dataclasses.fields(TrainConfig)}
+    assert all(name in text["recipe"] for name in TrainConfig.recipes)
+    assert all(name in text["loss"] for name in LOSSES)
+    commands = (TrainConfig, FinetuneConfig, SearchConfig)
+    assert {name for kind in commands for name in kind.recipes} == set(RECIPES)
+
+
+def test_fields_of_one_recipe_stand_in_a_panel_of_it():
+    text = "\n".join(help_of("train", 80))
+    (panel,) = re.findall(r"Only with --recipe collaborative ─.*?╰", text, re.DOTALL)
+    assert set(re.findall(r"--\w+-?\w*", panel)) >= {"--output-weights", "--scale-weights"}
+    assert "Only with --method self-training" in "\n".join(help_of("finetune-real", 80))
 
 
 def test_curves_of_runs_are_drawn(folders, tmp_path):
     runs = [tmp_path / name for name in ("first", "second")]
     for run in runs:
         train("--data", *folders, *TINY, *SHORT, "--out", run, "-q")
-    result = train("--plot", *runs)
+    result = CliRunner().invoke(app, ["plot", *map(str, runs)])
     assert result.stdout.strip() == str(runs[0] / "curves.svg")
     ET.parse(runs[0] / "curves.svg")
-    elsewhere = train("--plot", *runs, "--out", tmp_path / "both.svg")
+    target = str(tmp_path / "both.svg")
+    elsewhere = CliRunner().invoke(app, ["plot", *map(str, runs), "--out", target])
     assert elsewhere.stdout.strip() == str(tmp_path / "both.svg")
 
 
@@ -198,6 +247,32 @@ def test_tensorboard_is_written_or_asked_for(folders, tmp_path):
     else:
         assert result.exit_code == 0
         assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["nowhere"], 3, "'nowhere' has no metrics to draw"),
+        (["nowhere", "--out", "photo.jpg"], 2, "--out 'photo.jpg' must end in .svg"),
+        ([], 2, "Missing argument 'RUNS'"),
+    ],
+)
+def test_mistakes_of_plot_are_one_line(words, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["plot", *words])
+    assert message in error_of(result)
+    assert result.exit_code == code
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_recipe_ignores_is_dropped_unless_given_by_hand(tmp_path):
+    preset = train("--model", "rdmc", "--preset", "paper", "--recipe", "collaborative", "-n")
+    assert settings_of(preset)["loss"] == ("ssim:1 mse:0.1", "not used by recipe 'collaborative'")
+    path = tmp_path / "config.json"
+    path.write_text(TrainConfig(loss=("l1:1",)).to_json())
+    words = ["--config", path, "--model", "hcn", "--recipe", "collaborative", "--dry-run"]
+    assert settings_of(train(*words))["recipe"] == ("collaborative", "given")
+    assert "--loss is not used" in error_of(train(*words, "--loss", "l1:1"))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

@@ -165,7 +165,7 @@ def test_choice_within_a_budget_is_the_likeliest_of_all_that_fit(budget):
 
 def test_budget_that_nothing_meets_names_the_cheapest():
     with pytest.raises(
-        ConfigError, match=r"--budget is 2 GMAC, but .* keeps 2 of each kind has 2"
+        ConfigError, match=r"`budget` is 2 GMAC, but .* keeps 2 of each kind has 2"
     ) as e:
         SearchSpace(budget=2.0)
     cheapest = float(str(e.value).split()[-1])
@@ -176,7 +176,7 @@ def test_budget_that_nothing_meets_names_the_cheapest():
 
 @pytest.mark.parametrize("keep", [0, 11])
 def test_impossible_number_of_edges_is_named(keep):
-    with pytest.raises(ConfigError, match=f"--keep is {keep}; it must be from 1 to 10"):
+    with pytest.raises(ConfigError, match=f"`keep` is {keep}; it must be from 1 to 10"):
         SearchSpace(keep=keep)
 
 

@@ -106,7 +106,7 @@ def test_a_path_is_taken_as_it_is(tmp_path):
 
 
 def test_missing_dataset_says_where_to_put_it(tmp_path):
-    with pytest.raises(DatasetError, match=r"rain100l.*--data-root"):
+    with pytest.raises(DatasetError, match=r"rain100l.*`data_root`"):
         dataset_pairs("rain100l", tmp_path)
     with pytest.raises(DatasetError, match="Did you mean 'rain100l'"):
         dataset_pairs("rain10l", tmp_path)

@@ -26,6 +26,7 @@ from derain_cli.errors import (
 from derain_cli.inference.derainer import Derainer, RunFacts, _Run
 from derain_cli.inference.devices import choose_device
 from derain_cli.inference.folding import folded_network
+from derain_cli.inference.memory import memory_budget
 from derain_cli.models import MODELS, ModelEntry, build_model
 from derain_cli.models.rdmc import Rdmc, RdmcConfig
 from derain_cli.models.unet import UNetConfig
@@ -237,7 +238,7 @@ def test_tiled_tensor_equals_the_whole_one() -> None:
 def test_bands_run_along_the_short_side() -> None:
     """Else a panorama's band of floats would be nearly as large as the image."""
     for size in ((60, 2000), (2000, 60)):
-        run = _Run(derainer(tile=100), size, 100, ())
+        run = _Run(derainer(tile=100), size, (100, 100), ())
         assert (run.height, run.width, run.rows.count > 1) == (2000, 60, True)
 
 
@@ -258,12 +259,16 @@ def test_a_small_tile_halves_the_overlap_and_says_so() -> None:
 
 def test_automatic_tiles_fit_the_budget() -> None:
     def hungry(rainy: Tensor) -> Tensor:
-        torch.empty(1, 1200, *rainy.shape[-2:])  # never touched, so it costs nothing here
+        torch.empty(1, 3600, *rainy.shape[-2:])  # never touched, so it costs nothing here
         return rainy * 0.4
 
     rainy = noise(600, 700)
-    derained, facts = derainer(Formula(hungry)).run(rainy)
-    assert 256 <= facts.tile < 600
+    engine = derainer(Formula(hungry))
+    derained, facts = engine.run(rainy)
+    assert 256 <= facts.tile < 700
+    most = memory_budget(torch.device("cpu"), rainy.nbytes)
+    height, width = engine._first_tile(1, 600, 700)
+    assert height * width * 3600 * 4 <= most
     np.testing.assert_array_equal(derained, np.rint(rainy * 0.4).astype(np.uint8))
     assert derainer().run(rainy)[1].tile == 0
 
@@ -315,7 +320,7 @@ def test_what_is_no_image_is_refused() -> None:
         (np.zeros((0, 4, 3), np.uint8), "4x0 pixels has nothing in it"),
     ):
         with pytest.raises(UsageError, match=words):
-            derainer()(array)
+            derainer().run(array)
 
 
 # Strength
@@ -446,7 +451,7 @@ def test_devices_by_name() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"precision": "int8"}, "unknown precision 'int8'. Known: fp32, bf16, fp16"),
+        ({"precision": "int8"}, "unknown precision 'int8'. Known: auto, fp32, bf16, fp16"),
         ({"threads": 0}, "threads must be at least 1, not 0"),
         ({"tile": 5}, "tile must be 0 or at least 32, not 5"),
         ({"tile": -64}, "tile must be 0 or at least 32, not -64"),
@@ -488,11 +493,20 @@ def test_compiled_networks_give_the_same_image_at_any_size() -> None:
 @pytest.mark.slow
 def test_compiling_without_a_compiler_is_one_clear_error() -> None:
     code = """
-        from test_inference import derainer, noise
+        from tests.inference.test_derainer import derainer, noise
         derainer(compile=True)(noise(40, 60))
     """
     result = run_python(code, CXX="/no/compiler", TORCHINDUCTOR_FORCE_DISABLE_CACHES="1")
     assert "UsageError: compile does not work here: " in result.stderr.splitlines()[-1]
+
+
+def test_tiles_of_a_large_photo_compute_few_pixels_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("derain_cli.inference.memory.available_memory", lambda: 8 * 2**30)
+    engine = Derainer(build_model("rdmc"), MODELS["rdmc"], name="rdmc", device="cpu")
+    tile = engine._first_tile(1, 4000, 6000)
+    run = _Run(engine, (4000, 6000), tile, ())
+    computed = run.rows.count * run.rows.tile * run.columns.count * run.columns.tile
+    assert computed / (4000 * 6000) <= 1.25
 
 
 @pytest.mark.slow
@@ -504,7 +518,7 @@ def test_a_real_shortage_of_memory_is_survived() -> None:
         import torch
         from derain_cli.inference.derainer import Derainer
         from derain_cli.models import MODELS, build_model
-        from test_inference import noise
+        from tests.inference.test_derainer import noise
         network = build_model("rdmc").eval()
         network(torch.zeros(1, 3, 64, 64))
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

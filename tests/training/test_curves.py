@@ -5,7 +5,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from derain_cli.drawings.curves import Axis, Curve, draw, round_numbers
+from derain_cli.drawings.curves import Curve, draw
+from derain_cli.drawings.svg import Axis, round_numbers
 from derain_cli.errors import NothingToDoError
 from derain_cli.training.curves import plot_runs, read_curve
 

@@ -77,8 +77,8 @@ def test_a_term_of_weight_0_is_left_out(images):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"loss": ("ssim:1", "contrastive:0.1")}, ConfigError, "--vgg FILE.*--contrastive 0"),
-        ({"contrastive": 0.1}, ConfigError, "--vgg FILE"),
+        ({"loss": ("ssim:1", "contrastive:0.1")}, ConfigError, "`vgg` FILE.*`contrastive` 0"),
+        ({"contrastive": 0.1}, ConfigError, "`vgg` FILE"),
         ({"contrastive": 0.1, "vgg": "no.safetensors"}, UnavailableError, "no VGG-19 weights"),
         ({"loss": ("simm",)}, ConfigError, "Did you mean 'ssim'"),
         ({"loss": ("l1:x",)}, ConfigError, "weight of loss 'l1:x' is no number"),
@@ -86,7 +86,7 @@ def test_a_term_of_weight_0_is_left_out(images):
         ({"loss": ()}, ConfigError, "no loss has a weight"),
         ({"loss": ("l1",), "loss_weighting": "lb"}, ConfigError, "needs two losses"),
         ({"loss_weighting": "gb"}, ConfigError, "'rdmc' does not name"),
-        ({"loss_weighting": "gb", "compile": True}, ConfigError, "leave --compile out"),
+        ({"loss_weighting": "gb", "compile": True}, ConfigError, "leave `compile` out"),
     ],
 )
 def test_what_cannot_be_is_said(changes, error, message):

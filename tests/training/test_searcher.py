@@ -180,7 +180,7 @@ def test_candidates_may_be_asked_for_after_the_search(pairs, tmp_path):
 def test_impossible_searches_write_nothing(pairs, tmp_path):
     out = tmp_path / "run"
     for changes, candidates, message in (
-        ({"budget": 1e-6}, 0, "--budget is 1e-06 GMAC"),
+        ({"budget": 1e-6}, 0, "`budget` is 1e-06 GMAC"),
         ({"model": "rdmc", "model_option": ()}, 0, "model 'rdmc' has no option 'keep'"),
         ({"keep": 10}, 2, "random 2: it must be from 1 to 1"),
         ({"held_out": 0}, 1, "compared on held-out images"),
@@ -195,7 +195,7 @@ def test_other_options_on_resume_are_refused(searched, pairs):
     for changes in ({"keep": 3}, {"second_order": True}, {"budget": 3.0}, {"alpha_lr": 0.5}):
         (name,) = changes
         config = dataclasses.replace(config_of(pairs), **changes)
-        with pytest.raises(ConfigError, match=f"--resume with another '{name}'"):
+        with pytest.raises(ConfigError, match=f"`resume` with another `{name}`"):
             search(config, searched.folder, resume=True)
 
 
@@ -204,10 +204,10 @@ def test_config_reads_back_and_refuses_impossible_values(tmp_path):
     (tmp_path / "config.json").write_text(config.to_json())
     assert SearchConfig.read(tmp_path / "config.json") == config
     for changes, message in (
-        ({"keep": 0}, "--keep is 0; it must be from 1 to 10"),
-        ({"budget": -1.0}, "--budget is -1.0; it must be 0 or above"),
-        ({"alpha_lr": 0.0}, "--alpha-lr is 0.0; it must be above 0"),
-        ({"precision": "fp16"}, "--precision is 'fp16'"),
+        ({"keep": 0}, "`keep` is 0; it must be from 1 to 10"),
+        ({"budget": -1.0}, "`budget` is -1.0; it must be 0 or above"),
+        ({"alpha_lr": 0.0}, "`alpha_lr` is 0.0; it must be above 0"),
+        ({"precision": "fp16"}, "`precision` is 'fp16'"),
     ):
         with pytest.raises(ConfigError, match=message):
             SearchConfig(**changes)

@@ -199,7 +199,7 @@ def test_a_damaged_state_is_told_with_a_way_out(tiny_config, tmp_path):
     state = tmp_path / "run" / "state.pt"
     for damaged in (state.read_bytes()[:1000], b"", b"not a state"):
         state.write_bytes(damaged)
-        with pytest.raises(TrainingError, match=r"state\.pt' is damaged.*--weights .*last\.safe"):
+        with pytest.raises(TrainingError, match=r"state\.pt' is damaged.*`weights` .*last\.safe"):
             train(config, tmp_path / "run", resume=True)
 
 
@@ -224,7 +224,7 @@ def test_time_limit_stops_resumably(tiny_config, tmp_path):
 def test_existing_run_is_not_overwritten(tiny_config, tmp_path):
     config = tiny_config("resnet", steps=1)
     train(config, tmp_path / "run")
-    with pytest.raises(ConfigError, match="--resume"):
+    with pytest.raises(ConfigError, match="`resume`"):
         train(config, tmp_path / "run")
     with pytest.raises(ConfigError, match="no run to resume"):
         train(config, tmp_path / "other", resume=True)

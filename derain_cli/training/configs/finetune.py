@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from derain_cli.training.configs.train import TrainConfig, option
+from derain_cli.training.configs.fields import changed, option, require
+from derain_cli.training.configs.train import LOSSES, TrainConfig
 
 # Table 4 of MOSS: what each of its ablations leaves out.
 WITHOUT = ("memory", "self-training", "tv", "skip-connection")
-
 
 # Published where a paper says it. HCN names no rate: its release steps through these between
 # epochs 6 and 16 of 20, here as shares of 30 epochs; patches of 224, one at a time.
@@ -35,44 +35,128 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+# The recipes are this command's methods.
+ONLINE, SELF = ("online_update",), ("self_training",)
+
+
 @dataclass(frozen=True)
 class FinetuneConfig(TrainConfig):
     """One adaptation. What it shares with a training run means the same there."""
 
-    recipe: str = option("online_update", "What happens to one batch.")
-    validate_every: int = option(0, "Real photos are scored after each epoch instead.")
-    ema: float = option(0.999, "v of eq. 7 of self-training: how slowly the target follows.")
+    command: ClassVar[str] = "finetune-real"
+    recipes: ClassVar[tuple[str, ...]] = tuple(METHODS)
 
-    real: str = option("", "Folder of rainy photos without a truth, here or in --data-root.")
-    epochs: int = option(0, "Epochs, instead of --steps; 0 = as many as the steps make.")
-    epoch_steps: int = option(
-        0, "Steps of an epoch; 0 = one pass over the photos (self-training: the labelled pairs)."
+    recipe: str = changed(TrainConfig, "recipe", default="online_update", one_of=tuple(METHODS))
+    ema: float = changed(
+        TrainConfig,
+        "ema",
+        default=0.999,
+        help="v of MOSS's eq. 7: how slowly the target network follows.",
+        recipes=SELF,
     )
-    save_images: str = option("", "Folder for the derained photos of each epoch.")
-    tile: int = option(0, "Largest tile when whole photos are derained; 0 = what fits the memory.")
 
-    pseudo_truth: str = option(
-        "online", "online (renewed after each epoch) or frozen (the first network's)."
+    real: str = option(
+        "",
+        "Folder of rainy photos without clean images, here or in --data-root.",
+        group="Photos",
+        word="folder",
+    )
+    epochs: int = option(
+        0,
+        "Epochs, in place of --steps; 0 for as many as these make.",
+        group="Photos",
+        least=0,
+    )
+    epoch_steps: int = option(
+        0,
+        "Steps of an epoch; 0 for one pass over the photos (self-training: over the pairs).",
+        group="Photos",
+        least=0,
+    )
+    save_images: str = option(
+        "", "Save the derained photos of each epoch in this folder.", group="Photos", word="folder"
+    )
+    tile: int = option(
+        0,
+        "Largest tile of whole photos; 0 fits the memory.",
+        group="Photos",
+        least=0,
     )
     pseudo_passes: int = option(
-        1, "Times the network goes over a photo for its pseudo-truth or -label (papers: 1)."
+        1,
+        "Passes over a photo for its pseudo ground truth.",
+        group="Photos",
+        least=1,
+    )
+    without: tuple[str, ...] = option(
+        (),
+        "Ablation of MOSS's Table 4: memory, self-training, tv or skip-connection; repeatable.",
+        group="Photos",
+        word="name",
+        one_of=WITHOUT,
+    )
+
+    pseudo_truth: str = option(
+        "online",
+        "online (renew the pseudo ground truth after each epoch) or frozen (keep the first).",
+        group=LOSSES,
+        word="name",
+        one_of=("online", "frozen"),
+        recipes=ONLINE,
     )
     # Measured: softmaxed residuals are so even that at 1e-4 the term's gradient is 1e-5 of the
     # content term's; the released code's form has the strength that 8 gives here.
     kl_weight: float = option(
-        1e-4, "lambda of eq. 6 of the online update (as published; 8 gives it an effect)."
+        1e-4,
+        "lambda of HCN's eq. 6 (1e-4 as published; 8 gives it an effect).",
+        group=LOSSES,
+        least=0,
+        recipes=ONLINE,
     )
 
-    labelled: float = option(1.0, "Share of the labelled pairs that self-training sees.")
-    warmup_epochs: int = option(10, "Epochs of self-training on labelled pairs alone.")
-    labelled_weight: float = option(10.0, "lambda_1 of eq. 12: labelled pairs.")
-    noisy_weight: float = option(1.0, "lambda_2 of eq. 12: noisy images with pseudo-labels.")
-    alpha: tuple[float, ...] = option(
-        (0.5, 1.1), "Range of alpha of eq. 9: how strong the rain added is.", pair=True
+    labelled: float = option(
+        1.0,
+        "Share of the labelled pairs to learn from.",
+        group=LOSSES,
+        above=0,
+        most=1,
+        recipes=SELF,
     )
-    tv_weight: float = option(0.001, "lambda_3 of eq. 12: total variation.")
-    without: tuple[str, ...] = option(
-        (), "memory, self-training, tv or skip-connection: ablations of Table 4; repeatable."
+    warmup_epochs: int = option(
+        10,
+        "First epochs, on labelled pairs alone.",
+        group=LOSSES,
+        least=0,
+        recipes=SELF,
+    )
+    labelled_weight: float = option(
+        10.0,
+        "lambda_1 of MOSS's eq. 12, for labelled pairs.",
+        group=LOSSES,
+        least=0,
+        recipes=SELF,
+    )
+    noisy_weight: float = option(
+        1.0,
+        "lambda_2 of MOSS's eq. 12, for pseudo-labels.",
+        group=LOSSES,
+        least=0,
+        recipes=SELF,
+    )
+    alpha: tuple[float, ...] = option(
+        (0.5, 1.1),
+        "Range of alpha of MOSS's eq. 9: how strong the added rain is.",
+        group=LOSSES,
+        pair=True,
+        least=0,
+        recipes=SELF,
+    )
+    tv_weight: float = option(
+        0.001,
+        "lambda_3 of MOSS's eq. 12, for total variation.",
+        group=LOSSES,
+        least=0,
+        recipes=SELF,
     )
 
     def __post_init__(self) -> None:
@@ -82,19 +166,8 @@ class FinetuneConfig(TrainConfig):
             ConfigError: A value of another type or out of its range, quoted with the range.
         """
         super().__post_init__()
-        for name in (
-            *("epochs", "epoch_steps", "tile", "kl_weight", "warmup_epochs"),
-            *("labelled_weight", "noisy_weight", "tv_weight"),
-        ):
-            self._require(name, getattr(self, name) >= 0, "0 or above")
-        self._require("pseudo_passes", self.pseudo_passes >= 1, "1 or above")
-        rising = len(self.alpha) == 2 and 0 <= self.alpha[0] <= self.alpha[1]
-        self._require("alpha", rising, "two numbers from 0 up, the smaller one first")
-        self._require("labelled", 0 < self.labelled <= 1, "above 0, to 1")
-        self._require_one_of("recipe", tuple(METHODS))
-        self._require_one_of("pseudo_truth", ("online", "frozen"))
-        known = all(name in WITHOUT for name in self.without)
-        self._require("without", known, f"of {', '.join(WITHOUT)}")
+        rising = self.alpha[0] <= self.alpha[1]
+        require(self, "alpha", rising, "two numbers from 0 up, the smaller one first")
 
     def model_options(self) -> dict[str, Any]:
         """Fields of the network's config that differ from the published ones.

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from derain_cli.errors import ConfigError, did_you_mean
+from derain_cli.training.configs.fields import facts, names, unused
 from derain_cli.training.configs.train import TrainConfig
 
 # These fields say what to train on: whoever names data of their own wants none of a preset's.
-DATA_FIELDS = ("dataset", "data", "clean", "rain", "backgrounds")
+DATA_FIELDS = names(TrainConfig, lambda option: option.yields_to)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,6 @@ HCN_PAPER = {
     **_settings("HCN release", seed=66),
 }
 
-
 MOSS_PAPER = {
     **_settings("MOSS, section 3.2.1: eq. 6, the part that learns from pairs", loss=("l1:1",)),
     **_settings("MOSS, section 4.4: Rain200H", dataset=("rain200h_train",)),
@@ -68,7 +68,6 @@ MOSS_PAPER = {
     **_settings("MOSS release: horizontal flips, p = 0.5", flip=True),
     **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
 }
-
 
 RDMC_PAPER = {
     **_settings("RDMC, title and eq. 10", recipe="supervised"),
@@ -93,7 +92,6 @@ RDMC_PAPER = {
     ),
 }
 
-
 MENET_PAPER = {
     **_settings("MENET, section IV-A: Rain100L's 200 training pairs", dataset=("rain100l_train",)),
     **_settings("MENET, section IV-A; size by the release", crop=224),
@@ -117,7 +115,6 @@ MENET_PAPER = {
     **_settings("ours: frozen after the last drop of the rate", freeze_norm_from=0.8),
 }
 
-
 STUDY = {
     **_settings("study, sections 2.1 and E.2: patches of 128x128", crop=128),
     **_settings(
@@ -133,13 +130,11 @@ STUDY = {
     **_settings("study says nothing of augmentation", flip=False),
 }
 
-
 STUDY_PAPER = {
     **STUDY,
     **_settings("study, section 2.1: the largest set", backgrounds=30_000),
     **_settings("study, section 3.1: where no range is named", rain=("medium",)),
 }
-
 
 WIDE_RAIN = {
     **STUDY,
@@ -150,9 +145,7 @@ WIDE_RAIN = {
     **_settings("study, Table 1: large", rain=("large",)),
 }
 
-
 QUICK = "ours: minutes on two CPU cores"
-
 
 QUICK_COMMON = _settings(
     QUICK,
@@ -167,19 +160,14 @@ QUICK_COMMON = _settings(
     seed=0,
 )
 
-
 NO_CONTRAST = _settings("ours: no VGG-19 needed", loss=("ssim:1", "mse:0.1"))
-
 
 FREEZE_EARLY = _settings(
     "ours: few steps; statistics of small crops do not fit whole images",
     freeze_norm_from=0.45,
 )
 
-
 EASIER_START = _settings("ours: faster in few steps", lr=1e-3)
-
-
 MOSS_START = _settings("ours: faster in few steps; at 1e-3 its tanh was stuck at black", lr=3e-4)
 
 
@@ -190,7 +178,6 @@ def _quick(paper: Preset, **values: Any) -> dict[str, Setting]:  # noqa: ANN401 
 
 
 MENET_QUICK = {**_quick(MENET_PAPER, steps=2000, crop=96, lr=1e-3), **FREEZE_EARLY}
-
 
 PRESETS: Mapping[str, Mapping[str, Preset]] = {
     "hcn": {
@@ -243,22 +230,25 @@ def find_preset(model: str, name: str) -> Preset:
 
 
 def preset_values(model: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Config fields of a preset, without those that were given by hand.
+    """Config fields of a preset, without those that were given by hand or that no one would use.
 
-    Data given by hand replace all of a preset's.
+    Data given by hand replace all of a preset's; a recipe given by hand uses what it uses.
 
     Example:
         >>> values = preset_values("unet", "paper", {"dataset": ("mine",), "crop": 64})
         >>> sorted(values)  # doctest: +ELLIPSIS
         ['batch_size', 'betas', 'flip', 'loss', 'lr', ...]
     """
-    own_data = any(field in given for field in ("dataset", "data", "clean"))
-    own_rain = any(field in given for field in ("dataset", "data", "rain"))
-    dropped = {"dataset", "data", "clean"} if own_data else set()
-    dropped |= {"rain", "backgrounds"} if own_rain else set()
-    dropped |= set(given)
     settings = find_preset(model, name)
-    return {field: setting.value for field, setting in settings.items() if field not in dropped}
+    values = {field: setting.value for field, setting in settings.items()}
+    recipe = {**values, **given}.get("recipe", TrainConfig.recipe)
+    dropped = {*given, *unused(TrainConfig, recipe)}
+    dropped |= {
+        item.name
+        for item in dataclasses.fields(TrainConfig)
+        if set(facts(item).yields_to) & set(given)
+    }
+    return {field: value for field, value in values.items() if field not in dropped}
 
 
 def explain(
@@ -275,9 +265,12 @@ def explain(
     settings = find_preset(config.model, name) if name else {}
     used = preset_values(config.model, name, given) if name else {}
     plain = type(config)()
+    idle = unused(type(config), config.recipe)
     rows = []
     for item in dataclasses.fields(config):
-        if item.name in given:
+        if item.name in idle:
+            source = f"not used by recipe {config.recipe!r}"
+        elif item.name in given:
             source = "given"
         elif item.name in used:
             source = settings[item.name].source

@@ -4,165 +4,331 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Self, get_args, get_origin
+from typing import Any, ClassVar, Self
 
 from derain_cli.errors import ConfigError, did_you_mean
+from derain_cli.training.configs.fields import check, facts, option, require, without_unused
 
-# What may differ between a run and its continuation without changing any number of it.
-FREE_ON_RESUME = frozenset(
-    {"device", "threads", "workers", "cache", "max_time", "save_every", "images", "data_root"}
-)
+# Panels of the help.
+NETWORK, DATA, CROPS, SCHEDULE, LOSSES = "Network", "Data", "Crops", "Schedule", "Losses"
+SAVING, SPEED = "Validation and saving", "Speed and memory"
 
-
-def option(default: Any, text: str, **facts: Any) -> Any:  # noqa: ANN401 (a dataclass field's type)
-    """A config field with the help text that the command line shows.
-
-    Args:
-        default: Value when nothing is said.
-        text: The help.
-        **facts: `pair=True` for a tuple of exactly two values, given as one option; `shown` is the
-            default in words.
-    """
-    return field(default=default, metadata={"help": text} | facts)
+# Recipes by what they have in common. A field that only some of them use says so.
+PAIRED = ("supervised", "collaborative", "connection_search")
+FROM_PAIRS = (*PAIRED, "self_training")
+WEIGHTED_LOSSES = ("supervised", "connection_search")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Frozen, JSON in and out, compared field by field on resume."""
+    """One training run. Frozen, JSON in and out, compared field by field on resume.
 
-    model: str = option("rdmc", "Network to train.")
-    model_option: tuple[str, ...] = option(
-        (), "NAME=VALUE of the network's own config, VALUE in JSON; repeatable."
+    Attributes:
+        command: The command whose options the fields are.
+        recipes: The recipes that the command offers.
+    """
+
+    command: ClassVar[str] = "train"
+    recipes: ClassVar[tuple[str, ...]] = ("supervised", "collaborative")
+
+    model: str = option(
+        "rdmc",
+        "Architecture to train.",
+        group=NETWORK,
+        word="name",
+        flags=("--arch", "--model"),
+        hidden_in=("finetune-real", "search"),
+        stated=True,
+        inherited=False,
     )
-    recipe: str = option("supervised", "What happens to one batch.")
-    weights: str | None = option(None, "Checkpoint or name of weights to start from.")
+    model_option: tuple[str, ...] = option(
+        (),
+        "NAME=VALUE of the network's config; repeatable.",
+        group=NETWORK,
+        inherited=False,
+    )
+    recipe: str = option(
+        "supervised",
+        "Training recipe: supervised (weighted losses) or collaborative (the losses of HCN).",
+        group=NETWORK,
+        word="name",
+        hidden_in=("finetune-real", "search"),
+        inherited=False,
+    )
+    weights: str | None = option(
+        None,
+        "Weights to start from: a name, a file or a run.",
+        group=NETWORK,
+        word="name",
+        hidden_in=("finetune-real",),
+        inherited=False,
+    )
 
     data_root: str = option(
         "",
-        "Where named data sets lie.",
+        "Folder of the named data sets.",
+        group=DATA,
+        word="folder",
         shown="$DERAIN_DATA, else ~/.cache/derain/datasets",
+        free_on_resume=True,
     )
-    dataset: tuple[str, ...] = option((), "NAME_OR_FOLDER[:WEIGHT] of pairs; repeatable.")
+    dataset: tuple[str, ...] = option(
+        (),
+        "NAME_OR_FOLDER[:WEIGHT] of pairs; repeatable.",
+        group=DATA,
+        word="name",
+        yields_to=("dataset", "data", "clean"),
+    )
     data: tuple[str, ...] = option(
-        (), "RAINY_FOLDER CLEAN_FOLDER of pairs, matched by name.", pair=True
+        (),
+        "RAINY_FOLDER CLEAN_FOLDER of pairs.",
+        group=DATA,
+        word="folder",
+        pair=True,
+        yields_to=("dataset", "data", "clean"),
     )
-    clean: tuple[str, ...] = option((), "Folder of clean images to paint rain on; repeatable.")
+    clean: tuple[str, ...] = option(
+        (),
+        "Folder of clean images for --rain; repeatable.",
+        group=DATA,
+        word="folder",
+        yields_to=("dataset", "data", "clean"),
+    )
     rain: tuple[str, ...] = option(
         (),
-        "KIND[:WEIGHT] of painted rain: small, medium, large, heavy, dry, streaks:FOLDER or "
+        "KIND[:WEIGHT] to paint: small, medium, large, heavy, dry, streaks:FOLDER or "
         "pairs:DATASET; repeatable.",
+        group=DATA,
+        yields_to=("dataset", "data", "rain"),
     )
     backgrounds: int = option(
-        0, "Paint on this many clean patches of 128x128, chosen by the seed; 0 = all images."
+        0,
+        "Paint on this many clean patches of 128x128; 0 uses all images.",
+        group=DATA,
+        least=0,
+        recipes=FROM_PAIRS,
+        yields_to=("dataset", "data", "rain"),
     )
     held_out: int = option(
-        20, "Images per folder kept out of training, for validation; at most half of them."
+        20,
+        "Images of each folder to keep for validation, at most half of them.",
+        group=DATA,
+        least=0,
     )
-    crops: str = option("random", "random places, or ten: corners and middle, each also mirrored.")
-    flip: bool = option(True, "Mirror half of the crops.")
-    rotate: bool = option(False, "Turn the crops by 0, 90, 180 or 270 degrees.")
 
-    steps: int = option(20_000, "Optimisation steps.")
-    batch_size: int = option(16, "Crops per step, over all processes.")
-    crop: int = option(64, "Side of the training crops, pixels.")
+    crop: int = option(64, "Side of the crops.", group=CROPS, above=0)
+    crops: str = option(
+        "random",
+        "random, or ten (corners and middle, each also mirrored).",
+        group=CROPS,
+        word="name",
+        one_of=("random", "ten"),
+        recipes=FROM_PAIRS,
+    )
+    flip: bool = option(True, "Mirror half of them.", group=CROPS)
+    rotate: bool = option(
+        False, "Turn crops by multiples of 90 degrees.", group=CROPS, recipes=FROM_PAIRS
+    )
     final_crop: int = option(
-        0, "Larger crop at the end (the batch shrinks with its area); 0 = none."
+        0,
+        "Side of larger crops at the end; 0 for none.",
+        group=CROPS,
+        least=0,
     )
-    final_from: float = option(0.8, "Share of the steps after which the larger crop is used.")
-    lr: float = option(1e-3, "Learning rate at the start.")
-    betas: tuple[float, ...] = option((0.9, 0.999), "Adam's two decay rates.", pair=True)
-    lr_schedule: str = option("cosine", "cosine (to --lr-min), constant, or milestones.")
-    lr_milestones: tuple[float, ...] = option((), "Shares of the steps at which the rate drops.")
-    lr_factor: float = option(0.2, "What the rate is multiplied with at a milestone.")
+    final_from: float = option(
+        0.8,
+        "Share of the steps before --final-crop.",
+        group=CROPS,
+        least=0,
+        most=1,
+    )
+
+    steps: int = option(
+        20_000,
+        "Optimisation steps.",
+        group=SCHEDULE,
+        above=0,
+        stated=True,
+    )
+    batch_size: int = option(16, "Crops per step in all.", group=SCHEDULE, above=0)
+    lr: float = option(1e-3, "Initial learning rate.", group=SCHEDULE, above=0)
+    betas: tuple[float, ...] = option(
+        (0.9, 0.999),
+        "Adam's decay rates.",
+        group=SCHEDULE,
+        pair=True,
+        least=0,
+        below=1,
+    )
+    lr_schedule: str = option(
+        "cosine",
+        "cosine (to --lr-min), constant or milestones.",
+        group=SCHEDULE,
+        word="name",
+        one_of=("cosine", "constant", "milestones"),
+    )
+    lr_milestones: tuple[float, ...] = option(
+        (),
+        "Share of the steps at which the rate drops; repeatable.",
+        group=SCHEDULE,
+    )
+    lr_factor: float = option(0.2, "Factor of each such drop.", group=SCHEDULE)
     lr_rates: tuple[float, ...] = option(
-        (), "The rate from each milestone on, instead of --lr-factor."
+        (), "The rate after each drop; repeatable.", group=SCHEDULE
     )
-    lr_min: float = option(0.0, "Where the cosine ends.")
-    warmup: int = option(0, "Steps in which the rate rises from near 0.")
-    clip_gradient: float = option(0.0, "Largest gradient norm; 0 = no clipping.")
+    lr_min: float = option(0.0, "Final rate of the cosine.", group=SCHEDULE, least=0)
+    warmup: int = option(0, "Steps of rising rate at first.", group=SCHEDULE, least=0)
+    clip_gradient: float = option(
+        0.0, "Largest gradient norm; 0 for no limit.", group=SCHEDULE, least=0
+    )
     ema: float = option(
-        0.0, "Validate and save a moving average of the weights, with this decay; 0 = none."
-    )
-    loss: tuple[str, ...] = option(
-        ("ssim:1", "mse:0.1"),
-        "LOSS:WEIGHT terms: ssim, neg-ssim, mse, l1, pixel, edge, texture, tv, contrastive; "
-        "repeatable.",
-    )
-    loss_weighting: str = option(
-        "fixed", "fixed, or MENET's balanced gb (by gradients) and lb (by losses)."
-    )
-    contrastive: float | None = option(
-        None, "Weight of the contrastive term, over what --loss says; 0 = without."
-    )
-    vgg: str | None = option(None, "safetensors file of VGG-19's weights, for contrastive.")
-    output_weights: tuple[float, ...] = option(
-        (1.0, 1.0, 1.0), "alpha of recipe collaborative: the results B, M and T."
-    )
-    scale_weights: tuple[float, ...] = option(
-        (0.05, 0.001), "beta of recipe collaborative: the results at 1/2 and 1/4 of the size."
+        0.0,
+        "Save a moving average of the weights with this decay; 0 for none.",
+        group=SCHEDULE,
+        least=0,
+        below=1,
+        recipes=FROM_PAIRS,
     )
     freeze_norm_from: float = option(
         0.7,
-        "Share of the steps after which batch-norm statistics are gathered on whole images and "
-        "frozen; 1 = never; 0 with --weights = those of the weights.",
+        "Share of the steps after which batch norm is measured on whole images and "
+        "frozen; 1 for never.",
+        group=SCHEDULE,
+        least=0,
+        most=1,
     )
 
-    seed: int = option(0, "Seed of weights, crops and rain.")
-    device: str = option("auto", "auto, cpu, cuda[:N] or mps.")
-    precision: str = option(
-        "fp32", "fp32, bf16 for autocast (three times faster on some CPUs), or fp16 (CUDA)."
+    loss: tuple[str, ...] = option(
+        ("ssim:1", "mse:0.1"),
+        "LOSS[:WEIGHT]: ssim, neg-ssim, mse, l1, pixel, edge, texture, tv or "
+        "contrastive; repeatable.",
+        group=LOSSES,
+        recipes=WEIGHTED_LOSSES,
     )
-    compile: bool = option(False, "Compile the network with torch.compile.")
-    threads: int = option(0, "CPU threads; 0 = as PyTorch chooses.")
-    workers: int = option(0, "Threads that draw batches ahead; 0 = one on a CPU, four on a GPU.")
-    cache: float = option(2.0, "GiB of decoded images to keep in memory.")
-    validate_every: int = option(2000, "Steps between validations; 0 = only at the end.")
-    images: int = option(1, "Validation images to save of each source; 0 = none.")
-    save_every: int = option(500, "Steps between saves of the resumable state.")
-    max_time: float = option(0.0, "Stop and save after this many minutes; 0 = no limit.")
+    loss_weighting: str = option(
+        "fixed",
+        "fixed, or MENET's balance: gb (by gradients) or lb (by losses).",
+        group=LOSSES,
+        word="name",
+        one_of=("fixed", "gb", "lb"),
+        recipes=WEIGHTED_LOSSES,
+    )
+    contrastive: float | None = option(
+        None,
+        "Weight of the contrastive loss; 0 for none.",
+        group=LOSSES,
+        recipes=WEIGHTED_LOSSES,
+    )
+    vgg: str | None = option(
+        None,
+        "VGG-19's weights for the contrastive loss.",
+        group=LOSSES,
+        word="file",
+        recipes=WEIGHTED_LOSSES,
+    )
+    output_weights: tuple[float, ...] = option(
+        (1.0, 1.0, 1.0),
+        "alpha of HCN's eq. 2: weights of the results B, M and T.",
+        group=LOSSES,
+        recipes=("collaborative",),
+    )
+    scale_weights: tuple[float, ...] = option(
+        (0.05, 0.001),
+        "beta of HCN's eq. 3: weights of the results at 1/2 and 1/4 size.",
+        group=LOSSES,
+        recipes=("collaborative",),
+    )
+
+    seed: int = option(
+        0,
+        "Seed of weights, crops and rain.",
+        group=SAVING,
+        least=0,
+        stated=True,
+    )
+    validate_every: int = option(
+        2000,
+        "Steps between validations; 0 validates at the end alone.",
+        group=SAVING,
+        least=0,
+        recipes=PAIRED,
+    )
+    images: int = option(
+        1,
+        "Validation images to save of each source.",
+        group=SAVING,
+        least=0,
+        recipes=PAIRED,
+        free_on_resume=True,
+        former="pictures",
+    )
+    save_every: int = option(
+        500,
+        "Steps between saved states.",
+        group=SAVING,
+        least=0,
+        free_on_resume=True,
+    )
+    max_time: float = option(
+        0.0,
+        "Save and stop after this many minutes; 0 for no limit.",
+        group=SAVING,
+        least=0,
+        free_on_resume=True,
+    )
+
+    device: str = option(
+        "auto",
+        "auto, cpu, cuda[:N] or mps.",
+        group=SPEED,
+        word="name",
+        free_on_resume=True,
+    )
+    precision: str = option(
+        "fp32",
+        "fp32, bf16 (up to three times faster) or fp16 (CUDA only).",
+        group=SPEED,
+        word="name",
+        one_of=("fp32", "bf16", "fp16"),
+    )
+    compile: bool = option(False, "Compile the network first.", group=SPEED)
+    threads: int = option(
+        0,
+        "CPU threads; 0 lets PyTorch choose.",
+        group=SPEED,
+        least=0,
+        free_on_resume=True,
+    )
+    workers: int = option(
+        0,
+        "Threads that draw batches; 0 fits the device.",
+        group=SPEED,
+        least=0,
+        free_on_resume=True,
+    )
+    cache: float = option(
+        2.0,
+        "GiB of decoded images to keep in memory.",
+        group=SPEED,
+        least=0,
+        free_on_resume=True,
+    )
 
     def __post_init__(self) -> None:
         """Turn JSON lists into tuples and refuse impossible values.
 
         Raises:
-            ConfigError: A value of another type or out of its range, quoted with the range.
+            ConfigError: A value of another type or out of its range, quoted with the range; or one
+                of a field that the recipe does not use.
         """
         for item in dataclasses.fields(self):
             if isinstance(item.default, tuple) and isinstance(getattr(self, item.name), list):
                 object.__setattr__(self, item.name, tuple(getattr(self, item.name)))
-            self._require(item.name, _fits(getattr(self, item.name), item.type), _said(item.type))
-        for name in ("steps", "batch_size", "crop", "lr"):
-            self._require(name, getattr(self, name) > 0, "above 0")
-        for name in (
-            *("held_out", "backgrounds", "final_crop", "lr_min", "warmup", "clip_gradient"),
-            *("max_time", "threads", "workers", "cache", "validate_every", "images"),
-            *("save_every", "seed"),
-        ):
-            self._require(name, getattr(self, name) >= 0, "0 or above")
-        for name in ("final_from", "freeze_norm_from"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
-        self._require("ema", 0 <= self.ema < 1, "from 0 to below 1")
-        self._require("data", len(self.data) in (0, 2), "two folders")
-        self._require_one_of("crops", ("random", "ten"))
-        self._require_one_of("lr_schedule", ("cosine", "constant", "milestones"))
-        self._require_one_of("precision", ("fp32", "bf16", "fp16"))
-        self._require_one_of("loss_weighting", ("fixed", "gb", "lb"))
-        betas_fine = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        self._require("betas", betas_fine, "two numbers from 0 to below 1")
+        check(self)
         rates_fine = not self.lr_rates or len(self.lr_rates) == len(self.lr_milestones)
-        self._require("lr_rates", rates_fine, f"one rate for each of {len(self.lr_milestones)}")
-
-    def _require(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            raise ConfigError(f"{flag(name)} is {getattr(self, name)!r}; it must be {expected}")
-
-    def _require_one_of(self, name: str, known: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value not in known:
-            raise ConfigError(f"{flag(name)} is {value!r}. {did_you_mean(value, known)}")
+        require(self, "lr_rates", rates_fine, f"one rate for each of {len(self.lr_milestones)}")
 
     def crop_at(self, step: int) -> tuple[int, int]:
         """(crop side, batch size) of a step.
@@ -214,7 +380,7 @@ class TrainConfig:
         for text in self.model_option:
             name, separator, value = text.partition("=")
             if not separator:
-                raise ConfigError(f"--model-option is {text!r}; it must be NAME=VALUE")
+                raise ConfigError(f"`model_option` is {text!r}; it must be NAME=VALUE")
             options[name] = _parsed(value)
         return options
 
@@ -224,16 +390,20 @@ class TrainConfig:
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any]) -> Self:
-        """Config from JSON's fields.
+        """Config from JSON's fields, those of earlier versions under their new names.
+
+        What the recipe does not use is left out: it changed nothing then, and changes nothing now.
 
         Raises:
             ConfigError: A field that does not exist; the nearest is suggested.
         """
-        known = [item.name for item in dataclasses.fields(cls)]
-        for name in fields:
+        known = {item.name: facts(item) for item in dataclasses.fields(cls)}
+        renamed = {fact.former: name for name, fact in known.items() if fact.former}
+        values = {renamed.get(name, name): value for name, value in fields.items()}
+        for name in values:
             if name not in known:
                 raise ConfigError(f"unknown option {name!r}. {did_you_mean(name, known)}")
-        return cls(**fields)
+        return cls(**without_unused(cls, values))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -256,46 +426,9 @@ class TrainConfig:
             raise ConfigError(f"config {str(path)!r}: {error}") from error
 
 
-def flag(name: str) -> str:
-    """The command line's spelling of a field.
-
-    Example:
-        >>> flag("batch_size")
-        '--batch-size'
-    """
-    return "--" + name.replace("_", "-")
-
-
 def _parsed(value: str) -> Any:  # noqa: ANN401 (any JSON value)
     """JSON, or the text itself where it is none: `pyramid=laplacian` needs no quotes."""
     try:
         return json.loads(value)
     except ValueError:
         return value
-
-
-def _fits(value: object, kind: Any) -> bool:  # noqa: ANN401 (a field's type)
-    """Whether a value, perhaps from a JSON file, is of a field's type."""
-    if isinstance(kind, UnionType):
-        return any(_fits(value, member) for member in get_args(kind))
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_fits(x, get_args(kind)[0]) for x in value)
-    if isinstance(value, bool):
-        return kind is bool
-    if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(value, kind)
-
-
-def _said(kind: Any) -> str:  # noqa: ANN401 (a field's type)
-    """A field's type in words.
-
-    Example:
-        >>> _said(tuple[float, ...]), _said(str | None)
-        ('a list of numbers', 'a text')
-    """
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    if get_origin(kind) is tuple:
-        return "a list of " + names[get_args(kind)[0]].removeprefix("a ") + "s"
-    members = [member for member in get_args(kind) if member is not type(None)]
-    return names[members[0] if members else kind]

@@ -22,11 +22,7 @@ from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.whole_files import write_whole
 
 Pixels = NDArray[np.uint8]
-
-
 Planes = NDArray[np.float32]  # (height, width, 3) in 0..1
-
-
 Window = tuple[slice, slice]
 
 
@@ -52,15 +48,15 @@ class RealPhotos:
                 smaller than a crop.
         """
         if not config.real:
-            raise ConfigError("no --real: name the folder of rainy photos to adapt to")
+            raise ConfigError("no `real`: name the folder of rainy photos to adapt to")
         folder = plain_folder(config.real, Path(config.data_root))
         if not folder.is_dir():
             raise DatasetError(
-                f"no folder of rainy photos {config.real!r}, neither here nor in --data-root"
+                f"no folder of rainy photos {config.real!r}, neither here nor in `data_root`"
             )
         paths = list_images(folder)
         if not paths:
-            raise DatasetError(f"no images in {str(folder)!r}; --real needs rainy photos")
+            raise DatasetError(f"no images in {str(folder)!r}; `real` needs rainy photos")
         crop = max(config.crop, config.final_crop)
         return cls(tuple(paths), tuple(_size(path, crop) for path in paths))
 
@@ -89,11 +85,11 @@ def _size(path: Path, crop: int) -> tuple[int, int]:
     try:
         width, height = probe_image(path)
     except ImageError as error:
-        raise DatasetError(f"{error}; or take it out of --real") from error
+        raise DatasetError(f"{error}; or take it out of `real`") from error
     if min(width, height) < crop:
         raise DatasetError(
-            f"{str(path)!r} is {width}x{height}, smaller than --crop {crop}; "
-            "take a smaller --crop, or the photo out of --real"
+            f"{str(path)!r} is {width}x{height}, smaller than `crop` {crop}; "
+            "take a smaller `crop`, or the photo out of `real`"
         )
     return height, width
 
@@ -141,7 +137,7 @@ class PseudoTruth:
             opened: Planes = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise TrainingError(
-                f"pseudo-truth {str(path)!r} is gone or damaged; start a new run with --out"
+                f"pseudo-truth {str(path)!r} is gone or damaged; start a new run with `out`"
             ) from error
         return opened
 

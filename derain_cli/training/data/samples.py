@@ -22,19 +22,11 @@ from derain_cli.rain.painting import paint
 
 Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
-
-
 Window = tuple[slice, slice]
-
-
 # A clean image: a whole file, or the clean half of a pair that lies side by side in one.
 Clean = Path | Pair
-
-
 # The fifth paper's backgrounds are patches of this size (section 2.1, E.2).
 BACKGROUND_SIDE = 128
-
-
 # A seed's second number where it must not be a step's: backgrounds are drawn once for all.
 BACKGROUNDS = 5_128_128
 
@@ -219,8 +211,8 @@ class PaintedSource:
         """
         if self.backgrounds and crop > BACKGROUND_SIDE:
             raise DatasetError(
-                f"--backgrounds are {BACKGROUND_SIDE}x{BACKGROUND_SIDE} patches, smaller than the "
-                f"{crop}x{crop} crop; choose a smaller --crop"
+                f"`backgrounds` are {BACKGROUND_SIDE}x{BACKGROUND_SIDE} patches, smaller than the "
+                f"{crop}x{crop} crop; choose a smaller `crop`"
             )
         for clean in (*self.training, *self.held_out):
             width, height = _size_of(clean)
@@ -281,7 +273,7 @@ def choose_backgrounds(paths: Sequence[Clean], count: int, seed: int) -> list[Ba
     if not large:
         raise DatasetError(
             f"no clean image has room for a patch of {BACKGROUND_SIDE}x{BACKGROUND_SIDE} pixels; "
-            "give larger ones, or leave --backgrounds out"
+            "give larger ones, or leave `backgrounds` out"
         )
     order = np.random.default_rng([seed, BACKGROUNDS]).permutation(len(large))
     chosen = []
@@ -314,7 +306,7 @@ def _require_room(image: str, height: int, width: int, crop: int) -> None:
     if min(height, width) < crop:
         raise DatasetError(
             f"{image!r} is {width}x{height}, smaller than the {crop}x{crop} crop; "
-            "take it out or choose a smaller --crop"
+            "take it out or choose a smaller `crop`"
         )
 
 

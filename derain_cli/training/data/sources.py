@@ -69,9 +69,9 @@ def build_sources(
     ]
     parts = [hold_out(_clean_images(name, data_root), held_out) for name in clean]
     if rain and not parts:
-        raise ConfigError(f"rain {rain[0]!r} needs clean images to fall on: give --clean FOLDER")
+        raise ConfigError(f"rain {rain[0]!r} needs clean images to fall on: give `clean` FOLDER")
     if parts and not rain:
-        raise ConfigError(f"clean images {clean[0]!r} need rain: give --rain KIND")
+        raise ConfigError(f"clean images {clean[0]!r} need rain: give `rain` KIND")
     training = [path for part, _ in parts for path in part]
     validation = [path for _, part in parts for path in part]
     shown = hold_out(validation, held_out)[1] or validation
@@ -81,7 +81,7 @@ def build_sources(
         layer = layer_source(kind, data_root, held_out, seed, cache)
         sources.append(PaintedSource(kind, weight, training, shown, layer, patches, cache))
     if not sources:
-        raise ConfigError("nothing to train on: give --dataset NAME, or --clean FOLDER and --rain")
+        raise ConfigError("nothing to train on: give `dataset` NAME, or `clean` FOLDER and `rain`")
     return sources
 
 
@@ -115,10 +115,10 @@ def _named_pairs(spec: str, data_root: Path) -> tuple[str, float, list[Pair]]:
 def _folder_pairs(rainy: str, clean: str) -> tuple[str, float, list[Pair]]:
     for folder in (rainy, clean):
         if not Path(folder).is_dir():
-            raise DatasetError(f"--data: no folder {folder!r}")
+            raise DatasetError(f"`data`: no folder {folder!r}")
         _refuse_test_set(Path(folder))
         if not list_images(Path(folder)):
-            raise DatasetError(f"--data: no images in {folder!r}")
+            raise DatasetError(f"`data`: no images in {folder!r}")
     return rainy, 1.0, match_pairs(Path(rainy), Path(clean))
 
 
@@ -128,13 +128,13 @@ def _clean_images(name: str, data_root: Path) -> list[Clean]:
     if folder.parent == data_root and folder.name in DATASETS:
         return _clean_sides(training_pairs(folder.name, data_root))
     if not folder.is_dir():
-        raise DatasetError(f"no folder of clean images {name!r}, neither here nor in --data-root")
+        raise DatasetError(f"no folder of clean images {name!r}, neither here nor in `data_root`")
     _refuse_test_set(folder)
     images = list_images(folder)
     if not images:
         inside = ", ".join(repr(str(path)) for path in sorted(folder.iterdir()) if path.is_dir())
         hint = f"itself; name one of {inside}" if inside else "to paint rain on"
-        raise DatasetError(f"--clean: no images in {str(folder)!r} {hint}")
+        raise DatasetError(f"`clean`: no images in {str(folder)!r} {hint}")
     return _clean_sides(_side_by_side(folder, images)) or [*images]
 
 

@@ -33,7 +33,7 @@ class Collaborative(PairedRecipe):
             known = ", ".join(name for name, entry in MODELS.items() if entry.training_outputs)
             raise ConfigError(
                 f"recipe 'collaborative' needs a network with several results ({known}), not "
-                f"{config.model!r}; use --recipe supervised"
+                f"{config.model!r}; use `recipe` supervised"
             )
         super().__init__(model, config)
         self._pyramid: str = model.config.pyramid  # type: ignore[union-attr, assignment]

@@ -184,7 +184,7 @@ class ConnectionSearch(PairedRecipe):
         value = loss.item()
         if not (math.isfinite(value) and gradient.isfinite().all()):
             raise TrainingError(
-                f"the alphas' loss of step {step} is {value}; lower --lr or --alpha-lr"
+                f"the alphas' loss of step {step} is {value}; lower `lr` or `alpha_lr`"
             )
         self._alphas.grad = gradient
         self._alpha_optimizer.step()

@@ -90,7 +90,7 @@ class OnlineUpdate(AdaptingRecipe):
         if len(photos) < 2 and chosen.kl_weight:
             raise DatasetError(
                 f"{chosen.real!r} holds one photo; R_random of eq. 6 is another photo's rain: "
-                "add photos, or give --kl-weight 0"
+                "add photos, or give `kl_weight` 0"
             )
         named = config.dataset or config.data or config.clean
         labelled = sources_of(config) if named else []

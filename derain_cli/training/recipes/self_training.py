@@ -206,8 +206,8 @@ def labelled_sources(config: TrainConfig) -> list[Source]:
     config = require_finetune_config(config)
     if not (config.dataset or config.data or config.clean):
         raise ConfigError(
-            "self-training learns from labelled pairs too: give --dataset NAME or --data "
-            "RAINY CLEAN; without any, take --method online-update"
+            "self-training learns from labelled pairs too: give `dataset` NAME or `data` "
+            "RAINY CLEAN; without any, take `method` online-update"
         )
     return [source.part(config.labelled, config.seed) for source in sources_of(config)]
 
@@ -216,6 +216,7 @@ def labelled_count(sources: Sequence[Source]) -> int:
     """How many images there are to learn from.
 
     Example:
+        >>> from derain_cli.training.data.samples import PairSource
         >>> labelled_count([PairSource("a", 1.0, [None] * 3, [])])
         3
     """

@@ -27,7 +27,7 @@ def test_unknown_option_in_a_file_suggests_the_nearest(tmp_path):
 def test_value_of_another_type_in_a_file_is_named(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"steps": 2.5, "clean": ["a"]}))
-    with pytest.raises(ConfigError, match=r"config.json': --steps is 2.5; .* whole number"):
+    with pytest.raises(ConfigError, match=r"config.json': `steps` is 2.5; .* whole number"):
         TrainConfig.read(path)
 
 
@@ -42,20 +42,20 @@ def test_broken_file_is_named(tmp_path, content):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "--steps is 0; it must be above 0"),
-        ({"final_from": 1.5}, "--final-from is 1.5; it must be from 0 to 1"),
+        ({"steps": 0}, "`steps` is 0; it must be above 0"),
+        ({"final_from": 1.5}, "`final_from` is 1.5; it must be from 0 to 1"),
         ({"lr_schedule": "cosin"}, "Did you mean 'cosine'"),
-        ({"held_out": -1}, "--held-out is -1"),
-        ({"steps": "ten"}, "--steps is 'ten'; it must be a whole number"),
-        ({"flip": 1}, "--flip is 1; it must be true or false"),
-        ({"lr": float("nan")}, "--lr is nan; it must be a number"),
-        ({"loss": "l1:1"}, "--loss is 'l1:1'; it must be a list of texts"),
-        ({"betas": (0.9, 1.0)}, r"--betas is \(0.9, 1.0\); it must be two numbers from 0 to below"),
+        ({"held_out": -1}, "`held_out` is -1"),
+        ({"steps": "ten"}, "`steps` is 'ten'; it must be a whole number"),
+        ({"flip": 1}, "`flip` is 1; it must be true or false"),
+        ({"lr": float("nan")}, "`lr` is nan; it must be a number"),
+        ({"loss": "l1:1"}, "`loss` is 'l1:1'; it must be a list of texts"),
+        ({"betas": (0.9, 1.0)}, r"`betas` is \(0.9, 1.0\); it must be two numbers from 0 to below"),
         ({"betas": (0.9,)}, "two numbers"),
-        ({"data": ("rainy",)}, "--data is .*; it must be two folders"),
-        ({"ema": 1.0}, "--ema is 1.0; it must be from 0 to below 1"),
+        ({"data": ("rainy",)}, "`data` is .*; it must be two folders"),
+        ({"ema": 1.0}, "`ema` is 1.0; it must be from 0 to below 1"),
         ({"lr_milestones": (0.5,), "lr_rates": (1.0, 2.0)}, "it must be one rate for each of 1"),
-        ({"crops": "five"}, "--crops is 'five'"),
+        ({"crops": "five"}, "`crops` is 'five'"),
         ({"loss_weighting": "gbb"}, "Did you mean 'gb'"),
     ],
 )
@@ -109,5 +109,5 @@ def test_model_options_are_json_or_words():
         "pyramid": "laplacian",
         "x": "",
     }
-    with pytest.raises(ConfigError, match="--model-option is 'stages'; it must be NAME=VALUE"):
+    with pytest.raises(ConfigError, match="`model_option` is 'stages'; it must be NAME=VALUE"):
         TrainConfig(model_option=("stages",)).model_options()

@@ -151,9 +151,9 @@ def test_two_folders_are_pairs_by_name(tmp_path):
     with pytest.raises(DatasetError, match=r"9\.png"):
         sources_of(tmp_path, dataset=[], clean=[], rain=[], data=folders)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"--data: no images in .*empty'"):
+    with pytest.raises(DatasetError, match=r"`data`: no images in .*empty'"):
         sources_of(tmp_path, data=(folders[0], str(tmp_path / "empty")))
-    with pytest.raises(DatasetError, match="--data: no folder"):
+    with pytest.raises(DatasetError, match="`data`: no folder"):
         sources_of(tmp_path, data=(folders[0], str(tmp_path / "c")))
 
 

@@ -303,7 +303,7 @@ def assert_same(first, second) -> None:
 def test_loss_that_is_not_finite_leaves_the_alphas(pairs):
     recipe = recipe_of(pairs)
     batch = batch_of(recipe) | {"other_clean": torch.full((2, 3, 32, 32), float("nan"))}
-    with pytest.raises(TrainingError, match=r"alphas' loss of step 7 is nan; lower --lr"):
+    with pytest.raises(TrainingError, match=r"alphas' loss of step 7 is nan; lower `lr`"):
         recipe.update(batch, 7)
     assert recipe.model.alphas.eq(0).all()
 
@@ -318,7 +318,7 @@ def test_recipe_belongs_to_the_search(pairs):
 
 
 def test_impossible_budget_names_the_cheapest_network(pairs):
-    with pytest.raises(ConfigError, match=r"--budget is 0\.001 GMAC, but the cheapest network"):
+    with pytest.raises(ConfigError, match=r"`budget` is 0\.001 GMAC, but the cheapest network"):
         recipe_of(pairs, budget=0.001)
 
 

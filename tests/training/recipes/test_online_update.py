@@ -244,14 +244,14 @@ def test_empty_folder(config, tmp_path):
         train(config(real=str(tmp_path / "empty")), tmp_path / "run")
     with pytest.raises(DatasetError, match="no folder"):
         train(config(real=str(tmp_path / "absent")), tmp_path / "run2")
-    with pytest.raises(ConfigError, match="--real"):
+    with pytest.raises(ConfigError, match="`real`"):
         train(config(real=""), tmp_path / "run3")
 
 
 def test_one_photo_needs_no_divergence(config, tmp_path, pairs):
     (tmp_path / "one").mkdir()
     shutil.copy(pairs / "rainy/0.png", tmp_path / "one")
-    with pytest.raises(DatasetError, match=r"one photo; R_random .*--kl-weight 0"):
+    with pytest.raises(DatasetError, match=r"one photo; R_random .*`kl_weight` 0"):
         train(config(real=str(tmp_path / "one")), tmp_path / "run")
     alone = config(real=str(tmp_path / "one"), kl_weight=0.0, steps=1)
     assert train(alone, tmp_path / "run2").finished
@@ -260,7 +260,7 @@ def test_one_photo_needs_no_divergence(config, tmp_path, pairs):
 def test_unreadable_and_small_photos(config, tmp_path, pairs):
     folder = tmp_path / "photos"
     shutil.copytree(pairs / "rainy", folder)
-    with pytest.raises(DatasetError, match="smaller than --crop 50"):
+    with pytest.raises(DatasetError, match="smaller than `crop` 50"):
         train(config(real=str(folder), crop=50), tmp_path / "run")
     (folder / "1.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"1\.png"):
@@ -279,12 +279,12 @@ def test_lost_pseudo_truth_is_said(config, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kl_weight": -1.0}, "--kl-weight is -1.0"),
-        ({"pseudo_truth": "later"}, "--pseudo-truth is 'later'"),
-        ({"pseudo_passes": 0}, "--pseudo-passes is 0"),
-        ({"alpha": (1.1, 0.5)}, "--alpha is"),
-        ({"labelled": 0.0}, "--labelled is 0.0"),
-        ({"without": ("rain",)}, "--without is"),
+        ({"kl_weight": -1.0}, "`kl_weight` is -1.0"),
+        ({"pseudo_truth": "later"}, "`pseudo_truth` is 'later'"),
+        ({"pseudo_passes": 0}, "`pseudo_passes` is 0"),
+        ({"recipe": "self_training", "alpha": (1.1, 0.5)}, "`alpha` is .*the smaller one first"),
+        ({"labelled": 0.0}, "`labelled` is 0.0"),
+        ({"without": ("rain",)}, "`without` is 'rain'. Known: memory"),
     ],
 )
 def test_impossible_values(changes, message):

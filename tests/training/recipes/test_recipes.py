@@ -33,7 +33,7 @@ def test_supervised_updates_towards_the_clean_image(tiny_config):
 
 
 def test_collaborative_needs_several_results(tiny_config):
-    with pytest.raises(ConfigError, match="not 'unet'; use --recipe supervised"):
+    with pytest.raises(ConfigError, match="not 'unet'; use `recipe` supervised"):
         recipe_of(tiny_config("unet", recipe="collaborative"))
 
 
