@@ -20,6 +20,7 @@ from derain_cli.cli import (
     derain,
     evaluate,
     finetune_real,
+    manual,
     models,
     plot,
     search,
@@ -235,5 +236,6 @@ app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
+app.command("manual")(manual.manual)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

@@ -5,9 +5,10 @@
     python tests/benchmarks/figures.py --measure dry --clean CLEAN -m nimbus-real
 
 `seconds_per_megapixel` is the best of three runs of the engine with its default options on a
-512x512 image with two CPU threads: their CPU time halved, so that other programs do not count; `dry_psnr` is the mean PSNR (RGB, dB) of 20 photos without rain
-to themselves. Both are written into the entries of `weights.toml`. The documents hold marks:
-what stands between `<!-- figures: NAME -->` and `<!-- end -->` is made here from `weights.toml`.
+512x512 image with two CPU threads: their CPU time halved, so that other programs do not count.
+`dry_psnr` is the mean PSNR (RGB, dB) of 20 photos without rain to themselves. Both are written into
+the entries of `weights.toml`. The documents hold marks: what stands between
+`<!-- figures: NAME -->` and `<!-- end -->` is made here from `weights.toml`.
 """
 
 import argparse
