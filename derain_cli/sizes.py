@@ -74,9 +74,24 @@ def double_size(coarse: Tensor, height: int, width: int) -> Tensor:
         return _blur(spread, gain=2.0)
 
 
+def full_size(image: Tensor, levels: int) -> list[Tensor]:
+    """The image itself in place of every level: wang2022 constrains with it in Table 3, R4.
+
+    Args:
+        image: `(batch, channels, height, width)`.
+        levels: How many copies to add.
+
+    Example:
+        >>> len(full_size(torch.zeros(1, 3, 4, 4), 2))
+        3
+    """
+    return [image] * (levels + 1)
+
+
 PYRAMIDS: Mapping[str, Callable[[Tensor, int], list[Tensor]]] = {
     "gaussian": gaussian_pyramid,
     "laplacian": laplacian_pyramid,
+    "full": full_size,
 }
 
 

@@ -2,42 +2,90 @@
 
 import contextlib
 import errno
+import functools
+import hashlib
 import os
+import re
 import secrets
+import socket
+import time
 from pathlib import Path
 
 from derain_cli.errors import ResourceError
 
+_DEVICES, _MEMORY = (Path("/dev"), Path("/proc")), Path("/dev/shm")
+_LITTER = re.compile(r"\.derain-(?P<owner>[0-9a-f]{6}-\d+)-[0-9a-f]{8}\.tmp")
+_ABANDONED = 24 * 3600  # seconds after which a file of another machine's process is nobody's
+_tidied: set[Path] = set()
+_own: set[str] = set()  # temporary files that this process is writing
+
 
 def write_whole_file(
-    path: Path, content: bytes | memoryview, *, replace: bool = True, part: str | None = None
+    path: Path,
+    content: bytes | memoryview,
+    *,
+    replace: bool = True,
+    part: str | None = None,
+    mode: int = 0o666,
 ) -> None:
     """Write a file so that its name never shows a part of it, not even after a power cut.
 
     Args:
-        path: File to write; its mode is that of any new file.
+        path: File to write.
         content: All of it.
         replace: Whether a file that is there is replaced; a link is, not what it points to.
-        part: Name of the temporary file beside it; None for one of chance. None is left.
+        part: Name of the temporary file beside it; None for one of chance, of which a killed
+            process's are removed. None is left.
+        mode: Permissions of the file, from which the umask takes some away.
 
     Raises:
         FileExistsError: Without `replace`, when something is there.
         OSError: It cannot be written; what was there stays as it was.
     """
-    # A fixed length, so that a name as long as the disk allows can be written.
-    temporary = path.with_name(part or f".derain-{secrets.token_hex(8)}.tmp")
+    _refuse_devices(path)
+    if part is None:
+        _remove_litter(path.parent)
+        # A fixed length, so that a name as long as the disk allows can be written.
+        part = f".derain-{owner_tag()}-{secrets.token_hex(4)}.tmp"
+    temporary = path.with_name(part)
+    _own.add(part)
     try:
-        with temporary.open("xb") as file:  # unlike tempfile's, readable to others by the umask
+        opener = functools.partial(os.open, mode=mode)
+        with open(temporary, "xb", opener=opener) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if replace:
-            temporary.replace(path)
-        else:
-            _move_to_free_name(temporary, path)
+        move_whole_file(temporary, path, replace=replace)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        _own.discard(part)
+
+
+def _refuse_devices(path: Path) -> None:
+    """What looks like a file below /dev or /proc is a device, or a link to an open one.
+
+    Raises:
+        PermissionError: The path is there.
+    """
+    folder = Path(os.path.abspath(path.parent))  # noqa: PTH100 (a link's name counts)
+    below = any(folder.is_relative_to(place) for place in _DEVICES)
+    if below and not folder.is_relative_to(_MEMORY):
+        raise PermissionError(errno.EACCES, "a place for devices, not for files", str(path))
+
+
+def move_whole_file(temporary: Path, path: Path, *, replace: bool) -> None:
+    """Give a finished file its name; without `replace` only where nothing is there.
+
+    Raises:
+        FileExistsError: Without `replace`, when something is there.
+        OSError: It cannot be moved.
+    """
+    if replace:
+        temporary.replace(path)
+    else:
+        _move_to_free_name(temporary, path)
+        temporary.unlink(missing_ok=True)  # a link was made: two names lead to the file
 
 
 def _move_to_free_name(temporary: Path, path: Path) -> None:
@@ -50,6 +98,53 @@ def _move_to_free_name(temporary: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         temporary.replace(path)
+
+
+@functools.cache
+def _host() -> str:
+    return hashlib.blake2s(socket.gethostname().encode(), digest_size=3).hexdigest()
+
+
+def owner_tag() -> str:
+    """Names this process in the name of a file that is its own for a while."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def is_abandoned(path: Path, owner: str) -> bool:
+    """Whether the process that an owner tag names is gone, and will not finish a file.
+
+    Of a process on another machine nothing is known: its files are abandoned after a day.
+    """
+    host, _, process = owner.partition("-")
+    if host == _host() and os.name == "posix":
+        return path.name not in _own if int(process) == os.getpid() else not _runs(int(process))
+    try:
+        return time.time() - path.stat(follow_symlinks=False).st_mtime > _ABANDONED
+    except OSError:
+        return False
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of that number, be it another user's."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _remove_litter(folder: Path) -> None:
+    """Remove what killed processes left in a folder; looks once, before the first file."""
+    if folder in _tidied:
+        return
+    _tidied.add(folder)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            litter = _LITTER.fullmatch(entry.name)
+            if litter and is_abandoned(folder / entry.name, litter["owner"]):
+                (folder / entry.name).unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:

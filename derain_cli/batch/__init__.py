@@ -14,7 +14,7 @@ The files, imports pointing down: `pipeline` (the order of results); `encoding`,
 import from here alone.
 """
 
-from derain_cli.batch.events import Event, Plan, Result, Started, Summary
+from derain_cli.batch.events import Event, Frames, Motion, Plan, Result, Started, Summary
 from derain_cli.batch.inputs import read_list
 from derain_cli.batch.interruption import Interrupter
 from derain_cli.batch.layers import rain_layer
@@ -27,7 +27,9 @@ __all__ = [
     "STDIN",
     "BatchOptions",
     "Event",
+    "Frames",
     "Interrupter",
+    "Motion",
     "Plan",
     "Result",
     "Started",

@@ -1,6 +1,7 @@
 """Threads that decode images ahead of the network."""
 
 import dataclasses
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,12 @@ from dataclasses import dataclass
 from derain_cli.batch.events import Job, Result
 from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.options import BatchOptions
+from derain_cli.batch.writing import Claims
 from derain_cli.errors import DerainError, UnreadableImageError
-from derain_cli.images import DEFAULT_MAX_PIXELS, Picture, probe_image, read_image
+from derain_cli.images import DEFAULT_MAX_PIXELS, Picture, decoded_bytes, read_image
+from derain_cli.video.kinds import film_suffix_of_bytes
 
-MEGAPIXELS_AT_ONCE = 160  # decoded images waiting on either side of the network
+BYTES_AT_ONCE = 480_000_000  # of decoded pixels that wait on either side of the network
 
 
 @dataclass(frozen=True)
@@ -37,25 +40,32 @@ class Decoded:
         return dataclasses.replace(result, **fields)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Moving:
+    """A film or an animation, which is decoded frame by frame when its turn comes."""
+
+    job: Job
+
+
 class Decoding:
     """Decodes the images of a batch in order, a bounded number of them ahead of the network."""
 
-    def __init__(self, options: BatchOptions, stdin: bytes) -> None:
-        self._options, self._stdin = options, stdin
+    def __init__(self, options: BatchOptions, stdin: bytes, claims: Claims) -> None:
+        self._options, self._stdin, self._claims = options, stdin, claims
         self._readers = ThreadPoolExecutor(options.thread_count, "derain-read")
 
     def close(self) -> None:
         """Drop what nobody has asked for yet."""
         self._readers.shutdown(wait=False, cancel_futures=True)
 
-    def groups(self, jobs: Sequence[Job]) -> Iterator[Result | list[Decoded]]:
+    def groups(self, jobs: Sequence[Job]) -> Iterator[Result | Moving | list[Decoded]]:
         """Neighbours of one shape and depth together, at most `batch_size`."""
         group: list[Decoded] = []
         for read in self._read_ahead(jobs):
-            if group and (isinstance(read, Result) or not read.fits(group[0])):
+            if group and (isinstance(read, (Result, Moving)) or not read.fits(group[0])):
                 yield group
                 group = []
-            if isinstance(read, Result):
+            if isinstance(read, (Result, Moving)):
                 yield read
                 continue
             group.append(read)
@@ -65,44 +75,58 @@ class Decoding:
         if group:
             yield group
 
-    def _read_ahead(self, jobs: Sequence[Job]) -> Iterator[Result | Decoded]:
+    def _read_ahead(self, jobs: Sequence[Job]) -> Iterator[Result | Moving | Decoded]:
         """Each job's image in order, while the next ones are being decoded."""
         waiting = deque(jobs)
-        ahead: deque[tuple[float, Future[Result | Decoded]]] = deque()
+        ahead: deque[tuple[int, Future[Result | Moving | Decoded]]] = deque()
         most_ahead = max(self._options.thread_count, self._options.batch_size)
         while waiting or ahead:
             while waiting and len(ahead) <= most_ahead:
-                size = _megapixels(waiting[0])
-                if ahead and size + sum(other for other, _ in ahead) > MEGAPIXELS_AT_ONCE:
+                size = _bytes_of(waiting[0])
+                if ahead and size + sum(other for other, _ in ahead) > BYTES_AT_ONCE:
                     break
                 ahead.append((size, self._readers.submit(self._read, waiting.popleft())))
             yield ahead.popleft()[1].result()
 
-    def _read(self, job: Job) -> Result | Decoded:
+    def _read(self, job: Job) -> Result | Moving | Decoded:
         if job.skip:
             return Result(job, "skipped")
         if job.problem:
             return Result(job, "failed", error=UnreadableImageError(job.problem))
+        if self._options.skip_existing:
+            claimed = self._claims.take(job)
+            if results_exist(job):  # another run has been quicker
+                self._claims.release(job)
+                return Result(job, "skipped")
+            if not claimed:
+                return Result(job, "skipped", notices=("another run is deraining it",))
+        if job.kind != "image" or (job.source is None and film_suffix_of_bytes(self._stdin)):
+            return Moving(job)
         began = time.perf_counter()
         try:
             image = self._image_of(job)
         except Exception as error:  # noqa: BLE001 (one odd file must not end a night's batch)
+            self._claims.release(job)
             return Result(job, "failed", error=as_derain_error(job, error))
         return Decoded(job, image, time.perf_counter() - began)
 
     def _image_of(self, job: Job) -> Picture:
-        most = self._options.max_pixels or DEFAULT_MAX_PIXELS
+        most, strict = self._options.max_pixels or DEFAULT_MAX_PIXELS, self._options.strict
         if job.source is None:
-            return read_image(self._stdin, max_pixels=most, name=job.name)
-        return read_image(job.source, max_pixels=most)
+            return read_image(self._stdin, max_pixels=most, name=job.name, strict=strict)
+        return read_image(job.source, max_pixels=most, strict=strict)
 
 
-def _megapixels(job: Job) -> float:
-    """Size from the header alone, 0 where it cannot be read (then decoding will say why)."""
-    if job.source is None or job.skip or job.problem:
-        return 0.0
+def results_exist(job: Job) -> bool:
+    """Whether all files that a job would write are there."""
+    return bool(job.targets) and all(map(os.path.lexists, job.targets))
+
+
+def _bytes_of(job: Job) -> int:
+    """Size of the decoded pixels from the header, 0 where it cannot be read."""
+    if job.source is None or job.skip or job.problem or job.kind != "image":
+        return 0
     try:
-        width, height = probe_image(job.source)
+        return decoded_bytes(job.source)
     except (DerainError, OSError):
-        return 0.0
-    return width * height / 1e6
+        return 0  # decoding will say why

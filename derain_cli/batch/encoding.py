@@ -1,20 +1,21 @@
 """Threads that encode and write images behind the network."""
 
 import dataclasses
-import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from derain_cli.batch.decoding import results_exist
 from derain_cli.batch.events import Job, Result
 from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.layers import rain_layer, side_by_side
 from derain_cli.batch.network import Derained
 from derain_cli.batch.options import BatchOptions
 from derain_cli.batch.places import written_format
-from derain_cli.batch.writing import write_result
+from derain_cli.batch.rain import Rain, measure_rain
+from derain_cli.batch.writing import Claims, mode_like, write_result
 from derain_cli.errors import ResourceError
 from derain_cli.images import WRITABLE_FORMATS, Picture, encode_image, writing_notices
 
@@ -26,8 +27,8 @@ class Encoding:
         disk_failed: The disk refused a file: the next image would meet the same disk.
     """
 
-    def __init__(self, options: BatchOptions) -> None:
-        self._options = options
+    def __init__(self, options: BatchOptions, claims: Claims, stdin: bytes = b"") -> None:
+        self._options, self._claims, self._stdin = options, claims, stdin
         self._writers = ThreadPoolExecutor(options.thread_count, "derain-write")
         self.disk_failed = False
 
@@ -43,16 +44,39 @@ class Encoding:
     def _finish(self, result: Result, rainy: Picture, derained: np.ndarray) -> Result:
         began = time.perf_counter()
         try:
-            content = self._write(result.job, rainy, derained)
+            if self._options.skip_existing and results_exist(result.job):
+                return Result(result.job, "skipped")
+            rain = measure_rain(rainy.rgb, derained)
+            content, written = self._write(result.job, rainy, derained, rain)
         except Exception as error:  # noqa: BLE001 (one odd image must not end a night's batch)
             failure = as_derain_error(result.job, error)
             return dataclasses.replace(result, status="failed", error=failure)
+        finally:
+            self._claims.release(result.job)
+        if not written:
+            return Result(result.job, "skipped")
         seconds = (result.seconds or 0) + time.perf_counter() - began
         notices = result.notices + self._notices(rainy, result.job.derained)
-        return dataclasses.replace(result, seconds=seconds, content=content, notices=notices)
+        if self._leaves(rain):
+            notices += (f"{rain.in_words()}: copied unchanged",)
+        return dataclasses.replace(
+            result, seconds=seconds, content=content, notices=notices, rain=rain
+        )
 
-    def _write(self, job: Job, rainy: Picture, derained: np.ndarray) -> bytes | None:
-        """Encode everything, then write everything: what cannot be encoded leaves no file."""
+    def _leaves(self, rain: Rain) -> bool:
+        return self._options.leave_dry and rain.is_dry
+
+    def _write(
+        self, job: Job, rainy: Picture, derained: np.ndarray, rain: Rain
+    ) -> tuple[bytes | None, bool]:
+        """Encode everything, then write everything: what cannot be encoded leaves no file.
+
+        Returns:
+            The content for stdout, and whether anything was written: another run may have been
+            quicker.
+        """
+        if self._leaves(rain):
+            derained = rainy.rgb
         image = rainy.with_rgb(derained)
         layers = {job.derained: image}
         if job.rain:
@@ -60,9 +84,14 @@ class Encoding:
         if job.compare:
             layers[job.compare] = side_by_side(rainy, image)
         encoded = {target: self._encode(layers[target], job, target) for target in layers}
-        for target in job.targets:
-            self._store(encoded[target], target)
-        return encoded[None] if job.derained is None else None
+        if self._leaves(rain) and self._format(rainy, job.derained) == rainy.format:
+            encoded[job.derained] = self._original(job)
+        mode = mode_like(job.source)
+        written = [self._store(encoded[target], target, mode) for target in job.targets]
+        return encoded.get(None), any(written) or not job.targets
+
+    def _original(self, job: Job) -> bytes:
+        return self._stdin if job.source is None else job.source.read_bytes()
 
     def _encode(self, image: Picture, job: Job, target: Path | None) -> bytes:
         format = self._format(image, target)
@@ -81,11 +110,17 @@ class Encoding:
             return lost
         return (f"{image.format.upper()} is only read: written as {format.upper()}", *lost)
 
-    def _store(self, content: bytes, target: Path) -> None:
-        if self._options.skip_existing and os.path.lexists(target):
-            return
+    def _store(self, content: bytes, target: Path, mode: int) -> bool:
+        """Write a file; False when another run wrote it and it is to be kept."""
+        options = self._options
         try:
-            write_result(content, target, overwrite=self._options.overwrite)
+            return write_result(
+                content,
+                target,
+                overwrite=options.overwrite,
+                skip_existing=options.skip_existing,
+                mode=mode,
+            )
         except ResourceError:
             self.disk_failed = True
             raise

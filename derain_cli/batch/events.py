@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from derain_cli.batch.rain import Rain
 from derain_cli.errors import DerainError
 
 
@@ -26,6 +27,7 @@ class Job:
         compare: File for the side-by-side image, if wanted.
         skip: Whether all results are there already and are to be kept.
         problem: Why the image cannot be read, where that is known without opening it.
+        kind: What is read; decides which way it takes.
     """
 
     source: Path | None
@@ -34,6 +36,7 @@ class Job:
     compare: Path | None = None
     skip: bool = False
     problem: str = ""
+    kind: Literal["image", "animation", "film"] = "image"
 
     @property
     def name(self) -> str:
@@ -67,6 +70,40 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """A film or an animation has come so far.
+
+    Attributes:
+        job: What is being done.
+        done: Frames that are finished; those of an interrupted run count.
+        total: Frames that there are.
+    """
+
+    job: Job
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What only a film or an animation has.
+
+    Attributes:
+        frames: How many were written.
+        resumed: How many of them an interrupted run had finished.
+        seconds: How long it plays.
+        codec: Of the result, as FFmpeg or Pillow calls it.
+        flicker: Mean change between aligned neighbours in levels of 8 bits, rainy and derained.
+    """
+
+    frames: int
+    resumed: int
+    seconds: float
+    codec: str
+    flicker: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Result:
     """What became of one image.
 
@@ -82,6 +119,9 @@ class Result:
         notices: What the user should be told.
         error: Why it failed.
         content: The encoded image, where it goes to stdout.
+        motion: Of films and animations.
+        rain: What changed, of images.
+        precision: Of the network's arithmetic.
     """
 
     job: Job
@@ -94,6 +134,9 @@ class Result:
     notices: tuple[str, ...] = ()
     error: DerainError | None = None
     content: bytes | None = None
+    motion: Motion | None = None
+    rain: Rain | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,4 +162,4 @@ class Summary:
     megapixels: float
 
 
-Event = Started | Result | Summary
+Event = Started | Frames | Result | Summary

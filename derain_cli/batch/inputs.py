@@ -13,6 +13,7 @@ from derain_cli.batch.events import PassedOver
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
 from derain_cli.errors import UsageError
 from derain_cli.images import READABLE_SUFFIXES, format_of_bytes, unread_ending
+from derain_cli.video.kinds import looks_like_film
 
 
 def mode_of(path: Path) -> int:
@@ -179,7 +180,7 @@ def _sift(path: Path, relative: Path, options: BatchOptions) -> Iterator[Found]:
     unread = unread_ending(path.suffix)
     if unread:
         yield PassedOver(str(path), unread)
-    if path.suffix.lower() not in READABLE_SUFFIXES:
+    if path.suffix.lower() not in READABLE_SUFFIXES and not looks_like_film(path):
         return
     mode = mode_of(path)
     if not mode and path.is_symlink():

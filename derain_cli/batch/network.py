@@ -2,19 +2,22 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from derain_cli.batch.decoding import Decoded
-from derain_cli.batch.events import Result
+from derain_cli.batch.events import Job, Result
 from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.interruption import Interrupter
 
 if TYPE_CHECKING:  # torch is not needed to plan
     from derain_cli.inference.derainer import Derainer
+
+# Told after each tile of an image: the job, and the share of its image that is done.
+OnProgress = Callable[[Job, float], None]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,7 @@ class Derained:
         pixels: `(height, width, 3)` of the input's type.
         seconds: Time in the network.
         tile: Side of the tiles, 0 for a whole image.
+        precision: Of the arithmetic.
         notices: What the engine has to say, such as a result computed again in fp32.
     """
 
@@ -35,22 +39,30 @@ class Derained:
     pixels: np.ndarray
     seconds: float
     tile: int
+    precision: str
     notices: tuple[str, ...] = ()
 
     def result(self) -> Result:
         """A result that states the image's size, tile and time so far."""
         notices = self.rainy.image.notices + self.notices
         seconds = self.rainy.seconds + self.seconds
-        return self.rainy.result(tile=self.tile, seconds=seconds, notices=notices)
+        return self.rainy.result(
+            tile=self.tile, seconds=seconds, precision=self.precision, notices=notices
+        )
 
 
 class Network:
     """Runs groups of decoded images through a derainer and adds up the time that takes."""
 
     def __init__(
-        self, derainer: "Derainer | None", strength: float, interrupter: Interrupter
+        self,
+        derainer: "Derainer | None",
+        strength: float,
+        interrupter: Interrupter,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self._derainer, self._strength, self._interrupter = derainer, strength, interrupter
+        self._on_progress = on_progress
         self.seconds = 0.0
 
     @property
@@ -72,12 +84,18 @@ class Network:
         began = time.perf_counter()
         try:
             with self._interrupter.in_network():
-                pixels, facts = self.derainer.run(rainy.image.rgb, self._strength)
+                pixels, facts = self.derainer.run(
+                    rainy.image.rgb, self._strength, on_progress=self._observer(rainy)
+                )
         except Exception as error:  # noqa: BLE001 (one odd image must not end a night's batch)
             return rainy.result(status="failed", error=as_derain_error(rainy.job, error))
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        return Derained(rainy, pixels, seconds, facts.tile, facts.notices)
+        return Derained(rainy, pixels, seconds, facts.tile, facts.precision, facts.notices)
+
+    def _observer(self, rainy: Decoded) -> Callable[[float], None] | None:
+        on_progress = self._on_progress
+        return None if on_progress is None else lambda share: on_progress(rainy.job, share)
 
     def _derain_together(self, group: Sequence[Decoded]) -> list[Derained] | None:
         """Images of one shape in one go; None where that fails."""
@@ -91,8 +109,9 @@ class Network:
         seconds = time.perf_counter() - began
         self.seconds += seconds
         share, tile = seconds / len(group), self.derainer.tile or 0
+        precision = self.derainer.precision
         pairs = zip(group, derained, strict=True)
-        return [Derained(rainy, pixels, share, tile) for rainy, pixels in pairs]
+        return [Derained(rainy, pixels, share, tile, precision) for rainy, pixels in pairs]
 
     def _derain_stack(self, rainy: Sequence[np.ndarray]) -> np.ndarray:
         """Images of one shape as `(batch, height, width, 3)`, of their own type."""

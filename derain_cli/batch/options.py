@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 from derain_cli.errors import UsageError, did_you_mean
 
@@ -31,6 +32,11 @@ class BatchOptions:
         batch_size: Images of one size that go through the network together.
         max_pixels: Larger images are refused before they are decoded; None: the reader's limit.
         fail_fast: Whether the first failure ends the batch.
+        strict: Whether an image fails that decoders find damaged although they can read it.
+        leave_dry: Whether images in which next to no rain is found are copied unchanged.
+        frames: `first` or `all` images of an animation; a film is always derained whole.
+        codec: Key of `video.encoding.CODERS` for films, or None: as the input.
+        temporal: Whether the frames of films and animations are steadied by their neighbours.
     """
 
     output: str | None = None
@@ -47,6 +53,11 @@ class BatchOptions:
     batch_size: int = 1
     max_pixels: int | None = None
     fail_fast: bool = False
+    strict: bool = False
+    leave_dry: bool = False
+    frames: Literal["first", "all"] = "first"
+    codec: str | None = None
+    temporal: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot mean anything, before any file is looked at."""

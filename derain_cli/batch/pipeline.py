@@ -6,13 +6,14 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from derain_cli.batch.decoding import MEGAPIXELS_AT_ONCE, Decoding
+from derain_cli.batch.decoding import BYTES_AT_ONCE, Decoding, Moving
 from derain_cli.batch.encoding import Encoding
 from derain_cli.batch.events import Event, Job, Plan, Result, Started, Summary
+from derain_cli.batch.films import Films
 from derain_cli.batch.interruption import Interrupter
-from derain_cli.batch.network import Derained, Network
+from derain_cli.batch.network import Derained, Network, OnProgress
 from derain_cli.batch.options import BatchOptions
-from derain_cli.batch.writing import remove_stale_parts
+from derain_cli.batch.writing import Claims, remove_stale_parts
 
 if TYPE_CHECKING:  # torch is not needed to plan
     from derain_cli.inference.derainer import Derainer
@@ -24,6 +25,7 @@ def run_batch(
     options: BatchOptions,
     stdin: bytes = b"",
     interrupter: Interrupter | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Generator[Event]:
     """Derain every image of a plan and yield what happens, results in the plan's order.
 
@@ -38,6 +40,7 @@ def run_batch(
         options: How images are read and written.
         stdin: The image, for an input that is `-`.
         interrupter: Raises the `KeyboardInterrupt` where no event is lost.
+        on_progress: Called after each tile with the job and the share of its image that is done.
 
     Yields:
         `Started` and `Result` for each image (skipped ones have no `Started`), then a `Summary`.
@@ -46,7 +49,7 @@ def run_batch(
     """
     remove_stale_parts(plan)
     interrupter = interrupter or Interrupter()
-    network = Network(derainer, options.strength, interrupter)
+    network = Network(derainer, options.strength, interrupter, on_progress)
     yield from _Pipeline(network, options, stdin, interrupter).run(plan.jobs)
 
 
@@ -57,7 +60,10 @@ class _Pipeline:
         self, network: Network, options: BatchOptions, stdin: bytes, interrupter: Interrupter
     ) -> None:
         self._network, self._options, self._interrupter = network, options, interrupter
-        self._decoding, self._encoding = Decoding(options, stdin), Encoding(options)
+        self._claims = Claims()
+        self._decoding = Decoding(options, stdin, self._claims)
+        self._encoding = Encoding(options, self._claims, stdin)
+        self._films = Films(network, options, stdin, interrupter)
         self._leaving = _Leaving(2 * options.thread_count)
         self._tally = _Tally()
 
@@ -68,6 +74,9 @@ class _Pipeline:
             for group in self._decoding.groups(jobs):
                 if isinstance(group, Result):
                     self._leave(group)
+                elif isinstance(group, Moving):
+                    yield from self._counted(self._leaving.ready(finish=True))
+                    yield from self._film(group)
                 else:
                     yield from (Started(rainy.job) for rainy in group)
                     for derained in self._network.derain(group):
@@ -84,20 +93,30 @@ class _Pipeline:
         finally:
             self._decoding.close()
             self._encoding.close()
+            self._claims.close()
         yield self._tally.summary(len(jobs), time.perf_counter() - began, self._network.seconds)
+
+    def _film(self, moving: Moving) -> Iterator[Event]:
+        """A film or an animation, which passes through stages of its own."""
+        for event in self._films.run(moving):
+            if isinstance(event, Result):
+                self._leave(event)
+            else:
+                yield event
 
     @property
     def _stopped(self) -> bool:
         failed = self._options.fail_fast and bool(self._tally.failures)
-        return failed or self._encoding.disk_failed
+        return failed or self._encoding.disk_failed or self._films.disk_failed
 
     def _leave(self, item: Derained | Result) -> None:
         if isinstance(item, Derained):
-            self._leaving.add(self._encoding.submit(item), item.pixels.size / 3e6)
+            self._leaving.add(self._encoding.submit(item), item.pixels.nbytes)
         else:
+            self._claims.release(item.job)
             finished: Future[Result] = Future()
             finished.set_result(item)
-            self._leaving.add(finished, 0.0)
+            self._leaving.add(finished, 0)
 
     def _counted(self, results: Iterator[Result]) -> Iterator[Result]:
         for result in results:
@@ -106,21 +125,21 @@ class _Pipeline:
 
 
 class _Leaving:
-    """Results on their way to the caller, in order; bounded in number and in megapixels."""
+    """Results on their way to the caller, in order; bounded in number and in bytes."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._queue: deque[tuple[float, Future[Result]]] = deque()
+        self._queue: deque[tuple[int, Future[Result]]] = deque()
 
-    def add(self, result: Future[Result], megapixels: float) -> None:
+    def add(self, result: Future[Result], size: int) -> None:
         """Append a result that may still be in the making."""
-        self._queue.append((megapixels, result))
+        self._queue.append((size, result))
 
     def ready(self, *, finish: bool = False) -> Iterator[Result]:
         """Results at the head of the queue; waits only where too many are being written."""
         while self._queue:
             crowded = len(self._queue) > self._most
-            crowded |= sum(size for size, _ in self._queue) > MEGAPIXELS_AT_ONCE
+            crowded |= sum(size for size, _ in self._queue) > BYTES_AT_ONCE
             if not (finish or crowded or self._queue[0][1].done()):
                 return
             result = self._queue[0][1].result()
@@ -144,7 +163,8 @@ class _Tally:
         self.done += result.status == "done"
         self.skipped += result.status == "skipped"
         if result.status == "done" and result.width and result.height:
-            self.megapixels += result.width * result.height / 1e6
+            frames = result.motion.frames if result.motion else 1
+            self.megapixels += frames * result.width * result.height / 1e6
 
     def summary(self, jobs: int, seconds: float, network_seconds: float) -> Summary:
         """The event that closes a batch of so many jobs."""

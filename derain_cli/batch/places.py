@@ -3,12 +3,16 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from derain_cli.batch.inputs import Input, is_folder, resolved
 from derain_cli.batch.options import ENDINGS, STDIN, BatchOptions
 from derain_cli.errors import UsageError
 from derain_cli.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS, format_of_bytes
+from derain_cli.video.kinds import FORMAT_OF_SUFFIX as FORMAT_OF_FILM_SUFFIX
+from derain_cli.video.kinds import has_film_name, looks_like_film, written_suffix
 
+STANDARD_OUTPUTS = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/1")
 Place = Callable[[Input, str], Path | None]
 
 
@@ -23,7 +27,8 @@ def choose_place(
     several = len(words) != 1 or listed is not None
     if not several and not from_stdin:  # one word may be a folder or a pattern
         several = inputs[0].path != Path(words[0])
-    if options.output == STDIN or (from_stdin and options.output is None):
+    output = _without_device(options.output)
+    if output == STDIN or (from_stdin and output is None):
         if several:
             raise UsageError("-o - takes one image, and these are several: name a folder")
         if options.save_rain or options.compare:
@@ -33,12 +38,29 @@ def choose_place(
         return lambda item, layer: _beside(item, layer, options)
     folder = Path(options.output)
     if not _means_folder(options.output, several=several):
-        _check_file(folder, options)
+        _check_file(folder, inputs[0], options)
         return lambda _item, layer: folder.with_name(folder.stem + layer + folder.suffix)
     if from_stdin:
         raise UsageError("an image from stdin has no name: -o must be a file or '-'")
     _check_folder(folder, words, options)
     return lambda item, layer: _mirrored(item, layer, folder, options)
+
+
+def _without_device(output: str | None) -> str | None:
+    """The output, `-` where it names standard output by its place.
+
+    Raises:
+        UsageError: Something else below /dev or /proc, where no result can lie.
+    """
+    if output is None or output == STDIN:
+        return output
+    path = Path(os.path.abspath(output))  # noqa: PTH100 (links to open files must not be followed)
+    if str(path) in STANDARD_OUTPUTS:
+        return STDIN
+    devices = any(path.is_relative_to(place) for place in ("/dev", "/proc"))
+    if devices and not path.is_relative_to("/dev/shm"):
+        raise UsageError(f"-o {output!r} is a device: name a file or a folder, or - for stdout")
+    return output
 
 
 def _means_folder(output: str, *, several: bool) -> bool:
@@ -51,7 +73,8 @@ def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> 
         raise UsageError(
             f"-o {output!r} is a file; several inputs or a '/' at its end ask for a folder"
         )
-    looks_like_file = written_format(folder) is not None and not output.endswith(("/", os.sep))
+    is_named_like_file = written_format(folder) is not None or has_film_name(folder)
+    looks_like_file = is_named_like_file and not output.endswith(("/", os.sep))
     if looks_like_file and not is_folder(folder):
         raise UsageError(
             f"-o {output!r} would be a folder, for several inputs; write '{output}/' if it should"
@@ -64,8 +87,30 @@ def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> 
             )
 
 
-def _check_file(file: Path, options: BatchOptions) -> None:
+def kind_of(item: Input, options: BatchOptions) -> Literal["image", "animation", "film"]:
+    """Which way an input takes, by its name; with `frames="all"` also by what is in it."""
+    if item.path is not None and looks_like_film(item.path):
+        return "film"
+    if item.path is None or options.frames == "first":
+        return "image"
+    from derain_cli.video.animations import is_animation  # noqa: PLC0415 (loads OpenCV)
+
+    animated = options.format in (None, "png", "webp") and is_animation(item.path)
+    return "animation" if animated else "image"
+
+
+def _check_file(file: Path, item: Input, options: BatchOptions) -> None:
     """The ending of an output file must name a format, the one of `--format` if that is given."""
+    kind = kind_of(item, options)
+    if kind == "film" and file.suffix.lower() not in FORMAT_OF_FILM_SUFFIX:
+        raise UsageError(
+            f"-o {str(file)!r} is the result of a film, which must end in one of "
+            f"{', '.join(FORMAT_OF_FILM_SUFFIX)}"
+        )
+    if kind == "film" or (item.path is None and file.suffix.lower() in FORMAT_OF_FILM_SUFFIX):
+        return
+    if kind == "animation" and file.suffix.lower() == ".gif":
+        return
     if not file.suffix and options.format:
         return
     named = written_format(file)
@@ -101,6 +146,11 @@ def _ending(item: Input, options: BatchOptions) -> str:
     `.png` where neither can be written.
     """
     suffix = item.relative.suffix
+    kind = kind_of(item, options)
+    if kind == "film":
+        return written_suffix(suffix)
+    if kind == "animation" and suffix.lower() == ".gif" and options.format is None:
+        return suffix
     own = written_format(item.relative)
     if options.format is not None:
         wanted = ENDINGS[options.format]

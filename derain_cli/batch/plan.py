@@ -17,8 +17,9 @@ from derain_cli.batch.inputs import (
     resolved_parent,
 )
 from derain_cli.batch.options import LAYERS, BatchOptions
-from derain_cli.batch.places import Place, choose_place
+from derain_cli.batch.places import Place, choose_place, kind_of
 from derain_cli.errors import NothingToDoError, ResourceError, UsageError
+from derain_cli.video.kinds import can_hold_animation, has_film_name
 
 
 def plan_batch(
@@ -57,9 +58,17 @@ def plan_batch(
 def _job(item: Input, place: Place, options: BatchOptions) -> Job:
     if item.problem:
         return Job(item.path, problem=item.problem)
+    derained = place(item, LAYERS[0])
+    kind = kind_of(item, options)
+    if derained is not None and has_film_name(derained):
+        kind = "film"  # from stdin, whose content nobody has seen yet
+    if kind == "animation" and derained is not None and not can_hold_animation(derained):
+        kind = "image"  # its first image, for a format that does not move
+    if kind != "image":
+        return Job(item.path, derained=derained, kind=kind)
     return Job(
         item.path,
-        derained=place(item, LAYERS[0]),
+        derained=derained,
         rain=place(item, LAYERS[1]) if options.save_rain else None,
         compare=place(item, LAYERS[2]) if options.compare else None,
     )
@@ -73,9 +82,19 @@ def _refuse_collisions(jobs: Iterable[Job]) -> None:
             if other is not job and not _known_apart(job, target, other, path):
                 raise UsageError(
                     f"{job.name!r} and {other.name!r} would both be written to {str(target)!r}"
-                    f"{'' if target == path else ' (on many disks upper and lower case are one)'}: "
-                    "derain them in separate runs with different -o folders"
+                    f"{_how_names_differ(target, path)}: derain them in separate runs with "
+                    "different -o folders"
                 )
+
+
+def _how_names_differ(one: Path, two: Path) -> str:
+    """Why two paths may be one file; "" for equal ones."""
+    if one == two:
+        return ""
+    if str(one).casefold() == str(two).casefold():
+        return " (on many disks upper and lower case are one)"
+    names = f"{one.name!a} and {two.name!a}"
+    return f" ({names} differ in Unicode form alone, and are one on many disks)"
 
 
 def _location(path: Path) -> tuple[object, ...]:

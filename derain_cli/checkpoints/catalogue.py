@@ -74,8 +74,11 @@ def read_entries(folder: Path) -> tuple[WeightsEntry, ...]:
         return ()
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{str(path)!r} is not TOML: {error}") from error
+    for name, fields in table.items():
+        if not isinstance(fields, dict):
+            raise CheckpointError(f"{str(path)!r} has {name!r} outside an entry")
     return tuple(_entry(path, name, dict(fields)) for name, fields in table.items())
 
 
@@ -85,6 +88,13 @@ def _entry(path: Path, name: str, fields: dict[str, Any]) -> WeightsEntry:
     except KeyError as error:
         raise CheckpointError(f"entry {name!r} of {str(path)!r} lacks {error}") from error
     known |= {key: fields.pop(key) for key in ("default", "repo", "revision") if key in fields}
+    for key, value in known.items():
+        if not isinstance(value, bool if key == "default" else str):
+            raise CheckpointError(f"entry {name!r} of {str(path)!r} has {key} {value!r}")
+    if Path(known["file"]).name != known["file"]:
+        raise CheckpointError(
+            f"entry {name!r} of {str(path)!r} has file {known['file']!r}: it must be a bare name"
+        )
     entry = WeightsEntry(name, **known, about=fields)
     if entry.revision and not hub.COMMIT.fullmatch(entry.revision):
         raise CheckpointError(

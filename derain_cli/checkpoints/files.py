@@ -12,22 +12,33 @@ that this program saved: from the cache if it is there, `derain models pull` ref
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_forward_pre_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from derain_cli.errors import CheckpointError
-from derain_cli.models import MODELS, build_model, model_config
+from derain_cli.models import MODELS, build_model, find_model, model_config
 from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole
 
 FORMAT = "1"
 HARMLESS = 4_000_000  # parameters that any machine has room for
+MODULES_PER_TENSOR = 4  # most modules hold tensors, or stand beside one that does
+BUILD_SECONDS = 2  # of this thread's own work; the largest network takes a tenth of it
+MOST_METADATA = 1 << 24  # bytes; ours are some kilobytes
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -37,6 +48,12 @@ def read_metadata(path: Path) -> dict[str, str]:
         CheckpointError: Not a safetensors file, not made by this program, or of a newer format.
     """
     try:
+        with path.open("rb") as file_:
+            length = int.from_bytes(file_.read(8), "little")
+        if MOST_METADATA < length < path.stat().st_size:
+            raise CheckpointError(
+                f"{str(path)!r} has {length:,} bytes of metadata, far more than a network needs"
+            )
         with safe_open(str(path), framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError) as error:
@@ -62,34 +79,102 @@ def _not_safetensors(path: Path, error: Exception) -> str:
 
 
 def build_described(path: Path, metadata: Mapping[str, str]) -> nn.Module:
-    """The network that a checkpoint describes, unless it is larger than the checkpoint."""
+    """The network that a checkpoint describes, unless it is larger than the checkpoint.
+
+    A stranger's file names the widths and depths of its network; those of a hostile one would take
+    all memory, or hours. Where they are far from the published ones, the network is built without
+    memory first.
+    """
     try:
         config = json.loads(metadata["model_config"])
-        with _at_most(max(2 * path.stat().st_size, HARMLESS)):
-            return build_model(metadata["model"], config)
+        name, size = metadata["model"], path.stat().st_size
+        if not _is_ordinary(config, find_model(name).config()):
+            with _limits(path, size), torch.device("meta"):
+                build_model(name, config)
+        with _limits(path, size):
+            return build_model(name, config)
     except Exception as error:  # whatever a foreign config makes a network's constructor raise
-        raise CheckpointError(f"{str(path)!r} describes no network: {error}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise CheckpointError(f"{str(path)!r} describes no network: {reason}") from error
+
+
+def _is_ordinary(config: Mapping[str, Any], published: object) -> bool:
+    """Whether no number of a config is far larger than the published one.
+
+    Example:
+        >>> from derain_cli.models import MODELS
+        >>> rdmc = MODELS["rdmc"].config()
+        >>> _is_ordinary({"widths": [8, 8]}, rdmc), _is_ordinary({"widths": [8, 9000]}, rdmc)
+        (True, False)
+    """
+    return all(
+        _largest(value) <= max(16, 4 * _largest(getattr(published, name, 0)))
+        for name, value in config.items()
+    )
+
+
+def _largest(value: Any) -> float:  # noqa: ANN401 (any JSON value)
+    """The largest number in a value; a list is as large as it is long."""
+    if isinstance(value, list | tuple):
+        return max([len(value), *map(_largest, value)])
+    return abs(value) if isinstance(value, int | float) else 0
 
 
 @contextmanager
-def _at_most(count: int) -> Iterator[None]:
-    """Refuse to build a network of more parameters, before any of their memory is touched.
-
-    A stranger's file names the widths of its network; those of a hostile one would take all memory.
+def _limits(path: Path, size: int) -> Iterator[None]:
+    """Refuse to build a network that cannot be that of a file of a size.
 
     Raises:
-        MemoryError: Within the block, when more parameters are made.
+        MemoryError: Within the block, when it gets more parameters, buffers or modules than fit.
+        TimeoutError: It takes too long.
     """
-    thread, left = threading.get_ident(), count
+    with safe_open(str(path), framework="pt") as file:
+        tensors = len(file.keys())
+    left = {"numbers": max(2 * size, HARMLESS), "modules": MODULES_PER_TENSOR * tensors + 200}
+    thread, end = threading.get_ident(), time.thread_time() + BUILD_SECONDS
 
-    def subtract(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal left
-        if parameter is not None and threading.get_ident() == thread:
-            left -= parameter.numel()
-            if left < 0:
-                raise MemoryError("its config is of a far larger one than it holds")
+    def take(kind: str, count: int) -> None:
+        if threading.get_ident() != thread:
+            return
+        left[kind] -= count
+        if left[kind] < 0:
+            raise MemoryError("its config is of a far larger one than it holds")
+        if time.thread_time() > end:
+            raise TimeoutError(f"it takes more than {BUILD_SECONDS} s to build")
 
-    handle = register_module_parameter_registration_hook(subtract)
+    def take_tensor(_module: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
+        if tensor is not None:
+            take("numbers", tensor.numel())
+
+    def take_module(_module: nn.Module, _name: str, _child: nn.Module | None) -> None:
+        take("modules", 1)
+
+    handles = [
+        register_module_parameter_registration_hook(take_tensor),
+        register_module_buffer_registration_hook(take_tensor),
+        register_module_module_registration_hook(take_module),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def limited_forward(seconds: float) -> Iterator[None]:
+    """Refuse a forward pass that takes too long, as that of a network with endless repetitions.
+
+    Raises:
+        CheckpointError: Within the block, when its time is over.
+    """
+    thread, end = threading.get_ident(), time.thread_time() + seconds
+
+    def look(_module: nn.Module, _inputs: Any) -> None:  # noqa: ANN401 (torch's own signature)
+        if threading.get_ident() == thread and time.thread_time() > end:
+            raise CheckpointError(f"its network takes more than {seconds:g} s to measure")
+
+    handle = register_module_forward_pre_hook(look)
     try:
         yield
     finally:

@@ -4,19 +4,22 @@ The Hub's own client moves the bytes into its own cache, so `HF_HOME`, `HF_ENDPO
 `HF_HUB_OFFLINE`, `HF_TOKEN` and `hf auth login` mean what they mean everywhere: it locks a file
 against a second process, goes on with a connection that broke, and renames what is whole into
 place. Added here: one request tells whether the Hub can be reached, because the client alone tries
-for 20 seconds; what arrived is compared with the digest that the Hub states; pickled files are
-refused by name; and every failure becomes one line.
+for 20 seconds; an answer can be no longer than stated, in bytes and in time; what arrived is
+compared with the digest that the Hub states; pickled files are refused by name; and every failure
+becomes one line.
 """
 
 import errno
 import hashlib
 import logging
 import re
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Loads next to nothing: each name of the client, and its errors with it, loads on first use.
 import huggingface_hub
@@ -38,6 +41,15 @@ CHECKPOINT_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 COMMIT = re.compile("[0-9a-f]{40}")
 SHA256 = re.compile("[0-9a-f]{64}")
+DIGEST = re.compile("[0-9a-f]{64}|[0-9a-f]{40}")
+TIMEOUT = 600.0  # seconds for a whole download
+MOST_IN_ANSWER = 1 << 20  # bytes that any answer of the Hub may hold, whatever is downloaded
+# The client makes names of folders and files of these headers.
+_PATHS_IN_HEADERS = {
+    "x-linked-etag": re.compile(r"[\w-]{1,128}"),
+    "etag": re.compile(r"[\w-]{1,128}"),
+    "x-repo-commit": COMMIT,
+}
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -88,51 +100,152 @@ class HubFile:
 
 
 def find_cached(source: HubFile) -> Path | None:
-    """The file in the Hub's cache, without a word to the network; None when it is not there."""
-    with _told(source):
+    """The file in the Hub's cache, or None. Makes no network request."""
+    with translated_errors(source):
         found = huggingface_hub.try_to_load_from_cache(
             source.repo, source.file, revision=source.revision or None
         )
     return Path(found) if isinstance(found, str) else None
 
 
-def download(source: HubFile, *, again: bool = False) -> Path:
+def download(source: HubFile, *, again: bool = False, timeout: float | None = None) -> Path:
     """The file, brought into the Hub's cache if it is not there in this revision.
 
     Args:
         source: What to download.
         again: Replace what is cached, because it is damaged.
+        timeout: Seconds that the whole of it may take; None: `TIMEOUT`.
 
     Raises:
-        UnavailableError: No network, no such file, or no right to it.
-        CheckpointError: What arrived is not what the Hub states.
+        UnavailableError: No network, no such file, no right to it, or no end of it in time.
+        CheckpointError: What arrived is not what the Hub states, or it states no digest.
         ResourceError: No space or no permission.
     """
     revision = source.revision or None
-    with _told(source):
+    seconds = TIMEOUT if timeout is None else timeout
+    bounds = _Bounds(source, time.monotonic() + seconds, seconds)
+    with translated_errors(source), bounds.watching():
         url = huggingface_hub.hf_hub_url(source.repo, source.file, revision=revision)
-        timeout = huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT
-        stated = huggingface_hub.get_hf_file_metadata(url, timeout=timeout)
-        path = Path(
-            huggingface_hub.hf_hub_download(
-                source.repo,
-                source.file,
-                revision=revision,
-                force_download=again,
-                library_name="derain",
-                library_version=__version__,
-            )
+        stated = huggingface_hub.get_hf_file_metadata(
+            url, timeout=huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT
         )
+        digest = stated.etag or ""
+        if not DIGEST.fullmatch(digest) or stated.size is None:
+            raise CheckpointError(f"cannot download '{source}': the Hub states no digest or size")
+        bounds.most_bytes = stated.size
+        try:
+            path = Path(
+                huggingface_hub.hf_hub_download(
+                    source.repo,
+                    source.file,
+                    revision=revision,
+                    force_download=again,
+                    library_name="derain",
+                    library_version=__version__,
+                )
+            )
+        except DerainError:
+            _forget_incomplete(source, digest)
+            raise
     try:
-        check_stated_sha256(path, stated.etag or "")
+        check_stated_digest(path, digest)
     except CheckpointError:
         forget(path)
         raise
     return path
 
 
-def check_stated_sha256(path: Path, stated: str = "") -> None:
+def _forget_incomplete(source: HubFile, digest: str) -> None:
+    """Remove the beginning of a file that was given up, so that nothing goes on with it."""
+    from huggingface_hub.file_download import repo_folder_name  # noqa: PLC0415 (as the others)
+
+    name = repo_folder_name(repo_id=source.repo, repo_type="model")
+    blobs = Path(huggingface_hub.constants.HF_HUB_CACHE) / name / "blobs"
+    for path in blobs.glob(f"{digest}*.incomplete"):
+        path.unlink(missing_ok=True)
+
+
+@dataclass
+class _Bounds:
+    """What a server may do to us while a file is downloaded.
+
+    Attributes:
+        source: What is downloaded.
+        end: Moment at which the download is given up, by `time.monotonic`.
+        seconds: How long that is after its beginning.
+        most_bytes: Most that any answer may hold.
+    """
+
+    source: HubFile
+    end: float
+    seconds: float
+    most_bytes: int = MOST_IN_ANSWER
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Every answer of the Hub's client is bounded meanwhile."""
+        hooks = huggingface_hub.get_session().event_hooks
+        client_hooks = {name: list(some) for name, some in hooks.items()}
+        client_hooks.setdefault("response", []).append(self._look)
+        huggingface_hub.get_session().event_hooks = client_hooks
+        # The other way to download reads no answer that could be bounded.
+        before = huggingface_hub.constants.HF_HUB_DISABLE_XET
+        huggingface_hub.constants.HF_HUB_DISABLE_XET = True
+        try:
+            yield
+        finally:
+            huggingface_hub.constants.HF_HUB_DISABLE_XET = before
+            huggingface_hub.get_session().event_hooks = hooks
+
+    def _look(self, response: Any) -> None:  # noqa: ANN401 (of whichever HTTP client there is)
+        """Refuse headers that would become paths, and bound the body."""
+        for name, known in _PATHS_IN_HEADERS.items():
+            value = response.headers.get(name, "").removeprefix("W/").strip('"')
+            if value and not known.fullmatch(value):
+                raise CheckpointError(
+                    f"cannot download '{self.source}': the Hub's answer has {name} {value[:80]!r}"
+                )
+        stream, bounds = response.stream, self
+
+        class Bounded(type(stream)):  # type: ignore[misc]  # the client checks the class
+            def __init__(self) -> None:
+                """Nothing: another stream holds the data."""
+
+            def __iter__(self) -> Iterator[bytes]:
+                read = 0
+                for part in stream:
+                    read += len(part)
+                    bounds.check(read)
+                    yield part
+
+            def close(self) -> None:
+                stream.close()
+
+        response.stream = Bounded()
+
+    def check(self, read: int) -> None:
+        """Look whether an answer is too long by now.
+
+        Raises:
+            CheckpointError: In bytes.
+            UnavailableError: In time.
+        """
+        if read > max(self.most_bytes, MOST_IN_ANSWER):
+            raise CheckpointError(
+                f"cannot download '{self.source}': it is longer than the {self.most_bytes:,} bytes "
+                "that the Hub states"
+            )
+        if time.monotonic() > self.end:
+            raise UnavailableError(
+                f"cannot download '{self.source}': not there after {self.seconds:g} s; a slow "
+                "connection may need a larger --timeout"
+            )
+
+
+def check_stated_digest(path: Path, stated: str = "") -> None:
     """Compare a cached file with the digest that the Hub stated for it.
+
+    Large files have a SHA-256, small ones the id that git gives their content.
 
     Args:
         path: File in the Hub's cache, which names its blobs by that digest.
@@ -145,6 +258,14 @@ def check_stated_sha256(path: Path, stated: str = "") -> None:
     stated = path.readlink().name if path.is_symlink() else stated
     if SHA256.fullmatch(stated):
         check_sha256(path, stated)
+    elif COMMIT.fullmatch(stated):
+        content = path.read_bytes()
+        blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+        if blob.hexdigest() != stated:
+            raise CheckpointError(
+                f"{str(path)!r} is damaged: its git id is {blob.hexdigest()[:12]}…, expected "
+                f"{stated[:12]}…"
+            )
 
 
 def check_sha256(path: Path, expected: str) -> None:
@@ -196,7 +317,7 @@ def upload(
             f"cannot upload to {repo!r} without a token: run `hf auth login`, or set HF_TOKEN"
         )
     api = huggingface_hub.HfApi(library_name="derain", library_version=__version__)
-    with _told(HubFile(repo), uploading=True):
+    with translated_errors(HubFile(repo), uploading=True):
         keep_card = api.file_exists(repo, CARD_FILE) and not new_card
         kept = {CARD_FILE} if keep_card else set()
         changes = [
@@ -208,8 +329,8 @@ def upload(
 
 
 @contextmanager
-def _told(source: HubFile, *, uploading: bool = False) -> Iterator[None]:
-    """Turn what the Hub's client raises into errors of ours, and keep its warnings to itself."""
+def translated_errors(source: HubFile, *, uploading: bool = False) -> Iterator[None]:
+    """Convert errors of the Hub's client to ours, and silence its warnings."""
     log = logging.getLogger("huggingface_hub")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -218,10 +339,10 @@ def _told(source: HubFile, *, uploading: bool = False) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        told = _our_error(error, source, uploading)
-        if told is None:
+        translated = _our_error(error, source, uploading)
+        if translated is None:
             raise
-        raise told from error
+        raise translated from error
     finally:
         log.setLevel(level)
 

@@ -78,7 +78,7 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> Path | None:
     if name.startswith(hub.PREFIX):
         cached = hub.find_cached(hub.HubFile.parse(name))
         if cached:
-            hub.check_stated_sha256(cached)
+            hub.check_stated_digest(cached)
         return cached
     checkpoint = _run_checkpoint(path) if path.is_dir() else path
     if checkpoint and checkpoint.is_file():
@@ -132,12 +132,13 @@ def _without_default(network: str) -> str:
     return f"network {network!r} has no default weights; name some: {', '.join(names)}"
 
 
-def download_weights(name: str, *, again: bool = False) -> Path:
+def download_weights(name: str, *, again: bool = False, timeout: float | None = None) -> Path:
     """The verified file behind an entry's or a Hub name, from the Hub.
 
     Args:
         name: An entry of `weights.toml`, a network's bare name, or `hf:org/repo[@revision][:file]`.
         again: Replace what is cached.
+        timeout: Seconds that the download may take; None: ten minutes.
 
     Raises:
         UsageError: A name that begins with `hf:` and is not of that form.
@@ -145,14 +146,14 @@ def download_weights(name: str, *, again: bool = False) -> Path:
         CheckpointError: What arrived has another SHA-256 than stated; it is not kept.
     """
     if name.startswith(hub.PREFIX):
-        return _download(hub.HubFile.parse(name), "", again)
+        return _download(hub.HubFile.parse(name), "", again, timeout)
     entry = entry_named(name)
     if entry is None:
         raise UnavailableError(_unknown(name))
     place = f"put {entry.file!r} into {str(weights_folder())!r}"
     if entry.on_hub is None:
         raise UnavailableError(f"weights {entry.name!r} are not here: {place}{_say_bundled()}")
-    path = _download(entry.on_hub, f"; or {place}", again)
+    path = _download(entry.on_hub, f"; or {place}", again, timeout)
     try:
         hub.check_sha256(path, entry.sha256)
     except CheckpointError:
@@ -161,8 +162,12 @@ def download_weights(name: str, *, again: bool = False) -> Path:
     return path
 
 
-def pull_weights(name: str) -> Path:
+def pull_weights(name: str, *, timeout: float | None = None) -> Path:
     """The verified file of a name, downloaded if it is not here, damaged, or may have changed.
+
+    Args:
+        name: As for `download_weights`.
+        timeout: Seconds that the download may take; None: ten minutes.
 
     Raises:
         UsageError: A name that begins with `hf:` and is not of that form.
@@ -176,13 +181,13 @@ def pull_weights(name: str) -> Path:
         entry = entry_named(name)
         if entry and entry.bundled_path.is_file():
             raise
-        return download_weights(name, again=True)
-    return here if here and not moves else download_weights(name)
+        return download_weights(name, again=True, timeout=timeout)
+    return here if here and not moves else download_weights(name, timeout=timeout)
 
 
-def _download(source: hub.HubFile, way_out: str, again: bool) -> Path:
+def _download(source: hub.HubFile, way_out: str, again: bool, timeout: float | None) -> Path:
     try:
-        return hub.download(source, again=again)
+        return hub.download(source, again=again, timeout=timeout)
     except CheckpointError:
         raise
     except UnavailableError as error:

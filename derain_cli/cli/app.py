@@ -4,7 +4,6 @@ import difflib
 import errno
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -16,18 +15,23 @@ import typer.core
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli import (
+    compare,
     datasets,
     derain,
+    doctor,
     evaluate,
     finetune_real,
     manual,
     models,
     plot,
+    reproduce,
     search,
     serve,
     train,
 )
 from derain_cli.cli.output_files import give_up_standard_output
+from derain_cli.cli.streams import LONGEST_MESSAGE, prepare_streams, printable
+from derain_cli.cli.wording import in_flags, reword, reword_parameter
 from derain_cli.errors import INTERRUPTED, DerainError, ResourceError, UsageError
 from derain_cli.version import __version__
 
@@ -38,10 +42,6 @@ REFUSED = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
     | {errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE}
 )
-
-
-# Types as the help names them.
-WORDS = {"bool": "", "int": "number", "float": "number", "str": "text", "Path": "path"}
 
 
 class DerainGroup(typer.core.TyperGroup):
@@ -68,6 +68,7 @@ class DerainGroup(typer.core.TyperGroup):
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:  # noqa: ANN401
         """Run, and turn every error a user can fix into one line on stderr and its exit code."""
+        prepare_streams()
         run = functools.partial(super().main, *args, **(extra | {"standalone_mode": False}))
         given = args[0] if args else extra.get("args")
         words = sys.argv[1:] if given is None else given
@@ -92,14 +93,14 @@ class DerainGroup(typer.core.TyperGroup):
         """A command, whose help names types in words."""
         command = super().get_command(ctx, cmd_name)
         if command is not None:
-            name_types_in_words(command, ctx)
+            reword(command, ctx)
         return command
 
     def get_params(self, ctx: Any) -> Any:  # noqa: ANN401
         """The group's own options, likewise."""
         params = super().get_params(ctx)
         for param in params:
-            _name_type_in_words(param, ctx)
+            reword_parameter(param, ctx)
         return params
 
     def get_usage(self, ctx: Any) -> str:  # noqa: ANN401
@@ -116,40 +117,9 @@ class DerainGroup(typer.core.TyperGroup):
             raise typer.Exit(INTERRUPTED) from interrupt
 
 
-def name_types_in_words(command: Any, ctx: Any) -> None:  # noqa: ANN401 (Typer's own types)
-    """Let the help of a command, or of a group's commands, say `number` instead of `<float>`."""
-    for param in command.get_params(ctx):
-        _name_type_in_words(param, ctx)
-    for below in getattr(command, "commands", {}).values():
-        name_types_in_words(below, ctx)
-
-
-def _name_type_in_words(param: Any, ctx: Any) -> None:  # noqa: ANN401
-    if param.metavar is not None:
-        if param.param_type_name == "option" and param.metavar.isupper():
-            param.metavar = param.metavar.lower()
-        return
-    types = re.findall(r"\w+", param.display_type(ctx).replace(" range", ""))
-    words = " ".join(WORDS.get(name, name) for name in types if name != "list")
-    if param.param_type_name == "argument":
-        param.metavar = param.name.upper()
-        param.display_type_rich = lambda ctx: words
-    else:
-        param.metavar = words
-
-
-def in_flags(message: str, flags: Mapping[str, str]) -> str:
-    """A message of the library, which names fields in backticks, in a command line's spelling.
-
-    Example:
-        >>> in_flags("`batch_size` is 0; it must be above 0", {"batch_size": "--batch-size"})
-        '--batch-size is 0; it must be above 0'
-    """
-    return re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), message)
-
-
 def _exit_code(run: Callable[[], Any], words: Sequence[str], flags: Mapping[str, str]) -> int:
     try:
+        _check_working_folder()
         return run() or 0
     except DerainError as error:
         _say_error(in_flags(str(error), flags))
@@ -165,6 +135,18 @@ def _exit_code(run: Callable[[], Any], words: Sequence[str], flags: Mapping[str,
             raise
         _say_error(_usage_line(error, words))
         return int(error.exit_code)
+
+
+def _check_working_folder() -> None:
+    """Relative paths mean nothing in a folder that was deleted, and libraries fail there.
+
+    Raises:
+        UsageError: It was.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder was deleted: change to another one") from error
 
 
 def _said_by_the_system(error: OSError) -> str:
@@ -199,7 +181,7 @@ def _values_of(names: Sequence[str], words: Sequence[str]) -> list[str]:
 
 def _say_error(message: str) -> None:
     if message:
-        print(f"error: {message}", file=sys.stderr)  # noqa: T201 (the one place)
+        print(f"error: {printable(message, LONGEST_MESSAGE)}", file=sys.stderr)  # noqa: T201 (the one place)
 
 
 app = typer.Typer(
@@ -237,5 +219,8 @@ app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
 app.command("manual")(manual.manual)
+app.command("reproduce")(reproduce.reproduce)
+app.command("compare")(compare.compare)
+app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from derain_cli.cli.streams import LONGEST_MESSAGE, as_bytes, printable
 from derain_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
-    from derain_cli.batch import BatchOptions, Event, Plan, Result, Summary
+    from derain_cli.batch import BatchOptions, Event, Frames, Motion, Plan, Result, Summary
+    from derain_cli.batch.events import Job
+    from derain_cli.batch.rain import Rain
     from derain_cli.inference.derainer import Derainer
 
 SCHEMA = 1
@@ -43,6 +46,29 @@ def resume_command(arguments: Iterable[str], *, overwrite: bool) -> str:
     return shlex.join(["derain", "--skip-existing", *words])
 
 
+@dataclasses.dataclass
+class _Position:
+    """How far a batch is, in images.
+
+    The network is ahead of the results, which are encoded behind it, and an image that cannot be
+    decoded never reaches it: the bar shows whichever is farther.
+    """
+
+    begun: int = 0
+    ended: int = 0
+    within: float = 0.0
+
+    def begin(self) -> None:
+        self.begun, self.within = self.begun + 1, 0.0
+
+    def end(self) -> None:
+        self.ended += 1
+
+    @property
+    def images(self) -> float:
+        return max(self.ended, self.begun - 1 + self.within)
+
+
 class BatchReport:
     """What the user sees of a batch: the product on stdout, everything else on stderr."""
 
@@ -58,9 +84,13 @@ class BatchReport:
         self.console = Console(stderr=True, **plain)  # type: ignore[arg-type]
         self.bar = _progress_bar(self.console, shown=self.console.is_terminal and not quiet)
         self.task = self.bar.add_task("", start=False, total=len(plan.to_do), speed="")
+        self.film: TaskID | None = None
+        self.first_frame = 0
         self.derainer: Derainer | None = None
         self.summary: Summary | None = None
         self.megapixels, self.finished = 0.0, 0
+        self.position = _Position()
+        self.rain: Rain | None = None  # of the last image
         self.notices: Counter[str] = Counter()
         self._say_left_out()
 
@@ -78,17 +108,25 @@ class BatchReport:
 
     def show(self, event: "Event") -> None:
         """One event of the batch, as it comes."""
-        from derain_cli.batch import Result, Started
+        from derain_cli.batch import Frames, Result, Started
 
         if isinstance(event, Started):
             self.bar.start_task(self.task)  # the clock starts with the first
-            self.bar.update(self.task, description=_shortened(event.job.name))
+            self.position.begin()
+            self.bar.update(self.task, description=printable(_shortened(event.job.name)))
+        elif isinstance(event, Frames):
+            self._show_frames(event)
         elif isinstance(event, Result):
             self._advance(event)
             self._tell(event)
             self._deliver(event)
         else:
             self.summary = event
+
+    def advance_within(self, job: "Job", share: float) -> None:
+        """Move the bar while an image is in the network, in tiles."""
+        self.position.within = share
+        self.bar.update(self.task, completed=self.position.images)
 
     def show_plan(self) -> None:
         """What a run would do, and what is known to fail."""
@@ -111,7 +149,9 @@ class BatchReport:
         """What is done and how to go on."""
         command = resume_command(sys.argv[1:], overwrite=options.overwrite)
         total = len(self.plan.jobs)
-        self.say(f"{why}: {self.finished} of {total} done. Go on with:\n  {command}", always=True)
+        kept = "" if self.film is None else " (frames of the film at hand are kept)"
+        self.say(f"{why}: {self.finished} of {total} done{kept}. Go on with:", always=True)
+        self.say(f"  {command}", always=True)
 
     def finish(self) -> None:
         """The summary; then the exit code that the failures ask for."""
@@ -125,7 +165,7 @@ class BatchReport:
         if len(self.plan.jobs) == 1 and failures and failures[0].error is not None:
             raise failures[0].error  # one line says it all
         if self.verbose or not self.to_stdout:
-            self.say(_summary_text(self.summary, self.plan))
+            self.say(_summary_text(self.summary, self.plan, self.rain))
         if not failures:
             return
         self.say(f"failed: {len(failures)} of {len(self.plan.jobs)}", always=True)
@@ -137,7 +177,7 @@ class BatchReport:
     def say(self, line: str, *, always: bool = False) -> None:
         """A line on stderr, unless `--quiet`; errors are told always."""
         if always or not self.quiet:
-            self.console.print(line)
+            self.console.print(printable(line, LONGEST_MESSAGE))
 
     def _say_left_out(self) -> None:
         for item in self.plan.passed_over if self.verbose else ():
@@ -148,14 +188,30 @@ class BatchReport:
             more = f" (and {count - 1} more; -v names them)" if count > 1 else ""
             self.say(f"left out: {first.path}: {first.reason}{more}")
 
+    def _show_frames(self, event: "Frames") -> None:
+        """A second bar, of the frames of the film at hand."""
+        if self.film is None:
+            self.film = self.bar.add_task("frames", total=event.total, speed="")
+            self.first_frame = event.done  # those of an interrupted run cost no time
+        elapsed = self.bar.tasks[self.bar.task_ids.index(self.film)].elapsed or 0.0
+        made = event.done - self.first_frame
+        speed = f"{made / elapsed:.3g} frames/s" if elapsed and made else ""
+        self.bar.update(self.film, completed=event.done, total=event.total, speed=speed)
+
     def _advance(self, result: "Result") -> None:
         self.finished += result.status != "failed"
+        if self.film is not None:
+            self.bar.remove_task(self.film)
+            self.film = None
         if result.job.skip or result.job.problem:
             return
-        self.megapixels += (result.width or 0) * (result.height or 0) / 1e6
-        task = self.bar.tasks[self.task]
-        speed = _speed(task.completed + 1, self.megapixels, task.elapsed or 0.0)
-        self.bar.update(self.task, advance=1, speed=speed)
+        frames = result.motion.frames if result.motion else 1
+        self.megapixels += frames * (result.width or 0) * (result.height or 0) / 1e6
+        self.position.end()
+        self.rain = result.rain
+        elapsed = self.bar.tasks[self.task].elapsed or 0.0
+        speed = _speed(self.position.ended, self.megapixels, elapsed)
+        self.bar.update(self.task, completed=self.position.images, speed=speed)
 
     def _tell(self, result: "Result") -> None:
         for notice in result.notices:
@@ -182,8 +238,7 @@ class BatchReport:
 
     def _write_line(self, line: str) -> None:
         # As bytes: a name that is no valid text must come out as it went in.
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.buffer.write(line.encode(encoding, "surrogateescape") + os.linesep.encode())
+        sys.stdout.buffer.write(as_bytes(line) + os.linesep.encode())
         sys.stdout.buffer.flush()
 
 
@@ -227,11 +282,14 @@ def _details(result: "Result") -> str:
         what = "would write" if result.status == "planned" else "skipped, there is"
         return f"{job.name}: {what} {target}"
     facts = [f"{result.width}x{result.height}", f"{result.bit_depth} bit"]
+    if result.motion is not None:
+        facts.append(f"{result.motion.frames} frames")
     facts += [f"tiles of {result.tile}" if result.tile else "whole", f"{result.seconds or 0:.2f} s"]
+    facts += [result.rain.in_words()] if result.rain else []
     return f"{job.name}: {target} ({', '.join(facts)})"
 
 
-def _summary_text(summary: "Summary", plan: "Plan") -> str:
+def _summary_text(summary: "Summary", plan: "Plan", rain: "Rain | None" = None) -> str:
     counts = {
         "derained": summary.done,
         "skipped (the results are there)": summary.skipped,
@@ -243,26 +301,50 @@ def _summary_text(summary: "Summary", plan: "Plan") -> str:
         return text
     if len(plan.jobs) == 1:
         text = f"{plan.jobs[0].derained} written"
+        text += f", {rain.in_words()}," if rain else ""
     speed = _speed(summary.done, summary.megapixels, summary.seconds)
     return f"{text} in {summary.seconds:.1f} s ({speed})"
 
 
 def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]:
-    return {
+    line = {
         "v": SCHEMA,
-        "event": "image",
+        "event": "film" if result.motion or result.job.kind != "image" else "image",
         "input": result.job.name if result.job.source else "-",
         "output": result.job.derained and str(result.job.derained),
         "status": result.status,
         "model": derainer and derainer.name,
         "device": derainer and str(derainer.device),
+        "precision": result.precision,
         "tile": result.tile,
         "ms": None if result.seconds is None else round(1000 * result.seconds, 1),
         "width": result.width,
         "height": result.height,
         "bit_depth": result.bit_depth,
+        "rain": result.rain and _rain_fields(result.rain),
+        "files": [str(path) for path in result.job.targets] if result.status == "done" else [],
         "warnings": list(result.notices),
         "error": result.error and str(result.error),
+    }
+    return line | _motion_fields(result.motion)
+
+
+def _rain_fields(rain: "Rain") -> dict[str, Any]:
+    """Share of the pixels that visibly changed, mean change in 8-bit levels, and the verdict."""
+    return {"share": round(rain.share, 5), "mean": round(rain.mean, 3), "dry": rain.is_dry}
+
+
+def _motion_fields(motion: "Motion | None") -> dict[str, Any]:
+    """What a film's line says besides."""
+    if motion is None:
+        return {}
+    rainy, derained = motion.flicker
+    return {
+        "frames": motion.frames,
+        "resumed": motion.resumed,
+        "seconds": round(motion.seconds, 3),
+        "codec": motion.codec,
+        "flicker": {"input": round(rainy, 3), "output": round(derained, 3)},
     }
 
 

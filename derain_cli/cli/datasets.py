@@ -2,18 +2,21 @@
 
 import json
 import math
+import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.output_files import DataRoot, default_data_root
+from derain_cli.cli.output_files import DataRoot, default_data_root, require_output_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import numpy as np
+    from rich.progress import Progress, TaskID
 
     from derain_cli.datasets.verification import Verification
 
@@ -22,21 +25,110 @@ app = typer.Typer(
 )
 
 LISTED = 12  # names printed of a long list
+LIST_WIDTH = 800  # of the list of data sets off a terminal, so that no line is broken
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
 
 @app.command("list")
-def list_datasets(as_json: Json = False) -> None:
-    """Show the data sets known by name."""
-    from derain_cli.datasets.known import DATASETS
+def list_datasets(data_root: DataRoot = None, as_json: Json = False) -> None:
+    """Show the data sets known by name, whether they are here, and where they can be had."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = list(_rows(Path(data_root or default_data_root())))
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+        return
+    table = Table(
+        *("name", "for", "images", "here", "scored on", "licence", "paper", "layout", "from"),
+        box=None,
+        pad_edge=False,
+    )
+    for row in rows:
+        cells = (row[name] for name in ("name", "split", "count", "size", "protocol", "licence"))
+        source = ", ".join(
+            [*row["addresses"], *([f"hf:{row['hub']} (copy)"] if row["hub"] else [])]
+        )
+        table.add_row(*cells, row["paper"], row["layout"], source)
+    width = None if sys.stdout.isatty() else LIST_WIDTH
+    Console(markup=False, highlight=False, width=width).print(table)
+
+
+def _rows(root: Path) -> "Iterator[dict[str, Any]]":
+    from derain_cli.datasets.known import DATASETS, find_folder
+    from derain_cli.datasets.origins import INGREDIENTS, ORIGINS
 
     for name, dataset in DATASETS.items():
-        if as_json:
-            typer.echo(json.dumps({"name": name} | asdict(dataset)))
-        else:
-            facts = f"{dataset.split:6} {dataset.pairs:6} pairs  {dataset.protocol:4}"
-            typer.echo(f"{name:16} {facts} {dataset.paper:36} {dataset.layout}")
+        folder, origin = find_folder(name, root), ORIGINS[name]
+        unit = "images" if dataset.split == "real" else "pairs"
+        yield (
+            {"name": name}
+            | asdict(dataset)
+            | asdict(origin)
+            | _place(folder)
+            | {
+                "count": f"{dataset.pairs} {unit}",
+                "note": dataset.note,
+                "origin_note": origin.note,
+            }
+        )
+    for name, ingredient in INGREDIENTS.items():
+        folder = root / name if (root / name).is_dir() else None
+        yield _place(folder) | {
+            "name": name,
+            "split": ingredient.kind,
+            "count": f"{ingredient.images} images",
+            "protocol": "",
+            "licence": ingredient.licence,
+            "paper": ingredient.made,
+            "layout": "images in one folder" if ingredient.kind != "pairs" else "rainy/ + clean/",
+            "addresses": (),
+            "hub": "",
+        }
+
+
+def _place(folder: Path | None) -> dict[str, Any]:
+    """Where a set lies, and its size on disk."""
+    if folder is None:
+        return {"folder": None, "size": "no", "bytes": None}
+    count = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {"folder": str(folder), "size": f"{count / 1e6:,.0f} MB", "bytes": count}
+
+
+@app.command("pull")
+def pull(
+    names: Annotated[
+        list[str],
+        typer.Argument(help=r"Data sets of which the Hub has a copy, or hf:org/repo\[@revision]."),
+    ],
+    data_root: DataRoot = None,
+) -> None:
+    """Download data sets from the Hub into --data-root, and print where they are.
+
+    Every file is compared with the SHA-256 that the Hub states. A download that was cut off goes
+    on; one that is complete stays at its commit, and what is damaged is replaced.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from derain_cli.datasets.pulling import pull_dataset
+
+    console, root = Console(stderr=True), Path(data_root or default_data_root())
+    for name in names:
+        with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+            task = progress.add_task(f"pulling {name}", total=None)
+            report = partial(_update, progress, task)
+            folder, source = pull_dataset(name, root, report)
+        typer.echo(
+            f"{name}: {len(source.files)} files of {source.repo}@{source.revision}", err=True
+        )
+        typer.echo(str(folder))
+
+
+def _update(progress: "Progress", task: "TaskID", done: int, total: int) -> None:
+    progress.update(task, completed=done, total=total)
 
 
 @app.command("verify")
@@ -66,52 +158,61 @@ def verify(
             progress.update(task, completed=done, total=pairs)
 
         root = Path(data_root or default_data_root())
-        found = verification.verify(name, root, against or (), report)
+        verified = verification.verify(name, root, against or (), report)
     if as_json:
-        typer.echo(json.dumps(_verification_fields(found)))
+        typer.echo(json.dumps(_verification_fields(verified)))
     else:
-        _show_verification(found)
-    if not found.sound:
+        _show_verification(verified)
+    if not verified.sound:
         raise typer.Exit(1)
 
 
-def _verification_fields(found: "Verification") -> dict[str, Any]:
-    fields = asdict(found) | {"folder": str(found.folder)}
-    return fields | {"version": found.version, "sound": found.sound}
+def _verification_fields(verification: "Verification") -> dict[str, Any]:
+    fields = asdict(verification) | {"folder": str(verification.folder)}
+    return fields | {"version": verification.version, "sound": verification.sound}
 
 
-def _show_verification(found: "Verification") -> None:
+def _show_verification(verification: "Verification") -> None:
     from derain_cli.datasets.known import DATASETS, dataset_named
 
-    sizes = [f"{count} of {size}" for size, count in found.sizes.items()]
+    sizes = [f"{count} of {size}" for size, count in verification.sizes.items()]
     lines = [
-        ("folder", str(found.folder)),
-        ("layout", found.layout),
-        ("pairs", found.count),
+        ("folder", str(verification.folder)),
+        ("layout", verification.layout),
+        ("pairs", verification.count),
         ("sizes", _shortened(sizes)),
-        *(("input", _input_line(group, found)) for group in found.input_psnr),
-        ("fingerprint", f"{found.digest} (equal for copies equal to the bit)"),
-        ("duplicates", _duplicates_line(found)),
-        *((f"in {other}", _shared_line(pairs)) for other, pairs in found.shared.items()),
-        *(("problem", problem) for problem in found.problems),
+        *(("input", _input_line(group, verification)) for group in verification.input_psnr),
+        ("fingerprint", f"{verification.digest} (equal for copies equal to the bit)"),
+        ("duplicates", _duplicates_line(verification)),
+        *((("tone", _tone_line(verification)),) if verification.other_tone else ()),
+        *((f"in {other}", _shared_line(pairs)) for other, pairs in verification.shared.items()),
+        *(("problem", problem) for problem in verification.problems),
     ]
-    key = dataset_named(found.name)
+    key = dataset_named(verification.name)
     if key and DATASETS[key].note:
         lines.append(("note", DATASETS[key].note))
     for title, text in lines:
         typer.echo(f"{title + ':':16} {text}")
 
 
-def _input_line(group: str, found: "Verification") -> str:
-    score = f"{found.input_psnr[group]:.2f} dB ({found.protocol})"
+def _input_line(group: str, verification: "Verification") -> str:
+    score = f"{verification.input_psnr[group]:.2f} dB ({verification.protocol})"
     if group:
         return f"{score} {group}"
-    return f"{score}, {found.version}" if found.version else score
+    return f"{score}, {verification.version}" if verification.version else score
 
 
-def _duplicates_line(found: "Verification") -> str:
-    groups = [" = ".join(names) for names in found.duplicates]
+def _duplicates_line(verification: "Verification") -> str:
+    groups = [" = ".join(names) for names in verification.duplicates]
     return f"{len(groups)} photos: {_shortened(groups)}" if groups else "none"
+
+
+def _tone_line(verification: "Verification") -> str:
+    count, names = len(verification.other_tone), _shortened(list(verification.other_tone))
+    return (
+        f"{count} pairs have a rainy image that is darker than the clean one in over 35 % of the "
+        f"pixels: their ground truth is of another tone, `eval` scores them apart: {names}"
+    )
 
 
 def _shared_line(pairs: "Iterable[tuple[str, str]]") -> str:
@@ -187,7 +288,8 @@ def synth(
     rain: Annotated[
         str,
         typer.Option(
-            help="small, medium, large, heavy, streaks:FOLDER of rain layers, or pairs:DATASET."
+            help="small, medium, large, heavy, wide, drops, streaks:FOLDER of rain layers, "
+            "pairs:DATASET, mixed:FOLDER, or a scene as phone+veil+structures+wide."
         ),
     ] = "large",
     seed: Annotated[int, typer.Option(min=0, help="The same seed paints the same rain.")] = 0,
@@ -199,3 +301,24 @@ def synth(
     root = Path(data_root or default_data_root())
     count = synthesize(clean_folder, out, rain, seed, root)
     typer.echo(f"{count} pairs in {out}", err=True)
+
+
+@app.command("rain-sheet")
+def rain_sheet(
+    clean_folder: Annotated[Path, typer.Argument(help="Folder of photos.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    rain: Annotated[
+        list[str] | None,
+        typer.Option(help="Kind of rain, as of synth; repeatable. All that need no data set."),
+    ] = None,
+    columns: Annotated[int, typer.Option(min=1, help="Photos per kind.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same sheet.")] = 0,
+    data_root: DataRoot = None,
+) -> None:
+    """Draw kinds of rain on photos into one image, to look at."""
+    from derain_cli.rain.sheet import ALONE, draw_sheet
+
+    require_output_file(out, "--out", ".png")
+    root = Path(data_root or default_data_root())
+    draw_sheet(clean_folder, out, rain or ALONE, columns, seed, root)
+    typer.echo(str(out))

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.batch_report import BatchReport
 from derain_cli.cli.output_files import give_up_standard_output
-from derain_cli.errors import INTERRUPTED, UsageError
+from derain_cli.cli.streams import LONGEST_LIST, read_standard_input
+from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Plan
@@ -30,9 +32,17 @@ class ImageFormat(StrEnum):
     avif = "avif"
 
 
+class FramesOfAnimation(StrEnum):
+    """How much of an animation is derained."""
+
+    first = "first"
+    all = "all"
+
+
 class Precision(StrEnum):
     """Number formats the network can run in."""
 
+    auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
@@ -46,7 +56,7 @@ WHERE, HOW, SPEED, BATCH, TOLD = "Results", "Deraining", "Speed and memory", "Ba
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUTS", help="Files, folders, quoted patterns, or - for stdin."),
+    typer.Argument(metavar="IMAGES", help="Files, folders, quoted patterns, or - for stdin."),
 ]
 
 Output = Annotated[
@@ -57,12 +67,12 @@ Output = Annotated[
         metavar="PATH",
         show_default="beside the input",
         panel=WHERE,
-        help="A file; a folder if it exists, ends in / or there are several inputs; - for stdout.",
+        help="A file, or a folder if it exists, ends in / or takes several images; - for stdout.",
     ),
 ]
 
 Suffix = Annotated[
-    str, _option("--suffix", panel=WHERE, help="Added to the name of a result beside its input.")
+    str, _option("--suffix", panel=WHERE, help="Add this to the name of a result beside its input.")
 ]
 
 Format = Annotated[
@@ -85,7 +95,8 @@ Quality = Annotated[
         max=100,
         show_default="as the input",
         panel=WHERE,
-        help="Of JPEG, WebP and AVIF; a JPEG keeps its own tables and subsampling.",
+        help="Quality of JPEG, WebP, AVIF and films. By default a JPEG keeps the tables and "
+        "subsampling of its input.",
     ),
 ]
 
@@ -95,7 +106,11 @@ Overwrite = Annotated[
 
 SkipExisting = Annotated[
     bool,
-    _option("--skip-existing", panel=WHERE, help="Keep results that exist, do the others: resume."),
+    _option(
+        "--skip-existing",
+        panel=WHERE,
+        help="Keep results that exist and do the rest, as to resume.",
+    ),
 ]
 
 SaveRain = Annotated[
@@ -112,20 +127,83 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        show_default="the best for real photos",
+        show_default=f"{DEFAULT_WEIGHTS}, the best for real photos",
         panel=HOW,
-        help="Bundled weights, a checkpoint, hf:org/repo@rev, or a training run's folder.",
+        help="Name of weights, a checkpoint, hf:org/repo@rev or a training run's folder.",
+    ),
+]
+
+LeaveDry = Annotated[
+    bool,
+    _option(
+        "--leave-dry",
+        panel=HOW,
+        help="Copy an image byte for byte where next to no rain is found in it.",
+    ),
+]
+
+Passes = Annotated[
+    int,
+    _option(
+        "--passes",
+        panel=HOW,
+        min=1,
+        help="Times an image goes through the network; each pass takes out what the last one left.",
+    ),
+]
+
+TestTimeAugmentation = Annotated[
+    bool,
+    _option(
+        "--tta",
+        panel=HOW,
+        help="Average the results of eight flips and turns: eight times the work for the last "
+        "tenths of a dB.",
     ),
 ]
 
 Strength = Annotated[
-    float, _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed.")
+    float, _option("--strength", min=0, max=1, panel=HOW, help="Remove this share of the rain.")
+]
+Codec = Annotated[
+    str | None,
+    _option(
+        "--codec",
+        metavar="NAME",
+        show_default="as the input",
+        panel=WHERE,
+        help="Codec of films: h264, hevc, vp8, vp9, av1, mpeg4, mpeg2video, mjpeg, prores or ffv1.",
+    ),
+]
+FramesOption = Annotated[
+    FramesOfAnimation,
+    _option(
+        "--frames",
+        panel=HOW,
+        help="Frames of an animated GIF, WebP or PNG to derain; a film is always derained whole.",
+    ),
+]
+Temporal = Annotated[
+    int,
+    _option(
+        "--temporal",
+        min=0,
+        max=1,
+        panel=HOW,
+        help="1 steadies each frame of a film by the one before and the one after; 0 does not.",
+    ),
 ]
 
 Device = Annotated[str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")]
 
 PrecisionOption = Annotated[
-    Precision, _option("--precision", panel=SPEED, help="Number format of the network.")
+    Precision,
+    _option(
+        "--precision",
+        panel=SPEED,
+        help="Number format of the network; auto is bf16 where the device multiplies it natively, "
+        "else fp32.",
+    ),
 ]
 
 Tile = Annotated[
@@ -136,7 +214,7 @@ Tile = Annotated[
         min=0,
         show_default="fits the memory",
         panel=SPEED,
-        help="Side of the tiles an image is cut into; 0 = the whole image at once.",
+        help="Side of the tiles an image is cut into; 0 for the whole image at once.",
     ),
 ]
 
@@ -213,19 +291,41 @@ FromFile = Annotated[
     ),
 ]
 
+Watch = Annotated[
+    Path | None,
+    _option(
+        "--watch",
+        metavar="FOLDER",
+        show_default=False,
+        panel=BATCH,
+        help="Derain what is in a folder and what arrives there, until Ctrl-C.",
+    ),
+]
 FailFast = Annotated[
     bool, _option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
+]
+
+Strict = Annotated[
+    bool,
+    _option(
+        "--strict",
+        panel=BATCH,
+        help="Fail images that are damaged, even if they can be read.",
+    ),
 ]
 
 DryRun = Annotated[
     bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, and stop.")
 ]
 
-AsJson = Annotated[bool, _option("--json", panel=TOLD, help="A JSON line per image on stdout.")]
-Quiet = Annotated[bool, _option("--quiet", "-q", panel=TOLD, help="Only errors on stderr.")]
+AsJson = Annotated[
+    bool, _option("--json", panel=TOLD, help="Print a JSON line per image on stdout.")
+]
+Quiet = Annotated[bool, _option("--quiet", "-q", panel=TOLD, help="Show only errors on stderr.")]
 
 Verbose = Annotated[
-    bool, _option("--verbose", "-v", panel=TOLD, help="A line per image and per file left out.")
+    bool,
+    _option("--verbose", "-v", panel=TOLD, help="Show a line per image and per file left out."),
 ]
 
 
@@ -236,12 +336,14 @@ def derain(
     suffix: Suffix = "_derained",
     format: Format = None,
     quality: Quality = None,
+    codec: Codec = None,
     recursive: Recursive = False,
     from_file: FromFile = None,
+    watch: Watch = None,
     overwrite: Overwrite = False,
     skip_existing: SkipExisting = False,
     device: Device = "auto",
-    precision: PrecisionOption = Precision.fp32,
+    precision: PrecisionOption = Precision.auto,
     tile: Tile = None,
     tile_overlap: TileOverlap = None,
     compile: Compile = False,
@@ -250,10 +352,16 @@ def derain(
     batch_size: BatchSize = 1,
     max_pixels: MaxPixels = None,
     strength: Strength = 1.0,
+    leave_dry: LeaveDry = False,
+    passes: Passes = 1,
+    tta: TestTimeAugmentation = False,
+    frames: FramesOption = FramesOfAnimation.first,
+    temporal: Temporal = 1,
     save_rain: SaveRain = False,
     compare: Compare = False,
     dry_run: DryRun = False,
     fail_fast: FailFast = False,
+    strict: Strict = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -270,15 +378,24 @@ def derain(
         overwrite=overwrite,
         skip_existing=skip_existing,
         strength=strength,
+        leave_dry=leave_dry,
         save_rain=save_rain,
         compare=compare,
         workers=workers,
         batch_size=batch_size,
         max_pixels=max_pixels,
         fail_fast=fail_fast,
+        strict=strict,
+        frames=frames.value,
+        codec=codec,
+        temporal=bool(temporal),
     )
     engine: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
+    engine |= {"passes": passes, "tta": tta}
     engine |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
+    if watch is not None:
+        _watch(watch, inputs or [], options, model, engine, (as_json, quiet, verbose))
+        return
     plan = plan_batch(inputs or [], options, _read_list(from_file, inputs or []))
     report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
     if dry_run:
@@ -286,6 +403,36 @@ def derain(
     else:
         _run(plan, options, model, engine, report)
     report.finish()
+
+
+def _watch(
+    folder: Path,
+    inputs: list[str],
+    options: "BatchOptions",
+    model: str | None,
+    engine: dict[str, Any],
+    messages: tuple[bool, bool, bool],
+) -> None:
+    from derain_cli.cli.watching import check_watching, watch_folder
+
+    check_watching(folder, inputs, options)
+    derainer = _load(model, engine)
+    _say_harm(model, report)
+    as_json, quiet, verbose = messages
+
+    def run(plan: "Plan") -> None:
+        report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
+        _run_with(plan, options, derainer, report)
+        try:
+            report.finish()
+        except DerainError as error:  # the next one may be better
+            report.say(f"failed: {error}", always=True)
+        except typer.Exit:
+            pass  # several failed, and each was named
+
+    if not quiet:
+        typer.echo(f"watching {str(folder)!r}; Ctrl-C ends it", err=True)
+    watch_folder(folder, options, run)
 
 
 def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | None:
@@ -296,9 +443,15 @@ def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | No
     if from_file == STDIN and STDIN in inputs:
         raise UsageError("stdin is either the image ('-') or the list (--from-file -), not both")
     try:
-        content = sys.stdin.buffer.read() if from_file == STDIN else Path(from_file).read_bytes()
+        if from_file == STDIN:
+            content = read_standard_input("the list", LONGEST_LIST)
+        else:
+            with Path(from_file).open("rb") as file:
+                content = file.read(LONGEST_LIST + 1)
     except OSError as error:
         raise UsageError(f"cannot read the list {from_file!r}: {error.strerror}") from error
+    if len(content) > LONGEST_LIST:
+        raise UsageError(f"{from_file!r} is longer than {LONGEST_LIST >> 20} MiB: no list of paths")
     return read_list(content)
 
 
@@ -309,15 +462,29 @@ def _run(
     engine: dict[str, Any],
     report: "BatchReport",
 ) -> None:
-    from derain_cli.batch import Interrupter, run_batch
-
     report.check_stdout()
-    interrupter = Interrupter()
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.to_do else None
         _say_harm(model, report)
-        events = run_batch(plan, derainer, options, stdin, interrupter)
+    except KeyboardInterrupt:
+        report.say_interrupted(options)
+        raise typer.Exit(INTERRUPTED) from None
+    _run_with(plan, options, derainer, report, stdin)
+
+
+def _run_with(
+    plan: "Plan",
+    options: "BatchOptions",
+    derainer: "Derainer | None",
+    report: "BatchReport",
+    stdin: bytes = b"",
+) -> None:
+    from derain_cli.batch import Interrupter, run_batch
+
+    interrupter = Interrupter()
+    try:
+        events = run_batch(plan, derainer, options, stdin, interrupter, report.advance_within)
         with report.watching(derainer), closing(events), _on_ctrl_c(interrupter.interrupt):
             for event in events:
                 report.show(event)
@@ -336,7 +503,11 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows it only there
         yield
         return
-    before = signal.signal(signal.SIGINT, handler)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # on purpose, as for a job in a script's background
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
@@ -344,9 +515,9 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
 
 
 def _read_image() -> bytes:
-    if sys.stdin.isatty():
+    if sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("'-' reads an image from stdin, which is a terminal: pipe one in")
-    return sys.stdin.buffer.read()
+    return read_standard_input("an image")
 
 
 def _say_harm(model: str | None, report: "BatchReport") -> None:
@@ -358,7 +529,6 @@ def _say_harm(model: str | None, report: "BatchReport") -> None:
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":
-    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
     from derain_cli.inference.derainer import Derainer
 
     return Derainer.load(model or DEFAULT_WEIGHTS, **engine)

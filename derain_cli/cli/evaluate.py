@@ -4,108 +4,408 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from derain_cli.cli.output_files import DataRoot, default_data_root, require_output_file
-from derain_cli.cli.scores import Results, show_json, show_tables, summarise_rows, write_csv
-from derain_cli.errors import UsageError
+from derain_cli.cli.scores import Results, show_json, show_tables, summarise_rows
+from derain_cli.errors import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
+    from derain_cli.cli.eval_view import EvalView
     from derain_cli.datasets.layouts import Pair
-    from derain_cli.evaluation.gallery import Gallery
-    from derain_cli.evaluation.scoring import Deraining, Scored
+    from derain_cli.evaluation.deraining import EvaluatedModel
+    from derain_cli.evaluation.journal import Journal
+    from derain_cli.evaluation.scoring import Scored
     from derain_cli.evaluation.statistics import Row
+
+WHAT, HOW, SPEED, RESULTS = "What is scored", "How", "Speed and memory", "Results"
+METRICS_HELP = (
+    "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
+    "20, lower; needs no clean image), lpips and dists (0 to about 1, lower; need published "
+    "weights), e_r (levels of rain removed, higher), e_b (levels of background changed, lower), "
+    "dry (PSNR of the clean image derained, higher; twice the time), change (levels changed)."
+)
+
+
+def _option(*names: str, help: str, panel: str, **settings: Any) -> Any:  # noqa: ANN401
+    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How models run; what of it changes scores must be the same on `--resume`."""
+
+    device: str
+    precision: str
+    strength: float
+    passes: int
+    tta: bool
+    tile: int | None
+    tile_overlap: int | None
+    batch_size: int
+    threads: int | None
+
+    def settings(self) -> dict[str, Any]:
+        """What changes scores, by name."""
+        return {
+            "device": self.device,
+            "precision": self.precision,
+            "strength": self.strength,
+            "passes": self.passes,
+            "tta": self.tta,
+            "tile": self.tile,
+            "tile overlap": self.tile_overlap,
+            "batch size": self.batch_size,
+        }
 
 
 def evaluate(
     dataset: Annotated[
-        list[str] | None, typer.Option(help="Data set by name, or a folder of pairs; repeatable.")
+        list[str] | None,
+        _option(
+            "--dataset", panel=WHAT, help="Data set by name, or a folder of pairs; repeatable."
+        ),
     ] = None,
-    rainy: Annotated[Path | None, typer.Option(help="Folder of rainy images.")] = None,
-    clean: Annotated[Path | None, typer.Option(help="Folder of their clean images.")] = None,
+    rainy: Annotated[
+        Path | None, _option("--rainy", panel=WHAT, help="Folder of rainy images.")
+    ] = None,
+    clean: Annotated[
+        Path | None, _option("--clean", panel=WHAT, help="Folder of their clean images.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        _option(
+            "--images",
+            panel=WHAT,
+            help="Folder of images without ground truth: NIQE, and how much models change them.",
+        ),
+    ] = None,
     data_root: DataRoot = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Name or path; repeatable.")
+        list[str] | None,
+        _option("--model", "-m", panel=WHAT, help="Weights by name or path; repeatable."),
     ] = None,
     input_only: Annotated[
-        bool, typer.Option("--input-only", help="Score the rainy images as they are: no model.")
+        bool,
+        _option("--input-only", panel=WHAT, help="Score the rainy images as they are: no model."),
     ] = False,
+    limit: Annotated[
+        int,
+        _option("--limit", min=0, panel=WHAT, help="Only the first N pairs of each set; 0 = all."),
+    ] = 0,
     protocol: Annotated[
         str | None,
-        typer.Option(
+        _option(
+            "--protocol",
+            panel=HOW,
             help="y (limited-range luma), y-full or rgb; of the 8-bit result (default: what the "
             "data set's papers use, rgb for DDN-SIRR and y for the rest).",
             show_default=False,
         ),
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="psnr, ssim, niqe, e_r, e_b; with commas between.")
-    ] = "psnr,ssim",
+        str | None,
+        _option("--metrics", panel=HOW, show_default="psnr,ssim", help=METRICS_HELP),
+    ] = None,
+    strength: Annotated[
+        float,
+        _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed."),
+    ] = 1.0,
+    passes: Annotated[
+        int,
+        _option("--passes", min=1, panel=HOW, help="Times an image goes through the network."),
+    ] = 1,
+    tta: Annotated[
+        bool,
+        _option("--tta", panel=HOW, help="Average eight flips and turns: eight times the work."),
+    ] = False,
+    seed: Annotated[
+        int, _option("--seed", panel=HOW, help="Random seed of the bootstrap intervals.")
+    ] = 0,
     device: Annotated[
-        str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N], mps.")
+        str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    limit: Annotated[int, typer.Option(min=0, help="Only the first N pairs of each; 0 = all.")] = 0,
+    precision: Annotated[
+        str, _option("--precision", panel=SPEED, help="fp32, bf16 or fp16.")
+    ] = "fp32",
+    tile: Annotated[
+        int | None,
+        _option(
+            "--tile",
+            "-t",
+            min=0,
+            panel=SPEED,
+            show_default="fits the memory",
+            help="Side of the tiles an image is cut into; 0 = the whole image at once.",
+        ),
+    ] = None,
+    tile_overlap: Annotated[
+        int | None,
+        _option(
+            "--tile-overlap",
+            min=0,
+            panel=SPEED,
+            show_default="the model's own",
+            help="Pixels that neighbouring tiles share.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int,
+        _option(
+            "--batch-size",
+            min=1,
+            panel=SPEED,
+            help="Images of one size that go through the network together.",
+        ),
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        _option(
+            "--threads",
+            min=1,
+            panel=SPEED,
+            show_default="all cores",
+            help="CPU threads of the network.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int,
+        _option(
+            "--workers",
+            "-j",
+            min=1,
+            panel=SPEED,
+            help="Threads that read, and as many that score, while the network runs.",
+        ),
+    ] = 1,
+    csv_file: Annotated[
+        Path | None,
+        _option(
+            "--csv",
+            panel=RESULTS,
+            help="Write each row to FILE.csv, and to FILE.jsonl beside it, as soon as it is known.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        _option("--resume", panel=RESULTS, help="Go on with the unfinished evaluation in --csv."),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        _option("--overwrite", panel=RESULTS, help="Replace an unfinished evaluation in --csv."),
+    ] = False,
+    html: Annotated[
+        Path | None,
+        _option("--html", panel=RESULTS, help="Write a self-contained HTML report."),
+    ] = None,
+    save_images: Annotated[
+        Path | None,
+        _option("--save-images", panel=RESULTS, help="Folder for the derained images (PNG)."),
+    ] = None,
     compare_paper: Annotated[
         bool,
-        typer.Option("--compare-paper", help="Add the scores that papers print, marked as quoted."),
+        _option(
+            "--compare-paper",
+            panel=RESULTS,
+            help="Add the scores that papers print, marked as quoted.",
+        ),
     ] = False,
-    save_images: Annotated[
-        Path | None, typer.Option(help="Folder for the derained images (PNG).")
-    ] = None,
-    csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write a row per image and model.")
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write a report to look at, with images, in one file.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the intervals of differences.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_json: Annotated[
+        bool, _option("--json", panel=RESULTS, help="JSON lines on stdout.")
+    ] = False,
+    quiet: Annotated[bool, _option("--quiet", "-q", panel=RESULTS, help="No progress.")] = False,
 ) -> None:
-    """Score models on pairs of rainy and clean images; the untouched input is the first row."""
+    """Score models on pairs of rainy and clean images; the untouched input is the first row.
+
+    Ctrl-C prints the table of what is scored so far. With --csv, the same command with --resume
+    goes on where it stopped, also after a power cut.
+    """
+    from derain_cli.cli.eval_view import EvalView
+
     if input_only and model:
         raise UsageError("--input-only and --model exclude each other: leave one out")
-    pairs = _pairs_of(dataset or [], rainy, clean, data_root or default_data_root())
+    if resume and (overwrite or not csv_file):
+        raise UsageError("--resume goes with --csv FILE, and without --overwrite")
+    pairs = _pairs_of(dataset or [], rainy, clean, images, data_root or default_data_root())
     if csv_file:
         require_output_file(csv_file, "--csv", ".csv")
     if html:
         require_output_file(html, "--html", ".html", ".htm")
-    chosen = _metrics_of(metrics)
-    gallery = _gallery(chosen) if html else None
+    metric_names = _metrics_of(metrics, unpaired=images is not None)
     if not quiet:
         _say_what_is_scored(pairs, limit)
-    models = [] if input_only else _load_models(model or [], device, precision)
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
-    rows, seconds = _score(pairs, models, protocol, chosen, _observer(save_images, gallery), quiet)
-    results = summarise_rows(rows, seconds, precision, quote=compare_paper, seed=seed)
-    if csv_file:
-        write_csv(csv_file, rows)
-    if html and gallery:
-        _write_html(html, results, gallery)
-    show = show_json if as_json else show_tables
-    show(results)
-    if not quiet:
+    engine = Engine(
+        device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads
+    )
+    scoring = Scoring(pairs, metric_names, protocol, engine, workers, save_images)
+    with EvalView(quiet=quiet).shown() as view:
+        scoring.load(view, [] if input_only else model or [""])
+        journal = scoring.open_journal(view, csv_file, resume=resume, overwrite=overwrite)
+        rows, seconds, interrupted = scoring.run(view, journal)
+        results = summarise_rows(
+            rows, seconds, precision, quote=compare_paper, seed=seed, total=scoring.total
+        )
+        if html and not interrupted:
+            _write_html(html, results, scoring, view)
+    (show_json if as_json else show_tables)(results)
+    if not quiet and rows:
         typer.echo(results.time_spent, err=True)
+    if interrupted:
+        _say_how_to_go_on(journal, html)
+        raise typer.Exit(INTERRUPTED)
+
+
+class Scoring:
+    """An evaluation from its pairs to its rows.
+
+    Attributes:
+        pairs: By data set.
+        models: What is scored besides the input.
+        weights: SHA-256 of each model's file, by the model's name.
+        device: Where the models run, in words.
+    """
+
+    def __init__(
+        self,
+        pairs: "Mapping[str, Sequence[Pair]]",
+        metrics: Sequence[str],
+        protocol: str | None,
+        engine: Engine,
+        workers: int,
+        save_images: Path | None,
+    ) -> None:
+        self.pairs, self.metrics, self.protocol, self.engine = pairs, metrics, protocol, engine
+        self.workers, self.save_images = workers, save_images
+        self.models: list[EvaluatedModel] = []
+        self.weights: dict[str, str] = {}
+        self.device = ""
+
+    @property
+    def total(self) -> int:
+        """How many rows there are in all."""
+        return sum(map(len, self.pairs.values())) * (1 + len(self.models))
+
+    def load(self, view: "EvalView", names: Sequence[str]) -> None:
+        """Load the models; an empty name is the default one's."""
+        from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, known_harm
+        from derain_cli.checkpoints.resolving import resolve_weights
+        from derain_cli.evaluation.deraining import EvaluatedModel
+        from derain_cli.evaluation.identity import file_sha256
+        from derain_cli.inference.derainer import Derainer
+
+        engine = self.engine
+        for number, name in enumerate(name or DEFAULT_WEIGHTS for name in names):
+            view.phase("loading models", number, len(names))
+            if name in self.weights:
+                raise UsageError(f"--model {name!r} is given twice")
+            self.weights[name] = file_sha256(resolve_weights(name))
+            derainer = Derainer.load(
+                name,
+                device=engine.device,
+                precision=engine.precision,
+                tile=engine.tile,
+                tile_overlap=engine.tile_overlap,
+                passes=engine.passes,
+                tta=engine.tta,
+                threads=engine.threads,
+            )
+            # Checkpoints of two runs have one file name: tell them apart as the user did.
+            self.models.append(EvaluatedModel(derainer, name, engine.strength))
+            if harm := known_harm(name):
+                typer.echo(f"{name}: {harm}", err=True)
+
+    def open_journal(
+        self, view: "EvalView", path: Path | None, *, resume: bool, overwrite: bool
+    ) -> "Journal | None":
+        """The journal in a CSV file, begun anew or gone on with."""
+        from derain_cli.evaluation.identity import data_identity
+        from derain_cli.evaluation.journal import Journal
+        from derain_cli.evaluation.scoring import columns_of
+
+        if path is None:
+            return None
+        settings = {
+            "models": list(self.weights),
+            "weights": self.weights,
+            "data": data_identity(
+                self.pairs, lambda done, files: view.phase("reading data", done, files)
+            ),
+            "protocol": self.protocol or "each set's own",
+            "metrics": list(self.metrics),
+        }
+        journal = Journal(path, columns_of(self.metrics), settings | self.engine.settings())
+        journal.resume() if resume else journal.begin(overwrite=overwrite)
+        return journal
+
+    def run(self, view: "EvalView", journal: "Journal | None") -> "tuple[list[Row], float, bool]":
+        """All rows, the seconds of this session, and whether Ctrl-C ended it."""
+        from derain_cli.evaluation import scoring
+        from derain_cli.evaluation.extremes import leading_column
+
+        rows = list(journal.rows) if journal else []
+        column = leading_column(scoring.columns_of(self.metrics))
+        images = sum(map(len, self.pairs.values()))
+        began = time.perf_counter()
+        fresh = scoring.evaluate(
+            self.pairs,
+            self.models,
+            self.protocol,
+            metrics=self.metrics,
+            observe=self._observer(),
+            done={scoring.key_of(row) for row in rows},
+            workers=self.workers,
+            batch_size=self.engine.batch_size,
+        )
+        view.begin_scoring(images, 1 + len(self.models), rows, column)
+        try:
+            for row in fresh:
+                rows.append(row)
+                if journal:
+                    journal.append(row)
+                view.note(row)
+        except KeyboardInterrupt:
+            return rows, time.perf_counter() - began, True
+        if journal and rows:
+            journal.end()
+        return rows, time.perf_counter() - began, False
+
+    def _observer(self) -> "Callable[[Scored], None] | None":
+        if not self.save_images:
+            return None
+        from derain_cli.evaluation.gallery import save_derained
+
+        return save_derained(self.save_images)
 
 
 def _pairs_of(
-    names: Sequence[str], rainy: Path | None, clean: Path | None, data_root: str
+    names: Sequence[str],
+    rainy: Path | None,
+    clean: Path | None,
+    images: Path | None,
+    data_root: str,
 ) -> "dict[str, list[Pair]]":
     from derain_cli.datasets.known import dataset_pairs
-    from derain_cli.datasets.layouts import match_pairs
+    from derain_cli.datasets.layouts import match_pairs, unpaired_images
 
     if (rainy is None) != (clean is None):
         raise UsageError("--rainy and --clean go together: give both folders")
-    found = {name: dataset_pairs(name, Path(data_root)) for name in names}
+    if images and (names or rainy):
+        raise UsageError("--images have no ground truth: score them apart from pairs")
+    if images:
+        return {str(images): unpaired_images(images)}
+    pairs = {name: dataset_pairs(name, Path(data_root)) for name in names}
     if rainy and clean:
-        found[str(rainy)] = match_pairs(rainy, clean)
-    if not found:
-        raise UsageError("nothing to score: give --dataset NAME, or --rainy DIR and --clean DIR")
-    return found
+        pairs[str(rainy)] = match_pairs(rainy, clean)
+    if not pairs:
+        raise UsageError(
+            "nothing to score: give --dataset NAME, --rainy DIR and --clean DIR, or --images DIR"
+        )
+    return pairs
 
 
 def _say_what_is_scored(pairs: "Mapping[str, Sequence[Pair]]", limit: int) -> None:
@@ -115,98 +415,84 @@ def _say_what_is_scored(pairs: "Mapping[str, Sequence[Pair]]", limit: int) -> No
         key = dataset_named(name)
         note = DATASETS[key].note if key else ""
         cut = f", the first {limit} of them scored" if 0 < limit < len(members) else ""
-        count = describe_count(name, len(members))
+        unpaired = any(pair.is_unpaired for pair in members)
+        count = f"{len(members)} images" if unpaired else describe_count(name, len(members))
         typer.echo(f"{name}: {count}{cut}{f' (note: {note})' if note else ''}", err=True)
 
 
-def _metrics_of(text: str) -> list[str]:
+def _metrics_of(text: str | None, *, unpaired: bool) -> list[str]:
     from derain_cli.errors import did_you_mean
-    from derain_cli.evaluation.scoring import METRICS
+    from derain_cli.evaluation.scoring import DEFAULT_METRICS, METRICS, UNPAIRED_METRICS
 
+    if text is None:
+        return list(UNPAIRED_METRICS if unpaired else DEFAULT_METRICS)
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in METRICS:
             raise UsageError(f"unknown metric {name!r}. {did_you_mean(name, METRICS)}")
+        if unpaired and name not in UNPAIRED_METRICS:
+            raise UsageError(
+                f"metric {name!r} needs clean images; --images has {', '.join(UNPAIRED_METRICS)}"
+            )
     if not names:
         raise UsageError(f"--metrics names none. Known: {', '.join(METRICS)}")
     return list(dict.fromkeys(names))
 
 
-def _load_models(names: Sequence[str], device: str, precision: str) -> "list[Deraining]":
-    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, known_harm
-    from derain_cli.inference.derainer import Derainer
+def _write_html(path: Path, results: Results, scoring: Scoring, view: "EvalView") -> None:
+    from derain_cli.evaluation.extremes import leading_column
+    from derain_cli.evaluation.gallery import choose_cases, draw_cases
+    from derain_cli.evaluation.report import Report, write_report
+    from derain_cli.evaluation.scoring import columns_of
 
-    models: list[Derainer] = []
-    for name in names or [DEFAULT_WEIGHTS]:
-        if name in [known.name for known in models]:
-            raise UsageError(f"--model {name!r} is given twice")
-        derainer = Derainer.load(name, device=device, precision=precision)
-        # Checkpoints of two runs have one file name: tell them apart as the user did.
-        derainer.name = name
-        models.append(derainer)
-        if harm := known_harm(name):
-            typer.echo(f"{name}: {harm}", err=True)
-    return list(models)
-
-
-def _gallery(metrics: Sequence[str]) -> "Gallery":
-    from derain_cli.evaluation.gallery import Gallery
-    from derain_cli.evaluation.scoring import METRICS
-
-    return Gallery("psnr" if "psnr" in metrics else METRICS[metrics[0]][0])
-
-
-def _observer(
-    save_images: Path | None, gallery: "Gallery | None"
-) -> "Callable[[Scored], None] | None":
-    observers: list[Callable[[Scored], None]] = [gallery.observe] if gallery else []
-    if save_images:
-        from derain_cli.evaluation.gallery import save_derained
-
-        observers.append(save_derained(save_images))
-    if not observers:
-        return None
-
-    def observe(scored: "Scored") -> None:
-        for observer in observers:
-            observer(scored)
-
-    return observe
-
-
-def _score(
-    pairs: "Mapping[str, Sequence[Pair]]",
-    models: "Sequence[Deraining]",
-    protocol: str | None,
-    metrics: Sequence[str],
-    observe: "Callable[[Scored], None] | None",
-    quiet: bool,
-) -> "tuple[list[Row], float]":
-    from rich.console import Console
-    from rich.progress import track
-
-    from derain_cli.evaluation import scoring as evaluation
-
-    total = sum(map(len, pairs.values())) * (1 + len(models))
-    started = time.perf_counter()
-    rows = evaluation.evaluate(pairs, models, protocol, metrics=metrics, observe=observe)
-    console = Console(stderr=True)
-    hidden = quiet or not console.is_terminal
-    scored = list(track(rows, "scoring", total=total, console=console, disable=hidden))
-    return scored, time.perf_counter() - started
-
-
-def _write_html(path: Path, results: Results, gallery: "Gallery") -> None:
-    from derain_cli.evaluation.report import write_report
-    from derain_cli.version import __version__
-
-    facts = [f"derain {__version__}", results.time_spent, shlex.join(["derain", *sys.argv[1:]])]
-    write_report(
-        path,
+    choices = choose_cases(results.rows, leading_column(columns_of(scoring.metrics)))
+    cases = draw_cases(
+        choices,
+        scoring.pairs,
+        scoring.models,
+        lambda done, images: view.phase("drawing the report", done, images),
+    )
+    report = Report(
         results.rows,
         results.scores,
         differences=results.differences,
         quotes=results.quotes,
-        cases=gallery.cases(),
-        facts=facts,
+        cases=cases,
+        facts=_facts(results, scoring),
+        seed=results.seed,
     )
+    write_report(path, report)
+
+
+def _facts(results: Results, scoring: Scoring) -> dict[str, str]:
+    """What to say of an evaluation in its report, by name."""
+    import datetime
+
+    import torch
+
+    from derain_cli.training.origin import machine
+    from derain_cli.version import __version__
+
+    device = scoring.models[0].derainer.device if scoring.models else torch.device("cpu")
+    now = datetime.datetime.now(datetime.UTC)
+    settings = {name: str(value) for name, value in scoring.engine.settings().items() if value}
+    return {
+        "date": now.strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["derain", *sys.argv[1:]]),
+        "version": f"derain {__version__}",
+        "machine": machine(device),
+        "time": results.time_spent,
+        "settings": ", ".join(f"{name} {value}" for name, value in settings.items()),
+        **{f"weights {name}": f"SHA-256 {digest}" for name, digest in scoring.weights.items()},
+    }
+
+
+def _say_how_to_go_on(journal: "Journal | None", html: Path | None) -> None:
+    """What Ctrl-C left behind, and the whole command that goes on."""
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    report = f"; no report {str(html)!r} of a part" if html else ""
+    if journal and journal.rows:
+        command = shlex.join(["derain", *words, "--resume"])
+        typer.echo(f"interrupted{report}; go on with: {command}", err=True)
+    else:
+        typer.echo(f"interrupted{report}; give --csv FILE to be able to --resume", err=True)

@@ -51,6 +51,16 @@ def finetune_real(
             "--from-scratch", help="Begin with random weights of the architecture --model."
         ),
     ] = False,
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="name", help="paper (as published) or quick (minutes on two CPU cores)."
+        ),
+    ] = "paper",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", "-n", help="Show every setting and its source; adapt nothing."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
@@ -64,18 +74,35 @@ def finetune_real(
     The defaults shown are the online update's; self-training has crop 256, batch
     size 16, rate 1e-4 and 100,000 steps, as published.
     """
-    from derain_cli.inference.memory import keep_freed_memory
-    from derain_cli.training import trainer
+    from derain_cli.cli.train_view import show_progress
 
     given = given_of(options)
     if resume:
         chosen = build_config(config_of_run(FinetuneConfig, out), {}, given)
     else:
-        chosen = config_of(method, model, given, from_scratch=from_scratch)
-    keep_freed_memory()
+        chosen = config_of(method, model, given, from_scratch=from_scratch, preset=preset)
+    if dry_run:
+        from derain_cli.cli.train_view import show_settings
+        from derain_cli.training import trainer
+        from derain_cli.training.configs.presets import explain
+
+        show_settings(explain(chosen, None, given, f"{preset} of {method}"))
+        trainer.check(chosen, out, resume=resume)
+        return
     talking = os.environ.get("RANK", "0") == "0"
-    with stop_on_signal() as stopping:
-        report = _epoch_lines(out) if talking and not quiet else None
+    silent = quiet or not talking
+    with stop_on_signal() as stopping, show_progress(chosen, quiet=silent) as show:
+        from derain_cli.inference.memory import keep_freed_memory
+        from derain_cli.training import trainer
+
+        keep_freed_memory()
+        say_epoch = _epoch_lines(out)
+
+        def report(progress: "Progress") -> None:
+            show(progress)
+            if not silent:
+                say_epoch(progress)
+
         result = trainer.train(
             chosen, out, resume=resume, report=report, should_stop=lambda: bool(stopping)
         )
@@ -85,13 +112,19 @@ def finetune_real(
         if result.finished:
             _say_what_was_kept(result)
         else:
-            say_how_to_go_on(result, interrupted=bool(stopping))
+            why = "interrupted" if stopping else "time is up"
+            say_how_to_go_on(result, "finetune-real", why)
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)
 
 
 def config_of(
-    method: str, model: str | None, given: Mapping[str, Any], *, from_scratch: bool
+    method: str,
+    model: str | None,
+    given: Mapping[str, Any],
+    *,
+    from_scratch: bool,
+    preset: str = "paper",
 ) -> FinetuneConfig:
     """The run's config: what the method publishes, then flags; the network as its weights say.
 
@@ -108,7 +141,9 @@ def config_of(
     recipe = method.replace("-", "_")
     if from_scratch and recipe == "online_update":
         raise UsageError("an online update refines trained weights; leave `from_scratch` out")
-    fields = {"data_root": default_data_root(), "recipe": recipe} | method_values(recipe, given)
+    fields = {"data_root": default_data_root(), "recipe": recipe} | method_values(
+        recipe, given, preset
+    )
     fields |= {"model": model} if from_scratch else _network_of(model)
     own_options = given.get("model_option", [])
     fields["model_option"] = (*fields.get("model_option", ()), *own_options)
@@ -150,14 +185,32 @@ def _epoch_lines(out: Path) -> Callable[["Progress"], None]:
 def epoch_line(report: "EpochReport") -> str:
     """What a report says, for people."""
     parts = [
-        f"epoch {report.epoch}",
+        f"epoch {report.epoch}: {verdict(report)}",
         f"pseudo-truth changed by {255 * report.change:.3f} of 255",
         f"rain energy {report.rain_energy:.3g}",
     ]
     parts += [] if report.niqe is None else [f"NIQE {report.niqe:.2f}"]
     parts += [] if report.psnr is None else [f"PSNR (y) {report.psnr:.2f} dB"]
-    parts += [f"worse: {report.worse}"] if report.worse else []
     return ", ".join(parts)
+
+
+def verdict(report: "EpochReport") -> str:
+    """Whether an epoch is better or worse than those before it, in words.
+
+    Example:
+        >>> from derain_cli.training.guard import EpochReport
+        >>> verdict(EpochReport(0, 0.0, 1.0, kept=True)), verdict(EpochReport(2, 0.1, 2.0))
+        ('before adapting', 'not better than the best so far')
+        >>> verdict(EpochReport(3, 0.1, 9.0, worse="NIQE rose"))
+        'worse (NIQE rose)'
+    """
+    if report.worse:
+        return f"worse ({report.worse})"
+    if report.epoch == 0:
+        return "before adapting"
+    if report.warming:
+        return "warming up, not judged yet"
+    return "better, the best so far" if report.kept else "not better than the best so far"
 
 
 def _say_what_was_kept(result: "TrainResult") -> None:

@@ -1,5 +1,6 @@
 """`derain models`: the networks, their weights, and where those are."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain_cli.cli.streams import printable
 from derain_cli.errors import DerainError, NothingToDoError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         name = f"{row['name']} (default)" if row["recommended"] else row["name"]
         figures = [row.get("seconds_per_megapixel"), *(_psnr(row, name) for name in SETS)]
         figures += [row.get("dry_psnr"), row.get("megabytes")]
-        table.add_row(name, *map(_figure, figures), _sentence(row))
+        cells = (name, *map(_figure, figures), _sentence(row))
+        table.add_row(*map(printable, cells))
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     Console(markup=False, highlight=False, width=width).print(table)
 
@@ -127,18 +130,18 @@ def _sentence(row: Mapping[str, Any]) -> str:
 def info(name: Name, as_json: Json = False) -> None:
     """Show a network's facts, its weights and what is known of their training."""
     from derain_cli.checkpoints.catalogue import list_weights
-    from derain_cli.checkpoints.files import read_metadata
+    from derain_cli.checkpoints.files import build_described, read_metadata
     from derain_cli.checkpoints.resolving import resolve_weights
     from derain_cli.models import MODELS
     from derain_cli.release.cards import network_facts
 
     weights = [entry for entry in list_weights() if name in (entry.name, entry.model)]
     if weights or name in MODELS:
-        model, config = weights[0].model if weights else name, None
+        facts = network_facts(weights[0].model if weights else name)
     else:
-        metadata = read_metadata(resolve_weights(name))
-        model, config = metadata["model"], json.loads(metadata["model_config"])
-    facts = network_facts(model, config)
+        path = resolve_weights(name)
+        metadata = read_metadata(path)
+        facts = network_facts(metadata["model"], built=build_described(path, metadata))
     cards = [_card(entry) for entry in weights] if weights else _own_card(name)
     if as_json:
         typer.echo(json.dumps(facts | {"weights": cards}, default=str))
@@ -169,9 +172,9 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
     for key, value in facts.items():
         if isinstance(value, dict):
             for part, item in value.items():
-                typer.echo(f"{key.replace('_', ' ')} of {part}: {_plain(item)}")
+                typer.echo(printable(f"{key.replace('_', ' ')} of {part}: {_plain(item)}"))
         elif value not in ("", None):
-            typer.echo(f"{key.replace('_', ' ')}: {_plain(value)}")
+            typer.echo(printable(f"{key.replace('_', ' ')}: {_plain(value)}"))
 
 
 def _plain(value: Any) -> str:  # noqa: ANN401 (any JSON value)
@@ -201,6 +204,9 @@ def pull(
     everything: Annotated[
         bool, typer.Option("--all", help="All weights that can be named.")
     ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds that one download may take.")
+    ] = 600,
 ) -> None:
     """Download weights for use without a network, and print where they are.
 
@@ -212,7 +218,7 @@ def pull(
     if bool(names) == everything:
         raise UsageError("name the weights to pull, or give --all for all of them; not both")
     for name in names or [entry.name for entry in list_weights()]:
-        typer.echo(pull_weights(name))
+        typer.echo(pull_weights(name, timeout=timeout))
 
 
 @app.command("verify")
@@ -253,6 +259,58 @@ def _verified(name: str) -> dict[str, Any]:
     except DerainError as error:
         return {"name": name, "path": None, "error": str(error)}
     return {"name": name, "path": str(path), "error": None}
+
+
+@app.command("import")
+def import_checkpoint(
+    file: Annotated[
+        Path,
+        typer.Argument(help="Checkpoint of another program: .pth, .pt, .ckpt, .bin, .safetensors."),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="The network whose weights these are.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File to write.", show_default="FILE.safetensors beside it"
+        ),
+    ] = None,
+    model_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of the network's own config, VALUE in JSON; repeatable."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there already.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn another program's checkpoint into one that every command here takes.
+
+    Only tensors are read from it: nothing in a pickled file is ever run. The names of its tensors
+    are mapped to ours and shown; public PReNet checkpoints are known (--model prenet).
+    """
+    from derain_cli.checkpoints.importing import import_weights
+    from derain_cli.training.configs.train import TrainConfig
+
+    target = output or file.with_suffix(".safetensors")
+    if target.suffix != ".safetensors":
+        raise UsageError(f"--output {str(target)!r} must end in .safetensors")
+    if target.exists() and not overwrite:
+        raise UsageError(
+            f"{str(target)!r} is there already: name another --output, or give --overwrite"
+        )
+    options = TrainConfig(model_option=tuple(model_option or ())).model_options()
+    imported = import_weights(file, target, model, options)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(imported), default=str))
+        return
+    for theirs, ours in imported.names.items():
+        typer.echo(f"{theirs} -> {ours}", err=True)
+    for name in imported.ignored:
+        typer.echo(f"{name} is not used", err=True)
+    typer.echo(f"{model}: {imported.parameters:,} parameters", err=True)
+    typer.echo(str(imported.path))
 
 
 @app.command("bundle")

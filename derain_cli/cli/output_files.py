@@ -40,8 +40,9 @@ def give_up_standard_output() -> None:
 DataRoot = Annotated[
     str | None,
     typer.Option(
-        help="Where named data sets lie (default: $DERAIN_DATA or ~/.cache/derain/datasets).",
-        show_default=False,
+        metavar="folder",
+        help="Folder of the named data sets.",
+        show_default="$DERAIN_DATA, else ~/.cache/derain/datasets",
     ),
 ]
 

@@ -2,15 +2,17 @@
 
 import dataclasses
 import inspect
-import re
+import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 
+from derain_cli.cli.wording import escaped
 from derain_cli.errors import ConfigError
 from derain_cli.training.configs.fields import (
     facts,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from derain_cli.training.trainer import TrainResult
 
 Config = TypeVar("Config", bound=TrainConfig)
+STOPPING = b"\nstopping: this step is finished, then saved; Ctrl-C again stops at once\n"
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -98,7 +102,7 @@ def _option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Pa
     """A command-line parameter from a config field; None when it was not given."""
     known, value = facts(field), getattr(config, field.name)
     default = known.shown or ("" if value in (None, "", (), False) else shown(value))
-    text = _escaped(f"{known.help} [default: {default}]" if default else known.help)
+    text = escaped(f"{known.help} [default: {default}]" if default else known.help)
     declaration: Any = typer.Option(
         *known.flags,
         help=text,
@@ -144,23 +148,11 @@ def _plain_type(annotation: Any, *, pair: bool) -> Any:  # noqa: ANN401 (a type)
     return members[0] if members else annotation
 
 
-def _escaped(text: str) -> str:
-    r"""A help text whose square brackets Rich prints, instead of reading them as its markup.
-
-    `rich.markup.escape` does the same, but importing Rich would slow down every command.
-
-    Example:
-        >>> print(_escaped("cuda[:N] [default: auto]"))
-        cuda[:N] \[default: auto]
-    """
-    return re.sub(r"\[(?=[a-z#/@])", r"\\[", text)
-
-
 @contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
     """A list that the first Ctrl-C fills (finish the step, save); a second one interrupts.
 
-    A cluster's SIGTERM counts as well.
+    The first is acknowledged at once on stderr. A cluster's SIGTERM counts as well.
     """
     stopping: list[int] = []
 
@@ -168,8 +160,13 @@ def stop_on_signal() -> Iterator[list[int]]:
         if stopping:
             raise KeyboardInterrupt
         stopping.append(number)
+        with suppress(OSError):  # past Python's buffers, which a signal may not enter again
+            os.write(2, STOPPING)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    # A signal that is ignored on purpose, as in a script's background, stays ignored.
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield stopping
     finally:
@@ -184,7 +181,14 @@ def say_speed(result: "TrainResult") -> None:
         typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
 
 
-def say_how_to_go_on(result: "TrainResult", *, interrupted: bool) -> None:
-    """Why a run ended early, where, and the options that go on with it; on stderr."""
-    why = "interrupted" if interrupted else "time is up"
-    typer.echo(f"{why} at step {result.step}; go on with: --out {result.folder} --resume", err=True)
+def say_where_data_lie(out: Path, chosen: TrainConfig) -> None:
+    """Say that a resumed run reads its data elsewhere than when it began; on stderr."""
+    before = type(chosen).read(out / "config.json").data_root
+    if before != chosen.data_root:
+        typer.echo(f"data sets are read from {chosen.data_root}, before from {before}", err=True)
+
+
+def say_how_to_go_on(result: "TrainResult", command: str, why: str) -> None:
+    """Why a run ended early, where, and the whole command that goes on with it; on stderr."""
+    words = shlex.join(["derain", command, "--out", str(result.folder), "--resume"])
+    typer.echo(f"{why} at step {result.step}; go on with: {words}", err=True)

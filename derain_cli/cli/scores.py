@@ -1,14 +1,11 @@
 """What `derain eval` prints and writes of scores: tables, JSON lines, CSV."""
 
-import csv
-import io
 import itertools
 import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -27,8 +24,10 @@ class Results:
     """What is printed and written.
 
     Attributes:
-        seconds: The whole time of scoring.
+        seconds: The time of this session's scoring.
         precision: What the networks ran in.
+        seed: Of the bootstrap intervals.
+        total: How many rows a complete evaluation has.
     """
 
     rows: "Sequence[Row]"
@@ -37,22 +36,42 @@ class Results:
     quotes: "Sequence[Quoted]"
     seconds: float
     precision: str
+    seed: int = 0
+    total: int = 0
+
+    @property
+    def partial(self) -> str:
+        """How much of the evaluation is here, to print; empty for all of it."""
+        done = len(self.rows)
+        return f"partial: {done} of {self.total} rows" if done < self.total else ""
 
     @property
     def network_share(self) -> float:
         """Share of the time that was spent in networks."""
-        return sum(row.seconds for row in self.rows) / self.seconds
+        return min(1.0, sum(row.seconds for row in self.rows) / max(self.seconds, 1e-9))
 
     @property
     def time_spent(self) -> str:
-        """The time and the networks' share of it, to print."""
+        """The time, the networks' share of it and their seconds per image, to print."""
         if not self.network_share:
             return f"{self.seconds:.1f} s, no network"
-        return f"{self.network_share:.1%} of {self.seconds:.1f} s in the network"
+        each = {
+            score.model: f"{score.seconds:.3g} s/image under {score.model}"
+            for score in self.scores
+            if score.seconds and not score.group
+        }
+        share = f"{self.network_share:.1%} of {self.seconds:.1f} s in the network"
+        return "; ".join((share, *each.values()))
 
 
 def summarise_rows(
-    rows: "Sequence[Row]", seconds: float, precision: str, *, quote: bool = False, seed: int = 0
+    rows: "Sequence[Row]",
+    seconds: float,
+    precision: str,
+    *,
+    quote: bool = False,
+    seed: int = 0,
+    total: int = 0,
 ) -> Results:
     """Means, differences and, if asked for, what papers print on the same data sets."""
     from derain_cli.datasets.known import dataset_named
@@ -62,31 +81,14 @@ def summarise_rows(
     scores = summarise(rows)
     keys = {dataset_named(score.dataset) for score in scores}
     quotes = published(key for key in keys if key) if quote else []
-    return Results(rows, scores, differences(rows, seed), quotes, seconds, precision)
-
-
-def write_csv(path: Path, rows: "Sequence[Row]") -> None:
-    """Write a row per image and model; what is not defined stays empty.
-
-    Raises:
-        ResourceError: No space or no permission.
-    """
-    from derain_cli.whole_files import write_whole
-
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    about = ["dataset", "group", "image", "model", "protocol"]
-    writer.writerow([*about, *rows[0].scores, "seconds"])
-    for row in rows:
-        scores = ["" if math.isnan(score) else score for score in row.scores.values()]
-        writer.writerow([*(getattr(row, name) for name in about), *scores, row.seconds])
-    write_whole(path, text.getvalue().encode())
+    return Results(rows, scores, differences(rows, seed), quotes, seconds, precision, seed, total)
 
 
 def show_json(results: Results) -> None:
     """Print everything but the rows as JSON lines."""
     from derain_cli.evaluation.statistics import INPUT
 
+    worse = _worse_counts(results)
     for score in results.scores:
         means = {column: mean.value for column, mean in score.means.items()}
         errors = {f"{column}_error": mean.error for column, mean in score.means.items()}
@@ -96,13 +98,50 @@ def show_json(results: Results) -> None:
             "model": score.model,
         }
         about |= {"protocol": score.protocol, "images": score.images}
-        about |= {} if score.model == INPUT else {"precision": results.precision}
-        _echo_json("score", about | means | errors | {"seconds": score.seconds})
+        if score.model != INPUT:
+            about["precision"] = results.precision
+        if (score.dataset, score.group, score.model) in worse:
+            about["made_worse"] = worse[score.dataset, score.group, score.model]
+        spread = _spread_fields(results, score)
+        _echo_json("score", about | means | errors | spread | {"seconds": score.seconds})
     for difference in results.differences:
         _echo_json("difference", asdict(difference))
     for quoted in results.quotes:
         _echo_json("quoted", asdict(quoted))
-    _echo_json("summary", {"seconds": results.seconds, "network_share": results.network_share})
+    time_spent = {"seconds": results.seconds, "network_share": results.network_share}
+    rows = {"rows": len(results.rows), "partial": bool(results.partial)}
+    _echo_json("summary", time_spent | rows)
+
+
+def _spread_fields(results: Results, score: "Score") -> dict[str, float]:
+    """Median, worst and 95 % interval of each column that has a better and a worse."""
+    from derain_cli.evaluation.extremes import spread_of
+    from derain_cli.evaluation.statistics import COLUMNS
+
+    fields: dict[str, float] = {}
+    for column in score.means:
+        if COLUMNS[column].better:
+            values = [row.scores[column] for row in results.rows if score.holds(row)]
+            spread = spread_of(values, column, results.seed)
+            fields |= {f"{column}_median": spread.median, f"{column}_worst": spread.worst}
+            fields |= {f"{column}_low": spread.low, f"{column}_high": spread.high}
+    return fields
+
+
+def _worse_counts(results: Results) -> dict[tuple[str, str, str], int]:
+    """Images made worse than the input by (data set, group, model), where the input was scored."""
+    from derain_cli.evaluation.extremes import leading_column, made_worse
+    from derain_cli.evaluation.statistics import INPUT
+
+    if not results.scores:
+        return {}
+    column = leading_column(results.scores[0].means)
+    worse = made_worse(results.rows, column)
+    return {
+        (score.dataset, score.group, score.model): sum(score.holds(c.row) for c in worse)
+        for score in results.scores
+        if score.model != INPUT
+    }
 
 
 def _echo_json(event: str, fields: Mapping[str, Any]) -> None:
@@ -127,29 +166,33 @@ def show_tables(results: Results) -> None:
             console.print(f"[{number}] quoted, not measured: {source}")
     if results.differences:
         console.print(_difference_table(results.differences))
+    if results.partial:
+        console.print(results.partial)
 
 
 def _score_table(results: Results, protocol: str) -> "tuple[Table, list[str]]":
-    """The table of one protocol, and the sources that its quoted rows point to by number."""
+    """The table of one protocol, and the sources that its quoted rows point to by number.
+
+    It holds no times: the same images under the same weights print the same table to the bit.
+    """
     from rich.table import Table
 
     from derain_cli.datasets.known import dataset_named
     from derain_cli.evaluation.statistics import COLUMNS
-    from derain_cli.metrics.full_reference import PROTOCOLS
 
     scores = [score for score in results.scores if score.protocol == protocol]
     columns = list(scores[0].means)
     titles = [COLUMNS[column].title for column in columns]
-    table = Table("data set", "model", "images", *titles, "s/image")
-    table.title = f"{protocol}: {PROTOCOLS[protocol].description}"
-    if results.precision != "fp32":
-        table.title += f"; networks in {results.precision}"
+    table = Table("data set", "model", "images", *titles, "worse")
+    table.title = _title(results, protocol)
     table.title_justify = "left"
+    worse = _worse_counts(results)
     sources: dict[str, int] = {}
     for part, members in itertools.groupby(scores, key=lambda score: score.part):
         *_, last = measured = list(members)
         for score in measured:
-            table.add_row(*_measured_cells(score))
+            count = worse.get((score.dataset, score.group, score.model), "")
+            table.add_row(*_measured_cells(score), str(count))
         place = dataset_named(last.dataset), last.group
         for quoted in results.quotes:
             if (quoted.dataset, quoted.group) == place:
@@ -161,11 +204,20 @@ def _score_table(results: Results, protocol: str) -> "tuple[Table, list[str]]":
     return table, list(sources)
 
 
+def _title(results: Results, protocol: str) -> str:
+    from derain_cli.evaluation.statistics import describe_protocol
+
+    title = describe_protocol(protocol)
+    if results.precision != "fp32":
+        title += f"; networks in {results.precision}"
+    return f"{results.partial}; {title}" if results.partial else title
+
+
 def _measured_cells(score: "Score") -> list[str]:
     from derain_cli.evaluation.statistics import format_mean
 
     means = [format_mean(column, mean) for column, mean in score.means.items()]
-    return [score.part, score.model, str(score.images), *means, f"{score.seconds:.2f}"]
+    return [score.part, score.model, str(score.images), *means]
 
 
 def _quoted_cells(quoted: "Quoted", columns: Sequence[str]) -> list[str]:

@@ -40,12 +40,22 @@ def search(
         Path | None,
         typer.Option(metavar="file", help="Take the options of a search's config.json."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="name", help="paper (as published) or quick (minutes on two CPU cores)."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", "-n", help="Show every setting and its source; search nothing."),
+    ] = False,
     candidates: Annotated[
         tuple[str, int] | None,
         typer.Option(
             metavar="random N",
-            help="Then train the found edges and N random choices of the same budget for --steps, "
-            "and compare their PSNR on the held-out images.",
+            help="Then train the found edges, the paper's four and N random choices of the same "
+            "budget for --steps, and compare their PSNR on the held-out images.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
@@ -62,7 +72,15 @@ def search(
     from derain_cli.training import searcher
 
     count = _random_count(candidates)
-    chosen = config_of(out, config, resume, options)
+    chosen = config_of(out, config, resume, options, preset)
+    if dry_run:
+        from derain_cli.cli.train import explain_run
+        from derain_cli.training import trainer
+
+        explain_run(chosen, preset, given_of(options), str(config or "environment"))
+        searcher.search_space(chosen)
+        trainer.check(chosen, out, resume=resume)
+        return
     keep_freed_memory()
     talking = os.environ.get("RANK", "0") == "0"
     with stop_on_signal() as stopping, _progress(chosen, quiet or not talking) as report:
@@ -90,9 +108,13 @@ def _random_count(candidates: tuple[str, int] | None) -> int:
 
 
 def config_of(
-    out: Path, config: Path | None, resume: bool, options: Mapping[str, Any]
+    out: Path,
+    config: Path | None,
+    resume: bool,
+    options: Mapping[str, Any],
+    preset: str | None = None,
 ) -> SearchConfig:
-    """The search's config: a file (`--config`, or the search's own with `--resume`), then flags.
+    """The search's config: a file (`--config`, or its own with `--resume`), or a preset; flags.
 
     Raises:
         ConfigError: An unknown field in the file, or an impossible value.
@@ -101,8 +123,15 @@ def config_of(
         base = config_of_run(SearchConfig, out)
     else:
         base = SearchConfig.read(config) if config else SearchConfig()
-    root = {"data_root": base.data_root or default_data_root()}
-    return build_config(base, root, given_of(options))
+    given = given_of(options)
+    fields: dict[str, Any] = {"data_root": base.data_root or default_data_root()}
+    if preset:
+        from derain_cli.training.configs.presets import preset_values
+
+        if config or resume:
+            raise UsageError("a preset begins a new search; leave it out with a config or `resume`")
+        fields |= preset_values(base.model, preset, given)
+    return build_config(base, fields, given)
 
 
 @contextmanager
@@ -133,7 +162,7 @@ def _say_what_was_found(result: "SearchResult", *, quiet: bool, interrupted: boo
     if result.finished:
         typer.echo(str(result.folder / "connections.toml"))
     else:
-        say_how_to_go_on(result.run, interrupted=interrupted)
+        say_how_to_go_on(result.run, "search", "interrupted" if interrupted else "time is up")
 
 
 def _found_lines(found: "FoundConnections") -> list[str]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from derain_cli.cli.runs import (
     options_from,
     say_how_to_go_on,
     say_speed,
+    say_where_data_lie,
     stop_on_signal,
 )
 from derain_cli.errors import INTERRUPTED, UsageError
@@ -54,6 +56,13 @@ def train(
         typer.Option("--dry-run", "-n", help="Show each setting and its source, then stop."),
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", hidden=True)] = False,
+    until: Annotated[
+        float, typer.Option(min=0, help="Stop once the validation PSNR reaches this; 0 = never.")
+    ] = 0.0,
+    patience: Annotated[
+        int,
+        typer.Option(min=0, help="Stop after this many validations without a new best; 0 = never."),
+    ] = 0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard's files to the run.")
     ] = False,
@@ -81,23 +90,73 @@ def train(
     chosen = config_of(out, config, resume, given, preset)
     if dry_run:
         file = out / "config.json" if resume and out else config
-        _explain(chosen, preset, given, str(file or "environment"))
+        explain_run(chosen, preset, given, str(file or "environment"))
+        if chosen.dataset or chosen.data or chosen.clean:
+            from derain_cli.training import trainer
+
+            trainer.check(_with_steps(chosen, given), out, resume=resume)
         return
+    chosen = _with_steps(chosen, given)
     if out is None:
         raise UsageError("no `out`: name the folder of the run")
-    _train(chosen, out, resume=resume, tensorboard=tensorboard, quiet=quiet)
+    if resume:
+        say_where_data_lie(out, chosen)
+    goal = Goal(until, patience)
+    _train(chosen, out, goal, resume=resume, tensorboard=tensorboard, quiet=quiet)
 
 
-def _train(config: TrainConfig, out: Path, *, resume: bool, tensorboard: bool, quiet: bool) -> None:
+@dataclass
+class Goal:
+    """When a run may end before its last step, by its validations of this session.
+
+    Attributes:
+        until: PSNR that is enough; 0 = none is.
+        patience: Validations without a new best after which to stop; 0 = any number.
+        reached: Why to stop, to print; empty as long as there is no reason.
+    """
+
+    until: float = 0.0
+    patience: int = 0
+    reached: str = ""
+    _best: float = float("-inf")
+    _stale: int = 0
+
+    def note(self, progress: "Progress") -> None:
+        """Take in a step.
+
+        Example:
+            >>> from types import SimpleNamespace as Step
+            >>> goal = Goal(patience=2)
+            >>> for psnr in (30.0, 29.0, None, 29.5):
+            ...     goal.note(Step(psnr=psnr))
+            >>> goal.reached
+            'no better than 30.00 dB in 2 validations'
+        """
+        if progress.psnr is None:
+            return
+        self._stale = 0 if progress.psnr > self._best else self._stale + 1
+        self._best = max(self._best, progress.psnr)
+        if self.until and progress.psnr >= self.until:
+            self.reached = f"reached {progress.psnr:.2f} dB"
+        elif self.patience and self._stale >= self.patience:
+            self.reached = f"no better than {self._best:.2f} dB in {self._stale} validations"
+
+
+def _train(
+    config: TrainConfig, out: Path, goal: Goal, *, resume: bool, tensorboard: bool, quiet: bool
+) -> None:
     from derain_cli.cli.train_view import show_progress
-    from derain_cli.inference.memory import keep_freed_memory
-    from derain_cli.training import trainer
 
-    keep_freed_memory()
     talking = os.environ.get("RANK", "0") == "0"
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_on_signal())
-        reports = [stack.enter_context(show_progress(config, quiet=quiet or not talking))]
+        show = stack.enter_context(show_progress(config, quiet=quiet or not talking))
+        reports = [goal.note, show]
+        # After the view has begun: loading torch takes seconds, too.
+        from derain_cli.inference.memory import keep_freed_memory
+        from derain_cli.training import trainer
+
+        keep_freed_memory()
         if tensorboard and talking:
             from derain_cli.training.tensorboard import writing
 
@@ -107,10 +166,11 @@ def _train(config: TrainConfig, out: Path, *, resume: bool, tensorboard: bool, q
             out,
             resume=resume,
             report=lambda progress: _tell(reports, progress),
-            should_stop=lambda: bool(stopping),
+            should_stop=lambda: bool(stopping or goal.reached),
         )
     if talking:
-        _say_how_it_ended(result, quiet=quiet, interrupted=bool(stopping))
+        why = goal.reached or ("interrupted" if stopping else "time is up")
+        _say_how_it_ended(result, quiet=quiet, why=why)
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)
 
@@ -127,12 +187,19 @@ def given_options(options: Mapping[str, Any], connections: Path | None = None) -
         ConfigError: A file of connections that cannot be read.
     """
     given = given_of(options)
+    connections = connections or _connections_of(given.get("weights"))
     if connections:
         from derain_cli.connections.file import model_option, read_connections
 
         found = model_option(read_connections(connections))
         given["model_option"] = [*given.get("model_option", []), found]
     return given
+
+
+def _connections_of(weights: str | None) -> Path | None:
+    """What a search found, where --weights is the folder of one: the derived network has these."""
+    found = Path(weights or "") / "connections.toml"
+    return found if weights and found.is_file() else None
 
 
 def config_of(
@@ -175,7 +242,22 @@ def _refuse_weights(architecture: str) -> None:
         )
 
 
-def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str) -> None:
+def _with_steps(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """The config with its epochs turned into steps.
+
+    Raises:
+        UsageError: Both were given.
+    """
+    from derain_cli.training.recipes.paired import with_steps
+
+    if given.get("epochs") and "steps" in given:
+        raise UsageError("`epochs` and `steps` exclude each other: leave one out")
+    return with_steps(config)
+
+
+def explain_run(
+    config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str
+) -> None:
     """Every setting with its source, and what the data come to; warn of none to train on."""
     from derain_cli.cli.train_view import show_settings
     from derain_cli.training.configs.presets import explain
@@ -188,12 +270,15 @@ def _explain(config: TrainConfig, preset: str | None, given: Mapping[str, Any], 
     for source in sources_of(config):
         shown = f"{source.training_count} to train on, {source.held_out_count} held out"
         typer.echo(f"{source.name}: {shown}", err=True)
+    if config.epochs:
+        steps = _with_steps(config, given).steps
+        typer.echo(f"{config.epochs} epochs are {steps} steps of these images", err=True)
 
 
-def _say_how_it_ended(result: "TrainResult", *, quiet: bool, interrupted: bool) -> None:
+def _say_how_it_ended(result: "TrainResult", *, quiet: bool, why: str) -> None:
     if not quiet:
         say_speed(result)
     if result.finished:
         typer.echo(str(result.folder))
     else:
-        say_how_to_go_on(result, interrupted=interrupted)
+        say_how_to_go_on(result, "train", why)

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,7 @@ from derain_cli.training.configs.fields import shown
 from derain_cli.training.configs.train import TrainConfig
 
 if TYPE_CHECKING:
+    from derain_cli.training.phases import Phase
     from derain_cli.training.trainer import Progress
 
 # How much of a mean the newest step is.
@@ -24,19 +26,20 @@ LINE_EVERY = 60.0
 
 
 class RunView:
-    """The table of a run: running means of its numbers."""
+    """The table of a run: running means of its numbers, and what it is doing now."""
 
     def __init__(self, config: TrainConfig) -> None:
         self._title = f"{config.model}, {config.recipe}"
         self._means: dict[str, float] = {}
         self._progress: Progress | None = None
         self._psnr = self._best = float("nan")
-        self._started, self._begun_at = time.monotonic(), 0
+        self._started = self._phase_began = time.monotonic()
+        self._phase = "starting"
+        self._sign = Spinner("line")
 
     def note(self, progress: "Progress") -> None:
         """Take in a step."""
-        if self._progress is None:
-            self._started, self._begun_at = time.monotonic(), progress.step
+        self.say("training")
         self._progress = progress
         numbers = progress.parts | {
             "seconds": progress.seconds_per_step,
@@ -49,15 +52,25 @@ class RunView:
             self._psnr = progress.psnr
             self._best = progress.psnr if self._best != self._best else max(self._best, self._psnr)
 
+    def say(self, phase: str) -> None:
+        """Take in what the run is doing now, such as "validating 7 of 20"."""
+        if phase.split()[0] != self._phase.split()[0]:
+            self._phase_began = time.monotonic()
+        self._phase = phase
+
     def rows(self) -> list[tuple[str, str]]:
         """What there is to show, by name."""
+        now = time.monotonic()
+        doing = [("now", f"{self._phase} ({duration(now - self._phase_began)})")]
+        doing.append(("elapsed", duration(now - self._started)))
         progress = self._progress
         if progress is None:
-            return [("step", "reading data")]
+            return doing
         seconds = max(self._means["seconds"], 1e-9)
         waited = 100 * self._means["waited"] / seconds
         rows = [
             ("step", f"{progress.step} of {progress.steps}"),
+            *doing,
             *((name, f"{self._means[name]:.4g}") for name in progress.parts),
             ("learning rate", f"{progress.lr:.3g}"),
             ("images/s", f"{self._means['images'] / seconds:.1f}"),
@@ -69,10 +82,8 @@ class RunView:
         return rows
 
     def _time_left(self, progress: "Progress") -> str:
-        """From the time of all steps so far, validations included."""
-        done = progress.step - self._begun_at
-        each = (time.monotonic() - self._started) / done if done else self._means["seconds"]
-        return duration(each * (progress.steps - progress.step))
+        """From the newest steps alone: a validation makes no step slower."""
+        return duration(self._means["seconds"] * (progress.steps - progress.step))
 
     def line(self) -> str:
         """The table as one line, for a log."""
@@ -81,33 +92,53 @@ class RunView:
     def __rich__(self) -> Table:
         table = Table(title=self._title, show_header=False, title_justify="left")
         for name, value in self.rows():
-            table.add_row(name, Text(value))
+            shown = self._sign_of_life(value) if name == "now" else Text(value)
+            table.add_row(name, shown)
         return table
+
+    def _sign_of_life(self, text: str) -> Spinner:
+        """Turns at every redraw, so that a long phase is told from a hanging program."""
+        self._sign.update(text=Text(text))
+        return self._sign
 
 
 @contextmanager
 def show_progress(config: TrainConfig, *, quiet: bool) -> Iterator[Callable[["Progress"], None]]:
     """A function to call after every step; it shows them until the context ends.
 
-    On a terminal a live table on stderr; elsewhere a line a minute and one per validation.
+    On a terminal a live table on stderr, redrawn four times a second by a thread of its own; in a
+    log a line a minute, one per phase and one per validation.
     """
+    from derain_cli.training import phases
+
     console, view = Console(stderr=True, quiet=quiet), RunView(config)
     live = Live(view, console=console, refresh_per_second=REDRAWS_PER_SECOND)
-    last_line = time.monotonic()
+    last_line, last_phase = time.monotonic(), ""
+
+    def log(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def note_phase(phase: "Phase") -> None:
+        nonlocal last_phase
+        view.say(str(phase))
+        if not console.is_terminal and phase.total and phase.name != last_phase:
+            log(f"{phase.name}, {phase.total} images")
+        last_phase = phase.name
 
     def report(progress: "Progress") -> None:
-        nonlocal last_line
+        nonlocal last_line, last_phase
+        if progress.notice:
+            console.print(progress.notice, highlight=False, markup=False, soft_wrap=True)
+            return
         view.note(progress)
+        last_phase = "training"
         if progress.validation:
-            console.print(validation_line(progress), highlight=False, markup=False)
+            log(validation_line(progress))
         elif not console.is_terminal and time.monotonic() - last_line > LINE_EVERY:
-            console.print(view.line(), highlight=False, markup=False, soft_wrap=True)
+            log(view.line())
             last_line = time.monotonic()
 
-    if not console.is_terminal:
-        yield report
-        return
-    with live:
+    with phases.listening(note_phase), live if console.is_terminal else nullcontext():
         yield report
 
 

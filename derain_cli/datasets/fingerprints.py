@@ -68,11 +68,11 @@ def duplicates(thumbnails: Sequence[Thumbnail]) -> list[list[int]]:
     photo = list(range(len(thumbnails)))
     for first, second in same_photos(thumbnails, thumbnails):
         if first < second and photo[second] != photo[first]:
-            gone, kept = photo[second], photo[first]
-            photo = [kept if position == gone else position for position in photo]
+            gone, first_seen = photo[second], photo[first]
+            photo = [first_seen if position == gone else position for position in photo]
     members: dict[int, list[int]] = {}
-    for position, kept in enumerate(photo):
-        members.setdefault(kept, []).append(position)
+    for position, first_seen in enumerate(photo):
+        members.setdefault(first_seen, []).append(position)
     return [positions for positions in members.values() if len(positions) > 1]
 
 

@@ -81,10 +81,11 @@ class ImageCache:
             rainy, clean = self.keep(pair, lambda: read_pair(pair))
             return rainy, clean
         # One by one, because several rainy images may share their clean one.
-        rainy, clean = self.pixels(pair.rainy), self.pixels(pair.clean)
-        if rainy.shape != clean.shape:
-            read_pair(pair)  # says what is wrong
-        return rainy, clean
+        try:
+            rainy, clean = self.pixels(pair.rainy), self.pixels(pair.clean)
+        except DatasetError:
+            return read_pair(pair)  # says which pair it is
+        return (rainy, clean) if rainy.shape == clean.shape else read_pair(pair)
 
     def keep(self, key: Hashable, make: Callable[[], tuple[Pixels, ...]]) -> tuple[Pixels, ...]:
         """What is kept under the key, made now if it is not (any more)."""

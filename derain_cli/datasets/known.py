@@ -49,11 +49,21 @@ ZHANG_2018 = "Zhang & Patel, CVPR 2018"
 ZHANG_2020 = "Zhang, Sindagi & Patel, TCSVT 2020"
 FU = "Fu et al., CVPR 2017"
 WEI = "Wei et al., CVPR 2019"
+QUAN = "Quan et al., CVPR 2021"
+LI_2022 = "Li et al., 2022"
+STREAKS = "rainstreak/ and gt/: name both with --data (training) or --rainy and --clean (scoring)"
+SIRR_TRAIN = "650 photos under 14 kinds of rain each, from the training set of Rain1400"
 OLD = "rain-001.png + norain-001.png, rainy/ beside them, or input/ + target/"
 NEW = "rain/X2/norain-1x2.png + norain/norain-1.png"
 BESIDE = "side by side in one file, or input/ + target/"
 MANY = "rainy_image/1_1.jpg … 1_14.jpg + ground_truth/1.jpg"
 SIRR = "rain/input1.png + norain/input1.png, the first 10 dense; or dense/ + sparse/"
+LI = "Li, Cheong & Tan, CVPR 2019"
+BA = "Ba et al., ECCV 2022"
+OUTDOOR = "in/im_0001_s80_a04.png + gt/im_0001.png, or input/ + gt/"
+SCENES = "SCENE/SCENE-R-000.png … + SCENE/SCENE-C-000.png"
+OVERLAP = "im_0301 to im_0350 are in the training set and in Test1; papers differ in protocol"
+MIXED = "holds the training sets of Rain800, Rain100L, Rain100H and Rain1400: no other beside it"
 RENEWED = {200: "the version of 2018, called rain200l or rain200h here"}
 RAIN100 = "9 of its photos are there twice; Rain100L and Rain100H have the same backgrounds"
 SEEN = "546 of its 1800 images have backgrounds of Rain100L and Rain100H"
@@ -90,6 +100,17 @@ DATASETS: Mapping[str, Dataset] = {
         ("rain_data_train_Heavy", "Rain200H/train", "RainHeavy/train"),
     ),
     "rain200h_sample": Dataset(23, "train", "y", YANG),
+    "ddn_sirr_train": Dataset(
+        9100, "train", "rgb", WEI, MANY, ("DDN-SIRR/train", "SIRR_train"), note=SIRR_TRAIN
+    ),
+    "rainds_real": Dataset(98, "test", "y", QUAN, STREAKS, ("RainDS/RainDS_real/test_set",)),
+    "rainds_real_train": Dataset(
+        150, "train", "y", QUAN, STREAKS, ("RainDS/RainDS_real/train_set",)
+    ),
+    "realrain1k_l": Dataset(224, "test", "y", LI_2022, aliases=("RealRain-1k-L",)),
+    "realrain1k_l_train": Dataset(784, "train", "y", LI_2022, aliases=("RealRain-1k-L/train",)),
+    "realrain1k_h": Dataset(224, "test", "y", LI_2022, aliases=("RealRain-1k-H",)),
+    "realrain1k_h_train": Dataset(784, "train", "y", LI_2022, aliases=("RealRain-1k-H/train",)),
     "rain12": Dataset(
         12, "test", "y", "Li et al., CVPR 2016", "001_in.png + 001_GT.png", ("test12",)
     ),
@@ -132,6 +153,33 @@ DATASETS: Mapping[str, Dataset] = {
         groups={"dense": 10, "sparse": 10},
         input_psnr=20.88,
         note=SHARED,
+    ),
+    "spa_train": Dataset(
+        638_492,
+        "train",
+        "y",
+        "Wang et al., CVPR 2019",
+        "real_world/001/001_0.png + real_world_gt/001.png",
+        ("SPA-Data/train", "real_world"),
+    ),
+    "outdoor_rain": Dataset(
+        750, "test", "y", LI, OUTDOOR, ("Outdoor-Rain/test", "Test1"), note=OVERLAP
+    ),
+    "outdoor_rain_train": Dataset(
+        9000, "train", "y", LI, OUTDOOR, ("Outdoor-Rain/train", "outdoor-rain-8-2"), note=OVERLAP
+    ),
+    "gt_rain": Dataset(
+        2100, "test", "rgb", BA, SCENES, ("GT-RAIN_test", "GT-Rain"), counts={3300: "GT-RAIN_val"}
+    ),
+    "gt_rain_train": Dataset(26_124, "train", "rgb", BA, SCENES, ("GT-RAIN_train",)),
+    "rain13k_train": Dataset(
+        13_712,
+        "train",
+        "y",
+        "Jiang et al., CVPR 2020: Rain800, Rain100, Rain1400 and Rain12 together",
+        "input/1.jpg + target/1.jpg",
+        ("Rain13K/train", "Rain13K"),
+        note=MIXED,
     ),
     "ddn_sirr_real": Dataset(147, "real", "rgb", WEI, "images in one folder", ("real_input",)),
 }
@@ -194,12 +242,17 @@ def plain_folder(name: str, data_root: Path) -> Path:
     return Path(name) if Path(name).is_dir() else data_root / name
 
 
+def find_folder(key: str, data_root: Path) -> Path | None:
+    """Where a known data set lies under `data_root`; None when it is not there."""
+    return _folder_under(data_root, key) if data_root.is_dir() else None
+
+
 def _folder_under(data_root: Path, key: str) -> Path | None:
     names = (key, *DATASETS[key].aliases)
     own = TRAIN_FOLDERS if DATASETS[key].split == "train" else TEST_FOLDERS
     inside = [f"{name}/{folder}" for name in names for folder in own]
-    found = (_descend(data_root, words.split("/")) for words in (*inside, *names))
-    return next((folder for folder in found if folder), None)
+    folders = (_descend(data_root, words.split("/")) for words in (*inside, *names))
+    return next((folder for folder in folders if folder), None)
 
 
 def _descend(folder: Path, words: Sequence[str]) -> Path | None:
@@ -280,6 +333,6 @@ def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]
         (['a', 'b', 'd', 'e'], ['c', 'f'])
     """
     count = min(count, len(items) // 2)
-    chosen = {round((index + 1) * len(items) / count) - 1 for index in range(count)}
-    kept = [item for index, item in enumerate(items) if index not in chosen]
-    return kept, [items[index] for index in sorted(chosen)]
+    held_out = {round((index + 1) * len(items) / count) - 1 for index in range(count)}
+    training = [item for index, item in enumerate(items) if index not in held_out]
+    return training, [items[index] for index in sorted(held_out)]

@@ -18,6 +18,7 @@ an error that names it.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,8 +29,10 @@ from derain_cli.datasets.fingerprints import likeness, thumbnail
 from derain_cli.errors import DatasetError
 from derain_cli.images import READABLE_SUFFIXES, read_image
 
-RAINY_FOLDERS = ("rainy", "rain", "input", "inputs", "rainy_image", "data")
-CLEAN_FOLDERS = ("clean", "norain", "target", "gt", "ground_truth", "groundtruth", "label")
+RAINY_FOLDERS = ("rainy", "rain", "input", "inputs", "in", "rainy_image", "data", "real_world")
+CLEAN_FOLDERS = (
+    *("clean", "norain", "target", "gt", "ground_truth", "groundtruth", "label", "real_world_gt"),
+)
 GROUPS = ("dense", "sparse", "heavy", "medium", "light")
 RAINY_NAME = re.compile(r"rain-?\d+|.*\dx2|.*_(?:in|rain|rainy)", re.IGNORECASE)
 CLEAN_NAME = re.compile(r"norain-?\d+|.*_(?:gt|norain|clean)", re.IGNORECASE)
@@ -37,8 +40,9 @@ RAIN_LAYER_NAME = re.compile(r"rain(?:streak|region)-?\d+", re.IGNORECASE)
 NAME_PREFIX = re.compile(r"^(?:no)?rain-?(?=\d)", re.IGNORECASE)
 
 NAME_SUFFIX = re.compile(
-    r"(?:(?<=\d)x2|(?<=\d)gt|_(?:in|rain|rainy|gt|norain|clean))$", re.IGNORECASE
+    r"(?:(?<=\d)x2|(?<=\d)gt|_(?:in|rain|rainy|gt|norain|clean)|_s\d+_a\d+)$", re.IGNORECASE
 )
+SCENE_NAME = re.compile(r"(?P<scene>.+)-(?P<side>[RC])-\d+", re.IGNORECASE)
 
 # Folders within folders are looked into this deep: Rain1200/Rain_Heavy/test/.
 DEPTH = 3
@@ -65,6 +69,11 @@ class Pair:
     clean: Path
     rainy_half: str = ""
     group: str = ""
+
+    @property
+    def is_unpaired(self) -> bool:
+        """Whether it is an image without ground truth: a pair with itself."""
+        return self.rainy == self.clean and not self.rainy_half
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,18 @@ def match_pairs(rainy_folder: Path, clean_folder: Path) -> list[Pair]:
     """
     matching = _match("", list_images(rainy_folder), list_images(clean_folder))
     return complete(matching, rainy_folder)
+
+
+def unpaired_images(folder: Path) -> list[Pair]:
+    """The images of a folder, each as a pair with itself, named by its file.
+
+    Raises:
+        DatasetError: No folder, or no image in it.
+    """
+    images = list_images(folder)
+    if not images:
+        raise DatasetError(f"no images in {str(folder)!r}")
+    return [Pair(path.name, path, path) for path in images]
 
 
 def complete(matching: Matching, folder: Path) -> list[Pair]:
@@ -144,13 +165,15 @@ def recognise(folder: Path) -> Matching:
 def _recognise(folder: Path, depth: int) -> Matching | None:
     layouts: tuple[Callable[[Path], Matching | None], ...] = (
         _two_folders,
+        _scene,
+        _scenes,
         _folder_beside_images,
         _two_names,
         lambda path: _groups(path, depth),
         lambda path: _nested(path, depth),
         _side_by_side,
     )
-    return next((found for layout in layouts if (found := layout(folder))), None)
+    return next((matching for layout in layouts if (matching := layout(folder))), None)
 
 
 def _two_folders(folder: Path) -> Matching | None:
@@ -158,7 +181,44 @@ def _two_folders(folder: Path) -> Matching | None:
     if rainy is None or clean is None:
         return None
     layout = f"{rainy.relative_to(folder).as_posix()}/ + {clean.name}/"
-    return _match(layout, list_images(rainy), list_images(clean))
+    return _match(layout, _images_within(rainy), _images_within(clean))
+
+
+def _images_within(folder: Path) -> list[Path]:
+    """Images of a folder, or of its folders where it holds none itself."""
+    return list_images(folder) or [
+        path for inside in _subfolders(folder) for path in list_images(inside)
+    ]
+
+
+def _scene(folder: Path) -> Matching | None:
+    """Frames of one scene in the rain, and one frame of it without."""
+    named = [(SCENE_NAME.fullmatch(path.stem), path) for path in list_images(folder)]
+    sides: dict[str, list[Path]] = {"r": [], "c": []}
+    for match, path in named:
+        if match is None:
+            return None
+        sides[match["side"].lower()].append(path)
+    if not sides["r"] or not sides["c"]:
+        return None
+    clean, *others = sides["c"]
+    pairs = [Pair(path.stem, path, clean) for path in sides["r"]]
+    return Matching(f"{sides['r'][0].name} … + {clean.name}", pairs, others)
+
+
+def _scenes(folder: Path) -> Matching | None:
+    """A folder of scenes, each with its frames in the rain and one without."""
+    inside = {path.name: _scene(path) for path in _subfolders(folder)}
+    scenes = {name: matching for name, matching in inside.items() if matching}
+    if not scenes:
+        return None
+    pairs = [
+        replace(pair, name=f"{name}/{pair.name}")
+        for name, matching in scenes.items()
+        for pair in matching.pairs
+    ]
+    orphans = [path for matching in scenes.values() for path in matching.orphans]
+    return Matching(f"{len(scenes)} scenes: {next(iter(scenes.values())).layout}", pairs, orphans)
 
 
 def _folder_beside_images(folder: Path) -> Matching | None:
@@ -192,16 +252,16 @@ def _groups(folder: Path, depth: int) -> Matching | None:
     parts = {}
     for path in _subfolders(folder):
         group = next((name for name in GROUPS if name in path.name.lower()), None)
-        if group and depth and (found := _recognise(path, depth - 1)):
-            parts[group] = found
+        if group and depth and (matching := _recognise(path, depth - 1)):
+            parts[group] = matching
     if not parts:
         return None
     pairs = [
         replace(pair, name=f"{group}/{pair.name}", group=group)
-        for group, found in parts.items()
-        for pair in found.pairs
+        for group, matching in parts.items()
+        for pair in matching.pairs
     ]
-    orphans = [path for found in parts.values() for path in found.orphans]
+    orphans = [path for matching in parts.values() for path in matching.orphans]
     layout = f"{', '.join(parts)}: {next(iter(parts.values())).layout}"
     return Matching(layout, pairs, orphans)
 
@@ -211,10 +271,10 @@ def _nested(folder: Path, depth: int) -> Matching | None:
     if not depth:
         return None
     inside = {path: _recognise(path, depth - 1) for path in _subfolders(folder)}
-    found = [(path, matching) for path, matching in inside.items() if matching]
-    if len(found) != 1:
+    matched = [(path, matching) for path, matching in inside.items() if matching]
+    if len(matched) != 1:
         return None
-    ((path, matching),) = found
+    ((path, matching),) = matched
     return replace(matching, layout=f"{path.name}/: {matching.layout}")
 
 
@@ -246,26 +306,33 @@ def _brighter_half(path: Path) -> str:
 
 
 def _match(layout: str, rainy: Sequence[Path], clean: Sequence[Path]) -> Matching:
-    partners: dict[str, Path] = {}
-    for path in clean:
-        partners.setdefault(_key(path.stem), path)
-    orphans = [path for path in clean if partners[_key(path.stem)] != path]
+    """Pairs by name: equal names first, then names whose common part is equal."""
+    equal = {_composed(path.stem): path for path in reversed(clean)}
+    common = {_key(path.stem): path for path in reversed(clean)}
+    orphans: list[Path] = []
     pairs: dict[str, Pair] = {}
     for path in rainy:
         key = _key(path.stem)
-        partner = partners.get(key) or partners.get(key.rpartition("_")[0])
+        partner = (
+            equal.get(_composed(path.stem)) or common.get(key) or common.get(key.rpartition("_")[0])
+        )
         if partner is None or path.stem in pairs:
             orphans.append(path)
         else:
             pairs[path.stem] = Pair(path.stem, path, partner)
     used = {pair.clean for pair in pairs.values()}
-    orphans += [path for path in partners.values() if path not in used]
+    orphans += [path for path in clean if path not in used]
     return Matching(layout, list(pairs.values()), orphans)
 
 
 def _key(stem: str) -> str:
     """What both names of a pair have in common: rain-001, norain-001x2 and 001_GT are all 001."""
-    return NAME_SUFFIX.sub("", NAME_PREFIX.sub("", stem))
+    return NAME_SUFFIX.sub("", NAME_PREFIX.sub("", _composed(stem)))
+
+
+def _composed(stem: str) -> str:
+    """A name with its accents composed: archives made on macOS hold them apart (NFD)."""
+    return unicodedata.normalize("NFC", stem)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -276,19 +343,19 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DatasetError(f"no folder {str(folder)!r}")
-    found = [
+    images = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in READABLE_SUFFIXES
         and not path.name.startswith(".")
         and path.is_file()
     ]
-    return sorted(found, key=lambda path: _natural(path.name))
+    return sorted(images, key=lambda path: _natural(path.name))
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(found, key=lambda path: _natural(path.name))
+    folders = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(folders, key=lambda path: _natural(path.name))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -24,6 +24,7 @@ from derain_cli.datasets.known import (
     grouped,
 )
 from derain_cli.datasets.layouts import Matching, Pair, list_images, recognise
+from derain_cli.datasets.tone import differs_in_tone
 from derain_cli.errors import DatasetError
 from derain_cli.metrics.full_reference import psnr
 
@@ -50,6 +51,8 @@ class Verification:
         input_psnr: Mean PSNR of the rainy images by group ("" = all): a fingerprint of the
             version that survives another compression. Empty without ground truth.
         shared: By name of another set: (image, that set's image) of every photo in both.
+        other_tone: Names of pairs whose rainy image is darker than the clean one in many places
+            (`datasets.tone`): no network can be right about them.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Verification:
     protocol: str
     input_psnr: Mapping[str, float]
     shared: Mapping[str, Sequence[tuple[str, str]]]
+    other_tone: Sequence[str] = ()
 
     @property
     def sound(self) -> bool:
@@ -90,6 +94,7 @@ class _Reading:
     digests: list[bytes] = field(default_factory=list)
     thumbnails: dict[Path, Thumbnail] = field(default_factory=dict)
     scores: dict[str, list[float]] = field(default_factory=dict)
+    other_tone: list[str] = field(default_factory=list)
 
 
 def verify(
@@ -130,6 +135,7 @@ def verify(
         protocol=protocol,
         input_psnr={group: fmean(scores) for group, scores in reading.scores.items()},
         shared={other: _shared(reading.thumbnails, other, data_root) for other in against},
+        other_tone=reading.other_tone,
     )
 
 
@@ -181,7 +187,9 @@ def _read(pair: Pair, protocol: str, reading: _Reading) -> None:
     reading.digests.append(image_digest(rainy, clean))
     if pair.clean not in reading.thumbnails:
         reading.thumbnails[pair.clean] = thumbnail(clean)
-    if pair.rainy != pair.clean or pair.rainy_half:
+    if not pair.is_unpaired:
+        if differs_in_tone(rainy, clean):
+            reading.other_tone.append(pair.name)
         score = psnr(rainy, clean, protocol)
         for group in dict.fromkeys(("", pair.group)):
             reading.scores.setdefault(group, []).append(score)
@@ -196,5 +204,5 @@ def _shared(
     if reading.problems:
         raise DatasetError(f"{other!r} cannot be compared with: {reading.problems[0]}")
     own, foreign = list(thumbnails), list(reading.thumbnails)
-    found = same_photos(list(thumbnails.values()), list(reading.thumbnails.values()))
-    return [(own[first].name, foreign[second].name) for first, second in found]
+    positions = same_photos(list(thumbnails.values()), list(reading.thumbnails.values()))
+    return [(own[first].name, foreign[second].name) for first, second in positions]

@@ -1,9 +1,13 @@
-"""Images of an evaluation: all of them saved, or the worst and best kept to look at."""
+"""Images of an evaluation: all of them saved, or those worth a look drawn once scores are known.
+
+Which images are worth a look is decided from the rows alone, and those few go through the network
+once more. So a report has its images however often the evaluation was cut off and resumed, and
+nothing is held in memory meanwhile.
+"""
 
 import io
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from derain_cli.datasets.image_cache import read_pair
+from derain_cli.datasets.layouts import Pair
 from derain_cli.errors import ResourceError
-from derain_cli.evaluation.scoring import Scored
-from derain_cli.evaluation.statistics import COLUMNS, INPUT, Row
+from derain_cli.evaluation.extremes import largest_differences, made_worse, sign_of
+from derain_cli.evaluation.scoring import Deraining, Scored
+from derain_cli.evaluation.statistics import INPUT, Row
 from derain_cli.whole_files import write_whole
 
 CASES = 3
@@ -22,56 +29,87 @@ JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True)
-class Case:
-    """An image to look at: JPEG bytes of what went in, what came out and the truth."""
+class Choice:
+    """An image to show: its row, why, and the model on the left where two are compared."""
 
     row: Row
     kind: str
-    rainy: bytes
-    derained: bytes
+    left: str = INPUT
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image to look at: JPEG bytes of the left, the right and the clean image.
+
+    Attributes:
+        row: Its scores; the right image is this model's.
+        kind: Why it is shown: worst, best, made worse or largest difference.
+        left_label: What the left image is: "rainy", or another model's name.
+        left: The rainy image, or another model's result.
+        right: The model's result.
+        clean: The ground truth.
+    """
+
+    row: Row
+    kind: str
+    left_label: str
+    left: bytes
+    right: bytes
     clean: bytes
 
 
-class Gallery:
-    """Keeps the worst and best images of each model on each data set while they pass by.
+def choose_cases(rows: Sequence[Row], column: str, count: int = CASES) -> list[Choice]:
+    """Images worth a look, by data set and model, none twice for one model.
 
-    Give `observe` to `evaluation.evaluate`. Only the images kept are held in memory, compressed.
+    First those made worse than the input, then the worst and the best, then those on which two
+    models differ most; at most `count` of each kind.
     """
-
-    def __init__(self, column: str = "psnr", count: int = CASES) -> None:
-        """Gallery by a column of the scores, with so many worst and as many best images."""
-        self._column = column
-        self._sign = -1 if COLUMNS[column].better == "lower" else 1
-        self._count = count
-        self._kept: dict[tuple[str, str], dict[str, list[tuple[float, Case]]]] = {}
-
-    def observe(self, scored: Scored) -> None:
-        """Keep the image if it is among the worst or best so far."""
-        goodness = self._sign * scored.row.scores[self._column]
-        if scored.row.model == INPUT or math.isnan(goodness):
-            return
-        key = scored.row.dataset, scored.row.model
-        kept = self._kept.setdefault(key, {"worst": [], "best": []})
-        for kind, rank in (("worst", goodness), ("best", -goodness)):
-            if len(kept[kind]) < self._count or rank < kept[kind][-1][0]:
-                kept[kind].append((rank, _case(scored, kind)))
-                kept[kind].sort(key=lambda ranked: ranked[0])
-                del kept[kind][self._count :]
-
-    def cases(self) -> list[Case]:
-        """The kept images: worst first, then best, data set by data set and model by model."""
-        found: list[Case] = []
-        for kept in self._kept.values():
-            worst = [case for _, case in kept["worst"]]
-            shown = {case.row.image for case in worst}
-            best = [case for _, case in kept["best"] if case.row.image not in shown]
-            found += [*worst, *best]
-        return found
+    scored = [
+        row for row in rows if row.model != INPUT and row.scores[column] == row.scores[column]
+    ]
+    choices: list[Choice] = []
+    for key in dict.fromkeys((row.dataset, row.model) for row in scored):
+        members = [row for row in scored if (row.dataset, row.model) == key]
+        worse = [c.row for c in made_worse(rows, column) if (c.row.dataset, c.row.model) == key]
+        ranked = sorted(members, key=lambda row: sign_of(column) * row.scores[column])
+        kinds = {"made worse": worse, "worst": ranked, "best": ranked[::-1]}
+        shown: set[str] = set()
+        for kind, candidates in kinds.items():
+            fresh = [row for row in candidates[:count] if row.image not in shown]
+            shown |= {row.image for row in fresh}
+            choices += [Choice(row, kind) for row in fresh]
+    choices += [
+        Choice(change.row, "largest difference", change.against.model)
+        for change in largest_differences(rows, column, count)
+    ]
+    return choices
 
 
-def _case(scored: Scored, kind: str) -> Case:
-    images = map(_jpeg, (scored.rainy, scored.derained, scored.clean))
-    return Case(scored.row, kind, *images)
+def draw_cases(
+    choices: Sequence[Choice],
+    datasets: Mapping[str, Sequence[Pair]],
+    models: Sequence[Deraining],
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Case]:
+    """The chosen images, compressed and made small.
+
+    Args:
+        choices: What to draw.
+        datasets: The data sets that were scored.
+        models: The models that were scored, by their `name`.
+        report: Called with (images drawn, images in all).
+    """
+    pairs = {(name, pair.name): pair for name, members in datasets.items() for pair in members}
+    by_name = {model.name: model for model in models}
+    cases = []
+    for number, choice in enumerate(choices, 1):
+        rainy, clean = read_pair(pairs[choice.row.dataset, choice.row.image])
+        left = rainy if choice.left == INPUT else by_name[choice.left](rainy)
+        images = map(_jpeg, (left, by_name[choice.row.model](rainy), clean))
+        label = "rainy" if choice.left == INPUT else choice.left
+        cases.append(Case(choice.row, choice.kind, label, *images))
+        report(number, len(choices))
+    return cases
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
@@ -87,7 +125,7 @@ def _encode(image: Image.Image, format: str, **options: int) -> bytes:
 
 
 def save_derained(folder: Path) -> Callable[[Scored], None]:
-    """An observer for `evaluation.evaluate` that writes `folder/DATASET/MODEL/PICTURE.png`.
+    """An observer for `evaluate` that writes `folder/DATASET/MODEL/IMAGE.png`.
 
     Raises:
         ResourceError: When called: no space or no permission.

@@ -9,7 +9,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from derain_cli.metrics.full_reference import PROTOCOLS
+
 INPUT = "(input)"
+# The protocol of images that have no ground truth to compare with.
+UNPAIRED = ""
 RESAMPLES = 5000
 RESAMPLE_CHUNK = 250
 CONFIDENCE = 0.95
@@ -22,21 +26,40 @@ class Column:
     Attributes:
         title: What it is called.
         decimals: How many are printed.
-        better: "higher", "lower", or "" where it only tells what another score can reach.
+        better: "higher", "lower", or "" where it only states what another score can reach.
+        range: From what to what it goes, with its unit.
     """
 
     title: str
     decimals: int
     better: str
+    range: str
+
+    @property
+    def meaning(self) -> str:
+        """Range and direction, to print.
+
+        Example:
+            >>> COLUMNS["psnr"].meaning
+            'dB, 0 to infinity, higher is better'
+        """
+        return f"{self.range}, {self.better} is better" if self.better else self.range
 
 
 COLUMNS: Mapping[str, Column] = {
-    "psnr": Column("PSNR", 2, "higher"),
-    "ssim": Column("SSIM", 4, "higher"),
-    "niqe": Column("NIQE", 2, "lower"),
-    "e_r": Column("E_R", 2, "higher"),
-    "e_r_ceiling": Column("E_R ceiling", 2, ""),
-    "e_b": Column("E_B", 2, "lower"),
+    "psnr": Column("PSNR", 2, "higher", "dB, 0 to infinity"),
+    "ssim": Column("SSIM", 4, "higher", "-1 to 1"),
+    "niqe": Column("NIQE", 2, "lower", "about 2 to 20"),
+    "lpips": Column("LPIPS", 4, "lower", "0 to about 1"),
+    "dists": Column("DISTS", 4, "lower", "0 to about 1"),
+    "e_r": Column("E_R", 2, "higher", "levels, at most E_R ceiling"),
+    "e_r_ceiling": Column("E_R ceiling", 2, "", "levels: what E_R can reach"),
+    "e_b": Column("E_B", 2, "lower", "levels, 0 to 255"),
+    "dry": Column("dry PSNR", 2, "higher", "dB, 0 to infinity, of the clean image derained"),
+    "change": Column("change", 2, "", "levels, 0 to 255: mean difference from the input"),
+    "changed": Column(
+        "changed", 4, "", "share of pixels, 0 to 1, more than 2 levels off the input"
+    ),
 }
 
 
@@ -53,6 +76,7 @@ class Row:
         scores: By column. NaN where a score is not defined (see `metrics`), infinite PSNR for
             equal images.
         seconds: Time in the network.
+        tone: Whether rainy and clean image have one tone (`datasets.tone`), or "" unexamined.
     """
 
     dataset: str
@@ -62,6 +86,7 @@ class Row:
     protocol: str
     scores: Mapping[str, float]
     seconds: float
+    tone: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,11 @@ class Score:
         """Name of the data set with its group, to print."""
         return f"{self.dataset} ({self.group})" if self.group else self.dataset
 
+    def holds(self, row: Row) -> bool:
+        """Whether a row is one of those that the means are of."""
+        in_group = not self.group or self.group in (row.group, row.tone)
+        return in_group and (row.dataset, row.model) == (self.dataset, self.model)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -125,25 +155,46 @@ class Difference:
 def summarise(rows: Iterable[Row]) -> list[Score]:
     """Means by data set, group and model, in the order of the rows; a whole set before its groups.
 
-    A score that is not defined (NaN) is left out of its mean.
+    A score that is not defined (NaN) is left out of its mean. A set in which some pairs differ in
+    tone is scored in two parts besides: those that do, and those that do not.
     """
-    datasets: dict[str, dict[str, dict[str, list[Row]]]] = {}
+    datasets: dict[str, list[Row]] = {}
     for row in rows:
-        groups = datasets.setdefault(row.dataset, {"": {}})
-        for group in {"": 0, row.group: 0}:
-            groups.setdefault(group, {}).setdefault(row.model, []).append(row)
+        datasets.setdefault(row.dataset, []).append(row)
     return [
         _mean_of_rows(dataset, group, model, members)
-        for dataset, groups in datasets.items()
-        for group, models in groups.items()
+        for dataset, own in datasets.items()
+        for group, models in _groups(own).items()
         for model, members in models.items()
     ]
+
+
+def _groups(rows: Sequence[Row]) -> dict[str, dict[str, list[Row]]]:
+    """Rows of one data set by group ("" = all) and model."""
+    tones = len({row.tone for row in rows}) > 1
+    groups: dict[str, dict[str, list[Row]]] = {"": {}}
+    for row in rows:
+        for group in dict.fromkeys(("", row.group, row.tone if tones else "")):
+            groups.setdefault(group, {}).setdefault(row.model, []).append(row)
+    return groups
 
 
 def _mean_of_rows(dataset: str, group: str, model: str, rows: Sequence[Row]) -> Score:
     means = {column: mean_of([row.scores[column] for row in rows]) for column in rows[0].scores}
     seconds = sum(row.seconds for row in rows) / len(rows)
     return Score(dataset, group, model, rows[0].protocol, len(rows), means, seconds)
+
+
+def describe_protocol(protocol: str) -> str:
+    """A protocol with what its numbers are, to print.
+
+    Example:
+        >>> describe_protocol("y-full"), describe_protocol(UNPAIRED)
+        ('y-full: full-range luma (0..255), 8-bit', 'images without ground truth')
+    """
+    if protocol == UNPAIRED:
+        return "images without ground truth"
+    return f"{protocol}: {PROTOCOLS[protocol].description}"
 
 
 def mean_of(scores: Sequence[float]) -> Mean:
@@ -172,13 +223,13 @@ def differences(rows: Iterable[Row], seed: int = 0) -> list[Difference]:
     for row in rows:
         if row.model != INPUT:
             models_of.setdefault(row.dataset, {}).setdefault(row.model, {})[row.image] = row
-    found: list[Difference] = []
+    results: list[Difference] = []
     for dataset, models in models_of.items():
         for against, model in itertools.combinations(models, 2):
             compare = partial(_difference, dataset, models[model], models[against], seed)
             columns = next(iter(models[model].values())).scores
-            found += [compare(column) for column in columns if COLUMNS[column].better]
-    return found
+            results += [compare(column) for column in columns if COLUMNS[column].better]
+    return results
 
 
 def _difference(

@@ -1,11 +1,11 @@
-"""Derainer: any image through a network, whole or in tiles, fast and within the memory there is.
+"""Derainer: run any image through a network, whole or in tiles, within the available memory.
 
-A large image runs as rows of tiles (columns, if it is wide), and only one row of results is held
-as floats: what is finished is written in the image's own dtype at once. `tiles` says where they
-lie. A whole image is the same thing with one tile.
+A large image runs as rows of tiles (columns, if it is wide). Only one row of results is held as
+floats; finished rows are written in the image's own dtype at once. `tiles` decides where tiles lie.
+A whole image is the case of one tile.
 
 With an overlap of at least twice the receptive radius plus `tiles.FEATHER`, tiles equal the whole
-image up to float rounding. Less is enough in practice: what lies far away hardly counts.
+image up to float rounding. In practice less is enough, because distant pixels hardly count.
 """
 
 import math
@@ -16,6 +16,7 @@ from typing import Any, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -32,8 +33,9 @@ from derain_cli.inference.memory import (
     measure_bytes_per_pixel,
     memory_budget,
 )
+from derain_cli.inference.repeats import ORIENTATIONS, repeated
 from derain_cli.inference.tiles import cheapest_tiles, plan_axis, round_down
-from derain_cli.models import ModelEntry, find_model
+from derain_cli.models import HasContext, ModelEntry, find_model
 from derain_cli.sizes import pad_to_multiple, round_up
 
 TileSize = tuple[int, int]  # height and width in pixels
@@ -42,11 +44,11 @@ Image = TypeVar("Image")  # see `inference.kinds`
 Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
 Result = TypeVar("Result")
 Turnable = TypeVar("Turnable", Pixels, Tensor)
-# Tiles that may be asked for, and those that a lack of memory may lead to.
+# The shortest tile a caller may ask for, and the shortest that halving for lack of memory reaches.
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
-# An image of at most this many pixels runs whole without a look at the memory.
+# An image of at most this many pixels runs whole; its memory is not even measured.
 SURELY_SMALL = 512 * 512
-# Kernels need scratch space that the count of live tensors does not see.
+# Kernels need scratch space that counting live tensors does not see.
 SCRATCH = 1.5
 # A pixel of a finished row of tiles: three floats, and half as much again for what is carried on.
 BAND_BYTES = 18
@@ -58,8 +60,8 @@ class RunFacts:
 
     Attributes:
         tile: Largest side of a tile in pixels; 0 when the image ran whole.
-        precision: What the arithmetic ended in: fp32 where a lower one gave no finite values.
-        notices: What the user should be told.
+        precision: Precision of the result: fp32 if a lower one gave values that are not finite.
+        notices: Messages for the user.
     """
 
     tile: int
@@ -68,7 +70,7 @@ class RunFacts:
 
 
 class DerainerOptions(TypedDict, total=False):
-    """The keyword arguments of `Derainer`, with their meaning given there."""
+    """The keyword arguments of `Derainer`; see there."""
 
     device: str
     precision: str
@@ -76,18 +78,20 @@ class DerainerOptions(TypedDict, total=False):
     tile_overlap: int | None
     compile: bool
     threads: int | None
+    passes: int
+    tta: bool
 
 
 class Derainer:
-    """A network made ready: call it with an image, get the derained image.
+    """A network ready for use: call it with an image to get the derained image.
 
     Attributes:
-        name: What the network is called in messages and tables.
+        name: Name of the network in messages and tables.
         device: Where it runs.
         precision: "fp32", "bf16" or "fp16".
-        tile: Largest side of a tile in pixels; 0 = always whole, None = what fits the memory.
+        tile: Largest side of a tile in pixels; 0 = always whole, None = as memory allows.
         tile_overlap: Pixels by which neighbouring tiles overlap.
-        entry: What `MODELS` says of the network.
+        entry: The network's entry in `MODELS`.
     """
 
     def __init__(
@@ -102,20 +106,25 @@ class Derainer:
         tile_overlap: int | None = None,
         compile: bool = False,
         threads: int | None = None,
+        passes: int = 1,
+        tta: bool = False,
     ) -> None:
         """Copy of the network, folded, on its device.
 
         Args:
             model: The network; it stays as it is.
-            entry: What `MODELS` says of it.
+            entry: Its entry in `MODELS`.
             name: For messages and tables.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
             precision: "fp32"; "bf16" and "fp16" are faster on some devices and differ by about a
                 level of 8 bits; "auto" is bf16 where the device multiplies it natively.
-            tile: Largest side of a tile, 0 for none, None for what fits the memory there is.
+            tile: Largest side of a tile, 0 for no tiles, None for as large as memory allows.
             tile_overlap: At most half a tile; None for the network's own, less in small tiles.
             compile: Compile the network with `torch.compile` at its first image.
-            threads: CPU threads; None leaves torch's own choice. Holds for the whole process.
+            threads: CPU threads of the whole process; None leaves torch's own choice.
+            passes: Times an image goes through the network, each time the result of the last.
+            tta: Average over eight flips and turns of the image: eight times the work for the last
+                tenths of a dB.
 
         Raises:
             UsageError: An unknown or absent device, or a value that cannot mean anything.
@@ -124,13 +133,16 @@ class Derainer:
             raise UsageError(f"threads must be at least 1, not {threads}")
         if threads is not None:
             torch.set_num_threads(threads)
+        if passes < 1:
+            raise UsageError(f"passes must be at least 1, not {passes}")
+        self.passes, self.tta = passes, tta
         self.name = name
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.entry = entry
         self.tile = self._checked_tile(tile)
         self.tile_overlap = self._checked_overlap(tile_overlap)
-        self._tile_limit: int | None = None  # learnt by running out of memory
+        self._tile_limit: int | None = None  # set once memory runs out
         self._bytes_per_pixel = 0.0  # measured when first needed
         self._network = folded_network(model, entry, name).requires_grad_(requires_grad=False)
         self._network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -169,7 +181,7 @@ class Derainer:
         Raises:
             UsageError: Another kind of image, values outside of their range, or another strength.
             ResourceError: Not enough memory even for small tiles.
-            ImageError: The network gave no finite values.
+            ImageError: The network gave values that are not finite.
         """
         if isinstance(images, list | tuple):
             kind = type(images)
@@ -180,26 +192,37 @@ class Derainer:
         """Name, device and precision."""
         return f"Derainer({self.name!r}, device={str(self.device)!r}, precision={self.precision!r})"
 
-    def run(self, rainy: Pixels, strength: float = 1.0) -> tuple[Pixels, RunFacts]:
-        """Derained image, and how it was done.
+    def run(
+        self,
+        rainy: Pixels,
+        strength: float = 1.0,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> tuple[Pixels, RunFacts]:
+        """Derained image, and how it was computed.
 
         Args:
             rainy: `(height, width, 3)`, uint8 or uint16, of any size.
-            strength: 0 gives the image back bit for bit, 1 the derained one, others what lies
-                between, pixel by pixel.
+            strength: 0 returns the image bit for bit, 1 the derained one; values between blend
+                the two.
+            on_progress: Called after each tile with the share of the image that is done, up to 1.
+                It starts again from 0 where memory ran out and smaller tiles take over.
 
         Raises:
             UsageError: Not such an array; strength outside 0..1.
             ResourceError: Not enough memory even for small tiles.
-            ImageError: The network gave no finite values.
+            ImageError: The network gave values that are not finite.
         """
         _check_image(rainy)
         if not 0 <= strength <= 1:
             raise UsageError(f"strength must lie in 0..1, not {strength}")
         if strength == 0:
             return rainy.copy(), RunFacts(0, self.precision)
+        if self._is_repeated:
+            return self._run_repeated(rainy, strength, on_progress)
 
         def attempt(run: "_Run") -> tuple[Pixels, RunFacts]:
+            run.on_progress = on_progress
             derained = np.empty_like(rainy, order="C")
             # A view whose rows are the bands that the run goes through.
             source, target = (run.turned(array, 0, 1) for array in (rainy, derained))
@@ -220,29 +243,68 @@ class Derainer:
 
         Raises:
             ResourceError: Not enough memory even for small tiles.
-            ImageError: The network gave no finite values.
+            ImageError: The network gave values that are not finite.
         """
+        if self._is_repeated:
+            return repeated(lambda levels: self._once(levels)[0], rainy, self.passes, self.tta)
+        return self._once(rainy)[0]
 
-        def attempt(run: "_Run") -> Tensor:
+    @property
+    def _is_repeated(self) -> bool:
+        return self.passes > 1 or self.tta
+
+    def _run_repeated(
+        self, rainy: Pixels, strength: float, on_progress: Callable[[float], None] | None
+    ) -> tuple[Pixels, RunFacts]:
+        """`run` in several passes or orientations; the image is held as floats meanwhile."""
+        levels = _pixel_reader(rainy, torch.device("cpu"))(slice(None), slice(None))
+        facts: list[RunFacts] = []
+        times = self.passes * (len(ORIENTATIONS) if self.tta else 1)
+
+        def once(given: Tensor) -> Tensor:
+            derained, fact = self._once(given)
+            facts.append(fact)
+            if on_progress is not None:
+                on_progress(len(facts) / times)
+            return derained
+
+        derained = repeated(once, levels, self.passes, self.tta).cpu()
+        target = np.empty_like(rainy, order="C")
+        _write_pixels(levels.lerp_(derained, strength).clamp_(0, 1), target)
+        notices = tuple(dict.fromkeys(notice for fact in facts for notice in fact.notices))
+        return target, RunFacts(facts[0].tile, facts[-1].precision, notices)
+
+    def _once(self, rainy: Tensor) -> tuple[Tensor, RunFacts]:
+        """Derained images in 0..1 after one pass, and how they were computed."""
+
+        def attempt(run: "_Run") -> tuple[Tensor, RunFacts]:
             source, target = (run.turned(tensor, -1, -2) for tensor in (rainy, derained))
             for rows, result in run.bands(_tensor_reader(source, self.device)):
                 target[..., rows, :] = result
-            return derained
+            return derained, run.facts()
 
-        # Made outside of inference mode: a training step may use it as a target.
+        # Created outside of inference mode, so that a training step may use it as a target.
         derained = torch.empty_like(rainy, dtype=torch.float32, requires_grad=False)
         batch, _, height, width = rainy.shape
         return self._within_memory(batch, height, width, attempt)
 
-    def run_network(self, rainy: Tensor, precision: str) -> Tensor:
-        """The network's bare result for a batch on its device whose sides need no padding."""
-        network: Callable[[Tensor], Tensor] = self._network
+    def run_network(
+        self, rainy: Tensor, precision: str, context_mean: Tensor | None = None
+    ) -> Tensor:
+        """The network's result for a batch on its device whose sides need no padding.
+
+        Args:
+            rainy: `(batch, 3, height, width)`.
+            precision: A key of `PRECISIONS`.
+            context_mean: Of the image of which `rainy` is a tile, for networks with a context.
+        """
+        network: Callable[..., Tensor] = self._network
         if self._compiled is not None and precision == self.precision:
             network = self._compiled
         lower = precision != "fp32"
         with torch.autocast(self.device.type, PRECISIONS[precision] if lower else None, lower):
             try:
-                return network(rainy)
+                return network(rainy, *([] if context_mean is None else [context_mean]))
             except RuntimeError as error:
                 # The compiler's own exceptions are in modules of torch that are costly to import.
                 if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -250,12 +312,21 @@ class Derainer:
                     raise UsageError(f"compile does not work here: {reason}") from error
                 raise
 
+    def run_context(self, rainy: Tensor) -> Tensor | None:
+        """What the network averages over a whole image, float32; None if it averages nothing."""
+        if not isinstance(self._network, HasContext):
+            return None
+        lower = self.precision != "fp32"
+        with torch.autocast(self.device.type, PRECISIONS[self.precision] if lower else None, lower):
+            context = self._network.context(rainy)
+        return None if context is None else context.float()
+
     def _within_memory(
         self, batch: int, height: int, width: int, attempt: Callable[["_Run"], Result]
     ) -> Result:
-        """What `attempt` returns, in the largest tiles that memory allows.
+        """Result of `attempt`, with the largest tiles that memory allows.
 
-        Each attempt begins from nothing, so that no result of a failed one can be pasted.
+        Each attempt starts from scratch, so that no result of a failed one can end up in the image.
         """
         notices: list[str] = []
         tile = self._first_tile(batch, height, width)
@@ -368,16 +439,16 @@ def derain(
         UnavailableError: No such weights.
         CheckpointError: Their file is damaged or not one of ours.
         ResourceError: Not enough memory even for small tiles.
-        ImageError: The network gave no finite values.
+        ImageError: The network gave values that are not finite.
     """
     return Derainer.load(model, **options)(image, strength=strength)
 
 
 class _Run:
-    """One attempt at an image: its tiles, and what has to be told about them.
+    """One attempt at an image: its tiles and the notices about them.
 
-    Its rows are the image's columns when a tiled image is wider than high: bands run along the
-    short side, so that they stay small for panoramas. Only the network sees tiles upright.
+    When a tiled image is wider than high, rows here are the image's columns: bands run along the
+    short side, so that they stay small for panoramas. The network still sees tiles upright.
     """
 
     def __init__(
@@ -393,10 +464,13 @@ class _Run:
         self.columns = plan_axis(self.width, tile[1], self.overlap, multiple)
         self.tile = 0 if self.rows.count == self.columns.count == 1 else max(tile)
         self.precision = derainer.precision
+        self.on_progress: Callable[[float], None] | None = None
+        self._tiles_done = 0
+        self._context_mean: Tensor | None = None
         self.notices = [*notices, *self._tile_notices()]
 
     def facts(self) -> RunFacts:
-        """What is to be told once all bands were taken."""
+        """How the image was derained; complete once all bands have run."""
         return RunFacts(self.tile, self.precision, tuple(self.notices))
 
     def turned(self, values: Turnable, *sides: int) -> Turnable:
@@ -406,6 +480,8 @@ class _Run:
     def bands(self, read: Reader) -> Iterator[tuple[slice, Tensor]]:
         """Finished rows from top to bottom: which, and `(batch, 3, rows, width)` in 0..1."""
         carried: Tensor | None = None
+        if self.tile:
+            self._context_mean = self._mean_context(read)
         ends = (*self.rows.starts[1:], self.height)
         for top, end, weights in zip(self.rows.starts, ends, self.rows.weights, strict=True):
             band = self._band(read, slice(top, top + self.rows.tile), weights)
@@ -414,6 +490,26 @@ class _Run:
             carried = band[..., end - top :, :].clone()
             yield slice(top, end), band[..., : end - top, : self.width].clamp_(0, 1)
 
+    def _mean_context(self, read: Reader) -> Tensor | None:
+        """Mean over the image of what the network averages, from all tiles; None for nothing.
+
+        Every pixel counts once: tiles are weighted as they are blended.
+        """
+        multiple = self.derainer.entry.padding_multiple
+        total: Tensor | float = 0.0
+        for top, row_weights in zip(self.rows.starts, self.rows.weights, strict=True):
+            for left, weights in zip(self.columns.starts, self.columns.weights, strict=True):
+                place = slice(top, top + self.rows.tile), slice(left, left + self.columns.tile)
+                tile = self.turned(pad_to_multiple(read(*place), multiple), -1, -2)
+                context = self.derainer.run_context(tile)
+                if context is None:
+                    return None
+                share = self.turned(row_weights[:, None] * weights, 0, 1)[None, None]
+                share = F.avg_pool2d(share, multiple).to(context.device)
+                total = total + (context * share).sum(dim=(2, 3), keepdim=True)
+        cells = self.rows.padded * self.columns.padded / multiple**2
+        return cast(Tensor, total) / cells
+
     def _band(self, read: Reader, rows: slice, row_weights: Tensor) -> Tensor:
         """Weighted sum of one row of tiles, `(batch, 3, tile, columns)`."""
         band: Tensor | None = None
@@ -421,6 +517,7 @@ class _Run:
         for left, weights in zip(columns.starts, columns.weights, strict=True):
             place = slice(left, left + columns.tile)
             derained = self._derain(pad_to_multiple(read(rows, place), multiple))
+            self._advance()
             derained = self.turned(derained, -1, -2)
             if columns.count == self.rows.count == 1:
                 return derained
@@ -433,16 +530,21 @@ class _Run:
         assert band is not None, "an axis has at least one tile"
         return band
 
+    def _advance(self) -> None:
+        self._tiles_done += 1
+        if self.on_progress is not None:
+            self.on_progress(self._tiles_done / (self.rows.count * self.columns.count))
+
     def _derain(self, rainy: Tensor) -> Tensor:
         """The network's result in float32, redone in fp32 where a lower precision overflowed."""
         rainy = self.turned(rainy, -1, -2).contiguous(memory_format=torch.channels_last)
         if self.precision != "fp32":
-            derained = self.derainer.run_network(rainy, self.precision).float()
+            derained = self._run_network(rainy, self.precision).float()
             if _is_finite(derained):
                 return derained
             self.notices.append(f"{self.precision} gave values that are not finite: redone in fp32")
             self.precision = "fp32"
-        derained = self.derainer.run_network(rainy, "fp32")
+        derained = self._run_network(rainy, "fp32")
         if not _is_finite(derained):
             raise ImageError(
                 f"{self.derainer.name} gives values that are not finite for this image: "
@@ -450,8 +552,11 @@ class _Run:
             )
         return derained
 
+    def _run_network(self, rainy: Tensor, precision: str) -> Tensor:
+        return self.derainer.run_network(rainy, precision, self._context_mean)
+
     def _tile_notices(self) -> Iterator[str]:
-        """Why the result may differ from what the whole image would give, if it may."""
+        """Reasons why the result may differ from that of the whole image."""
         if not self.tile:
             return
         entry = self.derainer.entry

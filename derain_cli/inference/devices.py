@@ -1,4 +1,4 @@
-"""Devices and precisions: what is present and what was asked for."""
+"""Devices and precisions: which are present, and which one a name means."""
 
 import re
 from functools import cache
@@ -20,7 +20,8 @@ def choose_device(name: str) -> torch.device:
     """Device by name; "auto" takes a CUDA card, else an Apple GPU, else the CPU.
 
     Raises:
-        UsageError: No such name, or the device is absent: what was named is what runs, or nothing.
+        UsageError: No such name, or the device is absent. A named device is never replaced by
+            another one.
     """
     present = _present_devices()
     if name == "auto":

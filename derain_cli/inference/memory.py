@@ -1,4 +1,4 @@
-"""The memory there is, how much of it an image may take, and how this process keeps it."""
+"""Available memory, the budget per image, and malloc settings."""
 
 import ctypes
 import re
@@ -23,7 +23,8 @@ SHRINKING = 8
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 KEEP_SETTINGS = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * MEBIBYTE))
 
-# What CUDA, MPS, torch's CPU allocator and oneDNN say; oneDNN's "descriptor" means other faults.
+# Messages of CUDA, MPS, torch's CPU allocator and oneDNN; with "descriptor", oneDNN means other
+# faults.
 OUT_OF_MEMORY = re.compile(
     "out of memory|not enough memory|can't allocate memory"
     "|could not create a (memory|primitive)(?! desc)",
@@ -55,10 +56,10 @@ def memory_budget(device: torch.device, image_bytes: int = 0) -> int:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes this process may still take: what the machine has free, within this process's limits.
+    """Bytes this process may still allocate: free memory, within this process's limits.
 
     Args:
-        root: Where `proc` and `sys` lie. Where there is no `proc`, 4 GiB are assumed.
+        root: Folder that holds `proc` and `sys`. Without `proc`, 4 GiB are assumed.
     """
     free = _number(root / "proc/meminfo", "MemAvailable:")
     room = [4096 * MEBIBYTE if free is None else 1024 * free, *_cgroup_headroom(root)]
@@ -110,12 +111,12 @@ def _number(path: Path, label: str = "") -> int | None:
 def keep_freed_memory() -> bool:
     """Let glibc keep a network's big buffers for reuse instead of giving them back to the kernel.
 
-    By default each feature map is mapped anew and its pages are zeroed: 20 to 40 % of the CPU time
-    of RDMC on a 481x321 image, half of it on tiles of a megapixel. Under `ulimit -v` it stays so,
-    because what is kept counts there.
+    By default each feature map is mapped anew and its pages are zeroed, which takes 20 to 40 % of
+    RDMC's CPU time on a 481x321 image and half of it on tiles of a megapixel. Under `ulimit -v`
+    the default stays, because memory that is kept counts there.
 
     Returns:
-        Whether the C library took the settings; False where it is not glibc, or under a limit.
+        Whether the C library accepted the settings; False without glibc, or under a limit.
     """
     if _address_space_limit() is not None:
         return False
@@ -124,7 +125,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory(device: torch.device) -> None:
-    """What was freed, but kept for reuse, goes back to the card or to the system."""
+    """Return memory that is kept for reuse to the GPU or the system."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -134,13 +135,13 @@ def give_back_freed_memory(device: torch.device) -> None:
 
 
 def _call_glibc(name: str, *arguments: int) -> int:
-    """What the function returns; 0, which is "not done", where the C library has none such."""
+    """Result of a glibc function; 0, its "not done", where the C library lacks it."""
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     return int(function(*arguments)) if function is not None else 0
 
 
 def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
-    """Bytes of float32 results that a network holds at once, per pixel of the image."""
+    """Bytes of float32 tensors that a network holds at once, per pixel of the image."""
     side = 64
     rainy = torch.zeros(1, 3, side, side, device=device)
     with torch.inference_mode(), LiveBytes() as live:
@@ -149,7 +150,7 @@ def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
 
 
 class LiveBytes(TorchFunctionMode):
-    """Within it, `peak` becomes the largest number of bytes that new tensors held at one time."""
+    """A context whose `peak` is the most bytes that new tensors held at one time."""
 
     def __init__(self) -> None:
         super().__init__()

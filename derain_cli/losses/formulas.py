@@ -1,6 +1,6 @@
 """Every loss of the five papers, each a short function of tensors in 0..1.
 
-Pictures are `(batch, channels, height, width)`; every loss is a scalar. Each picture of a batch is
+Images are `(batch, channels, height, width)`; every loss is a scalar. Each image of a batch is
 scored by itself and the scores are averaged, so that N processes with a share each find the mean
 one process finds. Losses run in float32 even under autocast (float64 stays): most of them are
 differences of nearly equal numbers.
@@ -12,9 +12,10 @@ HCN eq. 2, 3             `collaborative`, `multi_scale_compact`; their sum is eq
 HCN eq. 6                `l1` (content term), `rain_divergence` (regularisation term)
 MOSS eq. 6, 10, 11       `l1`, `l1`, `total_variation`
 RDMC eq. 7, 8-9          `contrastive_prior`, `consistency`; eq. 10 is 8 + 0.1 x 7
-MENET eq. 4, 6, 8        `menet_losses`: 255^2 x `mse`, `edge_aware`, `texture`; weights of eq. 2 in
+MENET eq. 4, 6, 8        `menet_losses`: 255^2 x `mse`, `edge_aware`, `texture`; Table IV's VGG term
+                         is `perceptual`; weights of eq. 2 in
                          `loss_weights`
-fifth paper, sec. 2.1    `l1`
+gu2023, section 2.1      `l1`
 =======================  ==========================================================================
 """
 
@@ -34,6 +35,9 @@ C1, C2 = 0.01**2, 0.03**2
 CONTRAST_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 CONTRAST_FLOOR = 1e-3
 LEVELS_8BIT = 255.0
+VGG_LEVELS = LEVELS_8BIT * 0.226  # mean of ImageNet's three deviations
+
+
 PATCH = 4
 FeatureNetwork = Callable[[Tensor], Sequence[Tensor]]
 _Arguments = ParamSpec("_Arguments")
@@ -53,7 +57,7 @@ def _without_autocast(loss: Callable[_Arguments, Tensor]) -> Callable[_Arguments
 
 
 def ssim(derained: Tensor, clean: Tensor) -> Tensor:
-    """Mean structural similarity, 1 for equal pictures (Wang et al. 2004, eq. 13).
+    """Mean structural similarity, 1 for equal images (Wang et al. 2004, eq. 13).
 
     Gaussian window 11x11, sigma 1.5, per channel, without border padding. Runs in float32 even
     under autocast: the variances are differences of nearly equal numbers.
@@ -84,13 +88,42 @@ def l1(derained: Tensor, clean: Tensor) -> Tensor:
 
     Args:
         derained: Any shape and range.
-        clean: Same shape; the pseudo-truth where there is no truth.
+        clean: Same shape; pseudo ground truth where there is no clean image.
 
     Example:
         >>> l1(torch.tensor([0.25, 0.75]), torch.tensor([0.0, 1.0]))
         tensor(0.2500)
     """
     return F.l1_loss(derained, clean)
+
+
+@_without_autocast
+def charbonnier(derained: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Mean of sqrt(difference^2 + epsilon^2): L1 with a round bottom.
+
+    Example:
+        >>> black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+        >>> round(charbonnier(black, white).item(), 4), round(charbonnier(black, black).item(), 4)
+        (1.0, 0.001)
+    """
+    return torch.sqrt((derained - clean) ** 2 + epsilon**2).mean()
+
+
+@_without_autocast
+def fourier_l1(derained: Tensor, clean: Tensor) -> Tensor:
+    """Mean absolute difference of the Fourier transforms' real and imaginary parts.
+
+    Args:
+        derained: `(batch, channels, height, width)`.
+        clean: The same shape.
+
+    Example:
+        >>> black, white = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+        >>> fourier_l1(black, white)  # 16 in one of 4 x 3 coefficients, real and imaginary
+        tensor(0.6667)
+    """
+    spectrum = torch.fft.rfft2(derained - clean)
+    return torch.view_as_real(spectrum).abs().mean()
 
 
 @_without_autocast
@@ -109,21 +142,21 @@ def mse(derained: Tensor, clean: Tensor) -> Tensor:
 
 
 @_without_autocast
-def total_variation(picture: Tensor, *, squared: bool = False) -> Tensor:
+def total_variation(image: Tensor, *, squared: bool = False) -> Tensor:
     """How much neighbours differ: `mean |x[i+1, j] - x[i, j]| + mean |x[i, j+1] - x[i, j]|`.
 
     MOSS eq. 11. Paper: a norm, written ||x||_TV. Released code: half of the mean squared
-    differences of pictures in -1..1, which is twice ours with `squared`. We take the norm.
+    differences of images in -1..1, which is twice ours with `squared`. We take the norm.
 
     Args:
-        picture: `(batch, channels, height, width)`, at least 2x2.
+        image: `(batch, channels, height, width)`, at least 2x2.
         squared: Squares of the differences instead of their absolute values.
 
     Example:
         >>> total_variation(torch.tensor([[[[0.0, 1.0], [0.0, 0.5]]]]))
         tensor(1.)
     """
-    down, right = picture.diff(dim=-2), picture.diff(dim=-1)
+    down, right = image.diff(dim=-2), image.diff(dim=-1)
     if squared:
         return down.square().mean() + right.square().mean()
     return down.abs().mean() + right.abs().mean()
@@ -143,8 +176,8 @@ def collaborative(
         ConfigError: Not one weight per result.
 
     Example:
-        >>> picture = torch.rand(1, 3, 12, 12)
-        >>> collaborative([picture, picture, picture], picture)
+        >>> image = torch.rand(1, 3, 12, 12)
+        >>> collaborative([image, image, image], image)
         tensor(-3.)
     """
     _check_count("collaborative loss", "results", len(derained), weights)
@@ -161,7 +194,7 @@ def multi_scale_compact(
     """HCN eq. 3 (MSCC): `- sum_j beta_j SSIM(derained_j, clean_j)`, clean_j at 1/2^j of the size.
 
     Paper: Laplacian pyramid. Released code: Gaussian pyramid. We take the Gaussian, because the
-    SSIM of band-pass pictures is ill-posed: their means are 0, and so its luminance term is noise.
+    SSIM of band-pass images is ill-posed: their means are 0, and so its luminance term is noise.
 
     Args:
         derained: The 1/2 and the 1/4 result, of the sizes of the pyramid's levels 1 and 2, each at
@@ -239,18 +272,18 @@ def contrastive_prior(
 ) -> Tensor:
     """RDMC eq. 7: `sum_i rho_i |G_i(clean) - G_i(derained)|_1 / |G_i(rainy) - G_i(derained)|_1`.
 
-    It pulls the derained picture to the clean and pushes it from the rainy one, in the space of a
+    It pulls the derained image to the clean and pushes it from the rainy one, in the space of a
     fixed feature network. 0 when derained is clean; 1 x sum of rho where rainy is clean already.
 
-    The denominator is not let below `floor` (mean absolute difference of one picture's features),
-    and hands on no gradient there. Without that guard a picture that comes back untouched, as from
+    The denominator is not let below `floor` (mean absolute difference of one image's features),
+    and hands on no gradient there. Without that guard a image that comes back untouched, as from
     a fresh network whose rain is zero, would divide by 0.
 
     Args:
         derained: `(batch, 3, height, width)` in 0..1, the anchor.
         clean: Same shape, the positive.
         rainy: Same shape, the negative.
-        features: G, the fixed network: a picture to its maps G_1 ... G_n, each `(batch, ...)`;
+        features: G, the fixed network: a image to its maps G_1 ... G_n, each `(batch, ...)`;
             `vgg.load_vgg19_features` reads the published one. No gradient reaches its weights if
             they ask for none; it runs in float32.
         weights: rho_1 ... rho_n.
@@ -300,12 +333,37 @@ def edge_aware(derained: Tensor, clean: Tensor) -> Tensor:
 
 
 @_without_autocast
+def perceptual(derained: Tensor, clean: Tensor, features: FeatureNetwork) -> Tensor:
+    """MENET Table IV: `mean (phi(derained) - phi(clean))^2`, phi a layer of VGG-19 (eq. 5).
+
+    Paper: images in 0..255, of which a VGG of that time takes the mean alone. Ours divides by the
+    deviation of ImageNet as well, about 57 levels: the maps are scaled back by that, so that the
+    published weight of 1e-3 means what it meant beside a pixel loss in 0..255.
+
+    Args:
+        derained: `(batch, 3, height, width)` in 0..1.
+        clean: Same shape.
+        features: The fixed network: an image to one or more maps.
+
+    Example:
+        >>> gray, black = torch.full((1, 3, 2, 2), 0.5), torch.zeros(1, 3, 2, 2)
+        >>> round(perceptual(gray, black, lambda x: [x]).item(), 1)  # (0.5 x 57.63)^2
+        830.3
+    """
+    with torch.no_grad():
+        wanted = features(clean)
+    pairs = zip(features(derained), wanted, strict=True)
+    terms = [F.mse_loss(found, goal) for found, goal in pairs]
+    return VGG_LEVELS**2 * torch.stack(terms).mean()
+
+
+@_without_autocast
 def texture(derained: Tensor, clean: Tensor, *, average_gram: bool = False) -> Tensor:
     """MENET eq. 7-8: `|| G(255 derained) - G(255 clean) ||_F^2`, `G = F F^T / M`.
 
     F is `(48, M)`: the 48 values of each of the M patches of 4x4 pixels. Paper: compares whole Gram
     matrices and does not say by what they are scaled. Released code: compares the mean of a Gram
-    matrix's entries, one number per picture. We compare whole matrices and divide the sum over the
+    matrix's entries, one number per image. We compare whole matrices and divide the sum over the
     patches by M, so that the loss does not grow with the crop.
 
     Args:
@@ -368,18 +426,18 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().flatten(1).mean(dim=1)
 
 
-def _gram(picture: Tensor) -> Tensor:
+def _gram(image: Tensor) -> Tensor:
     """`(batch, values, values)`: products of the values of a patch, averaged over the patches."""
-    height, width = (side // PATCH * PATCH for side in picture.shape[-2:])
-    patches = F.pixel_unshuffle(picture[..., :height, :width], PATCH).flatten(2)
+    height, width = (side // PATCH * PATCH for side in image.shape[-2:])
+    patches = F.pixel_unshuffle(image[..., :height, :width], PATCH).flatten(2)
     return patches @ patches.transpose(1, 2) / patches.shape[-1]
 
 
-def _sobel(picture: Tensor) -> Tensor:
+def _sobel(image: Tensor) -> Tensor:
     """`(batch, 2 channels, height, width)`: differences along the rows and along the columns."""
-    channels = picture.shape[1]
-    kernels = _sobel_kernels(picture.dtype, picture.device).repeat(channels, 1, 1, 1)
-    return F.conv2d(F.pad(picture, (1, 1, 1, 1), mode="reflect"), kernels, groups=channels)
+    channels = image.shape[1]
+    kernels = _sobel_kernels(image.dtype, image.device).repeat(channels, 1, 1, 1)
+    return F.conv2d(F.pad(image, (1, 1, 1, 1), mode="reflect"), kernels, groups=channels)
 
 
 @lru_cache(maxsize=8)

@@ -1,11 +1,15 @@
-"""The first layers of VGG-19, fixed, as the space of RDMC's contrastive prior (eq. 6-7).
+"""VGG-19 up to relu5_1, fixed, as the space in which two losses compare images.
 
 Network: K. Simonyan, A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", ICLR 2015, configuration E. Weights: a safetensors file in the layout of timm and
 torchvision (`features.0.weight` ...), for instance `model.safetensors` of `timm/vgg19.tv_in1k`
 (BSD-3-Clause). Nothing is downloaded here.
+
+jiang2023 (RDMC, eq. 6-7) reads five maps for its contrastive prior, fan-menet (Table IV) one for
+its perceptual loss.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,57 +18,61 @@ from torch import Tensor, nn
 
 from derain_cli.errors import CheckpointError, UnavailableError
 
-# Positions in the published stack, ReLUs and pools counted, from 0: relu1_1, relu1_2, conv2_1,
-# pool2, relu3_2.
-CONTRAST_LAYERS = (1, 3, 5, 9, 13)
+# Positions in the published stack, ReLUs and pools counted, from 0. Paper (jiang2023): "i = 1, 3,
+# 5, 9, 13". We read these as the 1st, 3rd, 5th, 9th and 13th convolution, the first of each block,
+# after their ReLUs: relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
+CONTRAST_LAYERS = (1, 6, 11, 20, 29)
+# Paper (fan-menet): "the forth convolution before the third max-pooling": conv3_4, before its ReLU.
+PERCEPTUAL_LAYER = 16
+# Widths of the convolutions of each block; a pooling stands between blocks.
+BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,))
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class Vgg19Features(nn.Module):
-    """VGG-19 as far as its last layer in use, position 13 (relu3_2); weights never train."""
+    """VGG-19 as far as its last layer in use, position 29 (relu5_1); weights never train."""
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        # ReLUs are not in place: position 5 is read before its ReLU, which would overwrite it.
-        self.features = nn.Sequential(
-            *_convolution(3, 64),
-            *_convolution(64, 64),
-            nn.MaxPool2d(2),
-            *_convolution(64, 128),
-            *_convolution(128, 128),
-            nn.MaxPool2d(2),
-            *_convolution(128, 256),
-            *_convolution(256, 256),
-        )
+        layers: list[nn.Module] = []
+        inputs = 3
+        for number, widths in enumerate(BLOCKS):
+            layers += [nn.MaxPool2d(2)] if number else []
+            for outputs in widths:
+                # Not in place: a convolution that is read before its ReLU would be overwritten.
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+                inputs = outputs
+        self.features = nn.Sequential(*layers)
         mean, deviation = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_DEVIATION)
         self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", deviation.view(3, 1, 1), persistent=False)
         self.requires_grad_(requires_grad=False)
 
-    def forward(self, picture: Tensor) -> list[Tensor]:
-        """The five maps of RDMC eq. 7, each `(batch, channels, height / 2^k, width / 2^k)`.
+    def forward(self, image: Tensor, layers: Sequence[int] = CONTRAST_LAYERS) -> list[Tensor]:
+        """The maps at some positions, each `(batch, channels, height / 2^k, width / 2^k)`.
 
-        Paper: does not say how pictures are normalised. We do what these weights were trained with:
+        Paper: does not say how images are normalised. We do what these weights were trained with:
         ImageNet's mean and deviation.
 
         Args:
-            picture: `(batch, 3, height, width)` in 0..1, at least 4x4.
+            image: `(batch, 3, height, width)` in 0..1, at least 16x16 for the last map.
+            layers: Positions to read; those of jiang2023, eq. 7, when left out.
         """
-        x = (picture - self.mean) / self.deviation
+        x = (image - self.mean) / self.deviation
         maps = []
-        for position, layer in enumerate(self.features):
-            x = layer(x)
-            if position in CONTRAST_LAYERS:
+        for position in range(max(layers) + 1):
+            x = self.features[position](x)
+            if position in layers:
                 maps.append(x)
         return maps
 
 
 def load_vgg19_features(path: str | Path) -> Vgg19Features:
-    """The feature network with the weights of a file; only the six layers in use are read.
+    """The feature network with the weights of a file; only the layers in use are read.
 
     Args:
         path: A safetensors file in the layout of timm and torchvision; more tensors may be in it.
@@ -94,10 +102,6 @@ def load_vgg19_features(path: str | Path) -> Vgg19Features:
         _check_weight(path, name, weights[name], shape)
     network.load_state_dict(weights)
     return network.eval()
-
-
-def _convolution(inputs: int, outputs: int) -> tuple[nn.Conv2d, nn.ReLU]:
-    return nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()
 
 
 def _check_weight(path: Path, name: str, weight: Tensor, shape: tuple[int, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError, UsageError, did_you_mean
-from derain_cli.models import hcn, menet, moss, rdmc, resnet, swinir, unet
+from derain_cli.models import hcn, menet, moss, nimbus, prenet, rdmc, resnet, swinir, unet
 
 
 @runtime_checkable
@@ -54,6 +54,18 @@ class HasSharedWeight(Protocol):
         """Weight of the last convolution that all outputs pass through."""
 
 
+@runtime_checkable
+class HasContext(Protocol):
+    """A network that averages something over the whole image, such as for channel attention.
+
+    The engine takes that average over all tiles first and hands it to `forward` of each as
+    `context_mean`, so that tiles equal the whole image.
+    """
+
+    def context(self, rainy: Tensor) -> Tensor | None:
+        """What is averaged, `(batch, channels, height / multiple, width / multiple)`, or None."""
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """What the engine and a reader must know of a network.
@@ -65,8 +77,9 @@ class ModelEntry:
         padding_multiple: Heights and widths that run without padding are multiples of this; tiles
             start at multiples of it, so that down-sampling grids of tile and picture agree.
         tile_overlap: Pixels by which neighbouring tiles overlap by default.
-        receptive_radius: An output pixel depends on no pixel farther away than this. None when it
-            depends on the whole picture: see `not_tile_exact`.
+        receptive_radius: An output pixel depends on no pixel farther away than this, leaving out
+            what `HasContext` averages. None when it depends on the whole image: see
+            `not_tile_exact`.
         not_tile_exact: Why tiles cannot equal the whole picture exactly, if they cannot.
         not_exportable: Why `torch.export` cannot take it, if it cannot.
         training_outputs: Keyword arguments of `forward` that make it return all that its losses
@@ -83,8 +96,6 @@ class ModelEntry:
     not_exportable: str = ""
     training_outputs: Mapping[str, Any] = field(default_factory=dict)
 
-
-CHANNEL_ATTENTION = "channel attention averages over the whole picture"
 
 MODELS: Mapping[str, ModelEntry] = {
     "hcn": ModelEntry(
@@ -119,8 +130,7 @@ MODELS: Mapping[str, ModelEntry] = {
         paper="Multi-Task Learning Enhanced Single Image De-Raining (MENET)",
         padding_multiple=16,
         tile_overlap=96,
-        receptive_radius=None,
-        not_tile_exact=CHANNEL_ATTENTION,
+        receptive_radius=81,
     ),
     "menet-deep": ModelEntry(
         build=menet.Menet,
@@ -128,8 +138,7 @@ MODELS: Mapping[str, ModelEntry] = {
         paper="Multi-Task Learning Enhanced Single Image De-Raining (MENET)",
         padding_multiple=16,
         tile_overlap=160,
-        receptive_radius=None,
-        not_tile_exact=CHANNEL_ATTENTION,
+        receptive_radius=145,
     ),
     "rdmc-supernet": ModelEntry(
         build=rdmc.RdmcSupernet,
@@ -139,6 +148,22 @@ MODELS: Mapping[str, ModelEntry] = {
         tile_overlap=224,
         receptive_radius=3 * 155,
         not_exportable="which edges are computed depends on the alphas; export the found network",
+    ),
+    "prenet": ModelEntry(
+        build=prenet.PReNet,
+        config=prenet.PReNetConfig,
+        paper="Ren et al., CVPR 2019",
+        padding_multiple=1,
+        tile_overlap=96,
+        receptive_radius=6 * 13,
+    ),
+    "nimbus": ModelEntry(
+        build=nimbus.Nimbus,
+        config=nimbus.NimbusConfig,
+        paper="this project's own, no paper",
+        padding_multiple=16,
+        tile_overlap=128,
+        receptive_radius=223,
     ),
     "resnet": ModelEntry(
         build=resnet.ResNet,
@@ -175,6 +200,19 @@ def list_models() -> tuple[str, ...]:
         True
     """
     return tuple(MODELS)
+
+
+def architecture_of(model: nn.Module) -> str:
+    """Key of `MODELS` that a network was built from.
+
+    Raises:
+        UsageError: It is none of these networks.
+    """
+    kind, config = type(model), type(getattr(model, "config", None))
+    for name, entry in MODELS.items():
+        if (entry.build, entry.config) == (kind, config):
+            return name
+    raise UsageError(f"a {kind.__name__} is no network of this program")
 
 
 def find_model(name: str) -> ModelEntry:

@@ -1,8 +1,8 @@
 """HCN: high-order collaborative network with bidirectional scale-content similarity mining.
 
-Paper: C. Wang, J. Pan, X.-M. Wu, "Online-Updated High-Order Collaborative Networks for Single
-Image Deraining", AAAI 2022. Written from the paper and from facts about the authors' release (where
-the two differ a comment says so); weights trained with it carry this repository's licence.
+Paper (wang2022): C. Wang, J. Pan, X.-M. Wu, "Online-Updated High-Order Collaborative Networks for
+Single Image Deraining", AAAI 2022. Written from the paper and from facts about the authors' release
+(where the two differ a comment says so); weights trained with it carry this repository's licence.
 
 How the paper's symbols map to this file (B^ is its B with a hat, an estimate):
 
@@ -29,10 +29,13 @@ alpha_i, beta_j (eq. 2, 3, 5)   weights of the losses: recipe `collaborative`
 k, lambda, R_random (eq. 6)     recipe `online-update`
 ==============================  ===========================================================
 
-Sizes: a picture is mirrored at the bottom and right up to a multiple of 32 (the bottleneck's
-quarter scale times three halvings inside the mining) and the result is cut back; each picture of
-the multi-scale constraints is grown to a multiple of 32 of its own. Every pixel of the bottleneck
-looks at every other, so tiles only approximate the whole picture.
+Sizes: an image is mirrored at the bottom and right up to a multiple of 32 (the bottleneck's quarter
+scale times three halvings inside the mining) and the result is cropped back; each image of the
+multi-scale constraints is padded to a multiple of 32 of its own. Every pixel of the bottleneck
+looks at every other, so tiles only approximate the whole image.
+
+The networks of the paper's ablations are options of `HcnConfig`: `mining` and `position` (Table 2),
+`mscc` and `pyramid` (Table 3), `use_top` and `chain` (Table 4, Fig. 8).
 """
 
 from collections.abc import Sequence
@@ -44,6 +47,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain_cli.errors import did_you_mean
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import PYRAMIDS, pad_to_multiple
 
 PATCH = 3
@@ -51,6 +55,8 @@ SOFTMAX_SCALE = 10.0
 KEY_FLOOR = 1e-4
 OVERLAP_DIVISOR = 4
 SLOPE = 0.2
+# What may stand at the bottleneck (Table 2): M7, M4, M5, M2, M3 and M1 of the paper.
+MININGS = ("both", "down2up", "up2down", "sum", "conv1x1", "none")
 # On the CPU, without gradients: what is held at once, chosen to stay inside a core's caches.
 BLOCK_SIMILARITIES = 2**21
 BAND_PIXELS = 2**12
@@ -66,19 +72,31 @@ class HcnConfig:
         blocks: Residual blocks at full, half, quarter ... size, in the encoder and in the decoder.
         match_channels: Channels of the features that are compared (W_f and W_g of eq. 4).
         mining_levels: Scales of the mining at the bottleneck.
+        mining: What stands at the bottleneck, one of `MININGS`: both directions, one of them, sums
+            or 1x1 convolutions in place of the mining (Table 2, M2 and M3), or nothing (M1).
+        position: False is Table 2's M6: the convolutions of the bottleneck see no position code.
         mscc: Whether the exits for the multi-scale compact constraints (eq. 3) exist. They only
             serve training.
-        pyramid: Which half and quarter size pictures those constraints see: a key of `PYRAMIDS`.
+        pyramid: Which half and quarter size images those constraints see: a key of `PYRAMIDS`;
+            `full` replaces both by the full-size image (Table 3, R4).
+        use_top: False is Table 4's network without T.
+        chain: Number of modules in a plain chain instead of Fig. 2: 1, 2 and 3 are the sub-networks
+            T, M and B on their own (Fig. 8; 3 is Table 4's network without T and M), 6 is Table 4's
+            cascaded network. 0 is the collaborative network.
     """
 
     channels: int = 20
     blocks: tuple[int, ...] = (12, 2, 1)
     match_channels: int = 5
     mining_levels: int = 4
+    mining: str = "both"
+    position: bool = True
     mscc: bool = True
     # Paper: Laplacian pyramid. Released code: Gaussian. We take the latter by default: in a band
     # of differences local means are near 0, where the first factor of SSIM says nothing.
     pyramid: str = "gaussian"
+    use_top: bool = True
+    chain: int = 0
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built; turn lists (from JSON) into tuples."""
@@ -93,6 +111,14 @@ class HcnConfig:
             raise ValueError(
                 f"unknown pyramid {self.pyramid!r}. {did_you_mean(self.pyramid, PYRAMIDS)}"
             )
+        if self.mining not in MININGS:
+            raise ValueError(
+                f"unknown mining {self.mining!r}. {did_you_mean(self.mining, MININGS)}"
+            )
+        if self.chain < 0:
+            raise ValueError(f"chain must be 0 (collaborative) or above, not {self.chain}")
+        if self.chain and not self.use_top:
+            raise ValueError("a chain has no sub-network T to leave out; give chain or use_top")
 
     @property
     def padding_multiple(self) -> int:
@@ -102,19 +128,19 @@ class HcnConfig:
 
 
 class HcnOutputs(NamedTuple):
-    """What sub-networks and intermediate layers make of a rainy picture, all `(batch, 3, ...)`.
+    """What sub-networks and intermediate layers make of a rainy image, all `(batch, 3, ...)`.
 
     Attributes:
         derained: Of sub-network B: the result.
-        derained_middle: Of sub-network M, from N22.
-        derained_top: Of sub-network T, from N31.
+        derained_middle: Of sub-network M, from N22; None in a chain.
+        derained_top: Of sub-network T, from N31; None in a chain or with `use_top=False`.
         derained_half: Half the size, rounded up (eq. 3, j = 1); None without `HcnConfig.mscc`.
         derained_quarter: A quarter of the size (eq. 3, j = 2); None likewise.
     """
 
     derained: Tensor
-    derained_middle: Tensor
-    derained_top: Tensor
+    derained_middle: Tensor | None
+    derained_top: Tensor | None
     derained_half: Tensor | None
     derained_quarter: Tensor | None
 
@@ -191,13 +217,16 @@ class DenseStack(nn.Module):
 class PlacedConv(nn.Module):
     """Convolution that sees where it is: 1x1 with the position code, then 3x3 and LeakyReLU."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, position: bool = True) -> None:
         super().__init__()
-        self.place = nn.Conv2d(2 * channels, channels, 1)
+        self.place = nn.Conv2d(2 * channels, channels, 1) if position else None
         self.conv = ConvLeaky(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the same shape."""
+        if self.place is None:
+            unplaced: Tensor = self.conv(x)
+            return unplaced
         _, channels, height, width = x.shape
         code = position_code(channels, height, width, x.device).to(x.dtype).expand_as(x)
         placed: Tensor = self.conv(self.place(_side_by_side((x, code))))
@@ -235,26 +264,69 @@ class Mining(nn.Module):
         return own + overlaps / OVERLAP_DIVISOR
 
 
+class Summing(nn.Module):
+    """Table 2, M2: the neighbouring scale is added where the mining would look for likeness."""
+
+    def forward(self, own: Tensor, other: Tensor) -> Tensor:
+        """Features of the shape of `own`."""
+        return own + _resized(other, own)
+
+
+class Convolving(nn.Module):
+    """Table 2, M3: a 1x1 convolution joins the two scales in place of the mining."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.join = ConvLeaky(2 * channels, channels, 1)
+
+    def forward(self, own: Tensor, other: Tensor) -> Tensor:
+        """Features of the shape of `own`."""
+        joined: Tensor = self.join(own, _resized(other, own))
+        return joined
+
+
 class SimilarityMining(nn.Module):
     """BiSCSM (Fig. 3): mining from small scales to large, then back, then all scales fused."""
 
-    def __init__(self, channels: int, match_channels: int, levels: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        match_channels: int,
+        levels: int,
+        mining: str = "both",
+        *,
+        position: bool = True,
+    ) -> None:
         super().__init__()
-        self.down2up = Mining(channels, match_channels)
-        self.up2down = Mining(channels, match_channels)
-        self.down2up_convs = nn.ModuleList(PlacedConv(channels) for _ in range(levels))
-        self.up2down_convs = nn.ModuleList(PlacedConv(channels) for _ in range(levels))
-        self.fuse_scales = ConvLeaky((levels + 2) * channels, channels, 1)
+        self.levels, self.mining = levels, mining
+        # One module per direction serves all its steps: the same likeness holds at every scale.
+        rises, falls = mining != "up2down", mining != "down2up"
+        if rises:
+            self.down2up = _mining_of(mining, channels, match_channels)
+        if falls:
+            self.up2down = _mining_of(mining, channels, match_channels)
+        if rises:
+            self.down2up_convs = _placed_convs(channels, levels, position)
+        if falls:
+            self.up2down_convs = _placed_convs(channels, levels, position)
+        self.fuse_scales = ConvLeaky((levels + rises + falls) * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the same shape; height and width divide by 2^(levels - 1)."""
         scales = [x]
-        for _ in self.down2up_convs[1:]:
+        for _ in range(self.levels - 1):
             scales.append(F.max_pool2d(scales[-1], 2))
-        rising = _mine_along(scales[::-1], self.down2up, self.down2up_convs)[::-1]
-        falling = _mine_along(rising, self.up2down, self.up2down_convs)
-        small = [F.interpolate(scale, size=x.shape[-2:], mode="nearest") for scale in falling[1:]]
-        fused: Tensor = self.fuse_scales(x, rising[0], falling[0], *small)
+        tops = [x]
+        if self.mining != "up2down":
+            scales = _mine_along(scales[::-1], self.down2up, self.down2up_convs)[::-1]
+            tops.append(scales[0])
+        # The second pass starts from what the first one found, not from the pooled features: so
+        # the largest scale has seen all smaller ones before it hands anything down.
+        if self.mining != "down2up":
+            scales = _mine_along(scales, self.up2down, self.up2down_convs)
+            tops.append(scales[0])
+        small = [_resized(scale, x) for scale in scales[1:]]
+        fused: Tensor = self.fuse_scales(*tops, *small)
         return fused
 
 
@@ -265,7 +337,15 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         channels, blocks = config.channels, config.blocks
         self.encoder = nn.ModuleList(DenseStack(channels, count) for count in blocks)
-        self.mining = SimilarityMining(channels, config.match_channels, config.mining_levels)
+        self.mining: nn.Module = nn.Identity()
+        if config.mining != "none":
+            self.mining = SimilarityMining(
+                channels,
+                config.match_channels,
+                config.mining_levels,
+                config.mining,
+                position=config.position,
+            )
         self.decoder = nn.ModuleList(DenseStack(channels, count) for count in reversed(blocks))
         self.merges = nn.ModuleList(nn.Conv2d(2 * channels, channels, 1) for _ in blocks[1:])
 
@@ -285,8 +365,8 @@ class EncoderDecoder(nn.Module):
         return x
 
 
-class Hcn(nn.Module):
-    """The whole network (Fig. 2): rainy picture in, derained picture out.
+class Hcn(nn.Module, HubMethods):
+    """The whole network (Fig. 2): rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.
     """
@@ -295,56 +375,90 @@ class Hcn(nn.Module):
         super().__init__()
         self.config = config
         channels = config.channels
-        self.stem_bottom, self.stem_middle, self.stem_top = (_stem(channels) for _ in range(3))
-        self.n11, self.n12, self.n13 = (EncoderDecoder(config) for _ in range(3))
-        self.n21, self.n22 = (EncoderDecoder(config) for _ in range(2))
-        self.n31 = EncoderDecoder(config)
-        self.into_21, self.into_31 = (ConvLeaky(2 * channels, channels, 3) for _ in range(2))
-        self.into_12, self.into_22, self.into_13 = (
-            ConvLeaky(2 * channels, channels, 1) for _ in range(3)
-        )
-        self.to_rain_bottom, self.to_rain_middle, self.to_rain_top = (
-            _to_rain(channels) for _ in range(3)
-        )
+        # The order of what follows decides what a seed makes of it: published runs rely on it.
+        self.stem_bottom = _stem(channels)
+        if config.chain:
+            self.chain = nn.ModuleList(EncoderDecoder(config) for _ in range(config.chain))
+        else:
+            self._build_streams(config)
+        self.to_rain_bottom = _to_rain(channels)
+        if not config.chain:
+            self.to_rain_middle = _to_rain(channels)
+            if config.use_top:
+                self.to_rain_top = _to_rain(channels)
         if config.mscc:
-            self.stem_half, self.stem_half_middle = _stem(channels), _stem(channels)
+            self.stem_half = _stem(channels)
+            if not config.chain:
+                self.stem_half_middle = _stem(channels)
             self.stem_quarter = _stem(channels)
             self.half_to_rain, self.quarter_to_rain = _to_rain(channels), _to_rain(channels)
 
+    def _build_streams(self, config: HcnConfig) -> None:
+        """The modules of Fig. 2 and what joins their inputs."""
+        channels = config.channels
+        self.stem_middle = _stem(channels)
+        if config.use_top:
+            self.stem_top = _stem(channels)
+        self.n11, self.n12, self.n13 = (EncoderDecoder(config) for _ in range(3))
+        self.n21, self.n22 = (EncoderDecoder(config) for _ in range(2))
+        if config.use_top:
+            self.n31 = EncoderDecoder(config)
+        self.into_21 = ConvLeaky(2 * channels, channels, 3)
+        if config.use_top:
+            self.into_31 = ConvLeaky(2 * channels, channels, 3)
+        self.into_12 = ConvLeaky(2 * channels, channels, 1)
+        if config.use_top:
+            self.into_22 = ConvLeaky(2 * channels, channels, 1)
+        self.into_13 = ConvLeaky(2 * channels, channels, 1)
+
     def forward(self, rainy: Tensor, *, all_outputs: bool = False) -> Tensor | HcnOutputs:
-        """Derained picture of sub-network B; on request everything that is trained.
+        """Derained image of sub-network B; on request everything that is trained.
 
         Args:
             rainy: `(batch, 3, height, width)` in 0..1, any size.
             all_outputs: Also compute the exits that only serve training. With those of eq. 3 the
-                picture must have 5x5 pixels or more: its pyramid mirrors the half size.
+                image must have 5x5 pixels or more: its pyramid mirrors the half size.
         """
         padded = pad_to_multiple(rainy, self.config.padding_multiple)
-        n22, n31, n13 = self._features(padded)
+        n13, n22, n31 = self._features(padded)
         derained = rainy - _cut(self.to_rain_bottom(n13), rainy)
         if not all_outputs:
             return derained
+        # M and T are supervised too, so that what they hand to B is about rain (eq. 2).
         return HcnOutputs(
             derained,
-            rainy - _cut(self.to_rain_middle(n22), rainy),
-            rainy - _cut(self.to_rain_top(n31), rainy),
+            None if n22 is None else rainy - _cut(self.to_rain_middle(n22), rainy),
+            None if n31 is None else rainy - _cut(self.to_rain_top(n31), rainy),
             *self._constrained(rainy),
         )
 
-    def _features(self, rainy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What N22, N31 and N13 make of a padded picture: the wiring of Fig. 2."""
+    def _features(self, rainy: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What N13, N22 and N31 make of a padded image: the wiring of Fig. 2."""
+        if self.config.chain:
+            return self._along_chain(self.stem_bottom(rainy), self.config.chain), None, None
+        # Each stream sees the rainy image through a stem of its own: M and T must not depend on
+        # what B's first module has already thrown away.
         n11 = self.n11(self.stem_bottom(rainy))
         n21 = self.n21(self.into_21(n11, self.stem_middle(rainy)))
-        n31 = self.n31(self.into_31(n21, self.stem_top(rainy)))
         n12 = self.n12(self.into_12(n21, n11))
-        n22 = self.n22(self.into_22(n31, n21))
+        n31 = None
+        into_22 = n21
+        if self.config.use_top:
+            n31 = self.n31(self.into_31(n21, self.stem_top(rainy)))
+            into_22 = self.into_22(n31, n21)
+        n22 = self.n22(into_22)
         # Paper: N13 before the exit of B. Released code: calls N31 a second time, so that N13 is
         # never trained. We do as the paper.
         n13 = self.n13(self.into_13(n22, n12))
-        return n22, n31, n13
+        return n13, n22, n31
+
+    def _along_chain(self, x: Tensor, modules: int) -> Tensor:
+        for module in self.chain[:modules]:
+            x = module(x)
+        return x
 
     def _constrained(self, rainy: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Derained pictures of half and quarter size: the intermediate layers held by eq. 3."""
+        """Derained images of half and quarter size: the intermediate layers held by eq. 3."""
         if not self.config.mscc:
             return None, None
         _, half, quarter = PYRAMIDS[self.config.pyramid](rainy, 2)
@@ -352,14 +466,18 @@ class Hcn(nn.Module):
 
     def _derain_half(self, rainy: Tensor) -> Tensor:
         padded = pad_to_multiple(rainy, self.config.padding_multiple)
-        n11 = self.n11(self.stem_half(padded))
-        n21 = self.n21(self.into_21(n11, self.stem_half_middle(padded)))
-        rain = self.half_to_rain(self.n12(self.into_12(n21, n11)))
-        return rainy - _cut(rain, rainy)
+        if self.config.chain:
+            features = self._along_chain(self.stem_half(padded), 2)
+        else:
+            n11 = self.n11(self.stem_half(padded))
+            n21 = self.n21(self.into_21(n11, self.stem_half_middle(padded)))
+            features = self.n12(self.into_12(n21, n11))
+        return rainy - _cut(self.half_to_rain(features), rainy)
 
     def _derain_quarter(self, rainy: Tensor) -> Tensor:
         padded = pad_to_multiple(rainy, self.config.padding_multiple)
-        rain = self.quarter_to_rain(self.n11(self.stem_quarter(padded)))
+        first = self.chain[0] if self.config.chain else self.n11
+        rain = self.quarter_to_rain(first(self.stem_quarter(padded)))
         return rainy - _cut(rain, rainy)
 
 
@@ -371,8 +489,25 @@ def _to_rain(channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, 3, 3, padding=1)
 
 
-def _cut(padded: Tensor, picture: Tensor) -> Tensor:
-    return padded[..., : picture.shape[-2], : picture.shape[-1]]
+def _cut(padded: Tensor, image: Tensor) -> Tensor:
+    return padded[..., : image.shape[-2], : image.shape[-1]]
+
+
+def _resized(scale: Tensor, like: Tensor) -> Tensor:
+    """A scale at the size of another: small ones repeat their pixels, large ones are pooled."""
+    if scale.shape[-1] > like.shape[-1]:
+        return F.max_pool2d(scale, scale.shape[-1] // like.shape[-1])
+    return F.interpolate(scale, size=like.shape[-2:], mode="nearest")
+
+
+def _mining_of(mining: str, channels: int, match_channels: int) -> nn.Module:
+    if mining == "sum":
+        return Summing()
+    return Convolving(channels) if mining == "conv1x1" else Mining(channels, match_channels)
+
+
+def _placed_convs(channels: int, levels: int, position: bool) -> nn.ModuleList:
+    return nn.ModuleList(PlacedConv(channels, position=position) for _ in range(levels))
 
 
 def _axis_code(channels: int, length: int, device: torch.device | None) -> Tensor:
@@ -383,7 +518,7 @@ def _axis_code(channels: int, length: int, device: torch.device | None) -> Tenso
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
 
 
-def _mine_along(scales: Sequence[Tensor], mining: Mining, convs: nn.ModuleList) -> list[Tensor]:
+def _mine_along(scales: Sequence[Tensor], mining: nn.Module, convs: nn.ModuleList) -> list[Tensor]:
     """One pass over the scales: each is mined with the result of the one before."""
     results = [convs[0](scales[0])]
     for scale, conv in zip(scales[1:], convs[1:], strict=True):
@@ -399,7 +534,7 @@ def _patches(features: Tensor) -> Tensor:
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Means of `value`, weighted by phi / sigma of eq. 4: the softmax of scaled similarities.
 
-    The matrix of all similarities (634 MB for a 481x321 picture) is never formed.
+    The matrix of all similarities (634 MB for a 481x321 image) is never formed.
 
     Args:
         query: `(batch, places, width)`.

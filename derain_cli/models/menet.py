@@ -1,9 +1,9 @@
 """MENET: a small U-Net on space-to-depth features, trained with several losses at once.
 
-Paper: Y. Fan, R. Chen, B. Li, "Multi-Task Learning Enhanced Single Image De-Raining". Written from
-the paper; what its text and figures leave open (widths, where a skip joins, the batch norm's
-settings) follows facts read off the authors' release. The losses of section III-B and their GB / LB
-weighting are not part of this file.
+Paper (fan-menet): Y. Fan, R. Chen, B. Li, "Multi-Task Learning Enhanced Single Image De-Raining".
+Written from the paper; what its text and figures leave open (widths, where a skip joins, the batch
+norm's settings) follows facts read off the authors' release. The losses of section III-B and their
+GB / LB weighting are not part of this file.
 
 How the paper's symbols map to this file:
 
@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain_cli.conv_norm import ConvNorm
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 # TensorFlow's defaults, which the paper's implementation ran with: torch counts the share of the
@@ -88,7 +89,7 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weigh channels by what the whole picture shows at 1/4 of the features' size (Fig. 6)."""
+    """Weigh channels by what the whole image shows at 1/4 of the features' size (Fig. 6)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -96,18 +97,31 @@ class ChannelAttention(nn.Module):
         self.see = nn.ModuleList(_conv_norm(channels, channels) for _ in range(2))
         self.weigh = _conv_norm(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features x + x s, one s in 0..1 per channel; sides must be multiples of 4."""
+    def context(self, x: Tensor) -> Tensor:
+        """What is averaged over the image: `(batch, channels, height / 4, width / 4)`."""
         context = x
         for shrink, see in zip(self.shrink, self.see, strict=True):
             context = F.relu(shrink(F.pixel_unshuffle(context, 2)), inplace=True)
             context = F.relu(see(context), inplace=True)
-        weights = torch.sigmoid(self.weigh(context).mean(dim=(2, 3), keepdim=True))
-        return x + x * weights
+        weighed: Tensor = self.weigh(context)
+        return weighed
+
+    def forward(self, x: Tensor, context_mean: Tensor | None = None) -> Tensor:
+        """Features x + x s, one s in 0..1 per channel; sides must be multiples of 4.
+
+        Args:
+            x: `(batch, channels, height, width)`.
+            context_mean: `(batch, channels, 1, 1)`, where `x` is a part of an image whose mean is
+                known.
+        """
+        if context_mean is None:
+            context_mean = self.context(x).mean(dim=(2, 3), keepdim=True)
+        # The mean comes first: a sigmoid of every place would flatten the strong ones.
+        return x + x * torch.sigmoid(context_mean)
 
 
-class Menet(nn.Module):
-    """The whole network: rainy picture in, derained picture out.
+class Menet(nn.Module, HubMethods):
+    """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.
     In training mode with channel attention, batch x height x width must exceed 16 x 16 pixels:
@@ -120,7 +134,7 @@ class Menet(nn.Module):
         half, quarter = config.width // 4, config.width
         self.to_half = _conv_norm(4 * 3, half)
         self.to_quarter = _conv_norm(4 * half, quarter)
-        self.attention = ChannelAttention(quarter) if config.channel_attention else nn.Identity()
+        self.attention = ChannelAttention(quarter) if config.channel_attention else None
         self.blocks = nn.Sequential(
             *(ResidualBlock(quarter) for _ in range(config.residual_blocks))
         )
@@ -136,19 +150,51 @@ class Menet(nn.Module):
     def last_shared_weight(self) -> Tensor:
         """Weight of the last convolution that all losses share, for GB weighting (algorithm 1).
 
-        All losses are computed from the derained picture, so it is the last convolution of all.
+        All losses are computed from the derained image, so it is the last convolution of all.
         Gradient norm of one loss: `torch.autograd.grad(loss, model.last_shared_weight,
         retain_graph=True)[0].norm()`. Under DistributedDataParallel ask `ddp.module`.
         """
         return self.to_residual.weight
 
-    def forward(self, rainy: Tensor) -> Tensor:
-        """Derained picture: the rainy one plus the predicted B - O."""
+    def context(self, rainy: Tensor) -> Tensor | None:
+        """What channel attention averages over a whole image, at 1/16 of its size.
+
+        Tiles of an image take the mean of it as `context_mean`, and so see the whole image as it
+        does. (Averaging over a window instead, as "test-time local converters" do, cost 0.25 dB.)
+
+        Args:
+            rainy: `(batch, 3, height, width)`, sides multiples of 16.
+
+        Returns:
+            None for a network without attention.
+        """
+        if self.attention is None:
+            return None
+        return self.attention.context(F.relu(self._down(rainy)[1]))
+
+    def _down(self, padded: Tensor) -> tuple[Tensor, Tensor]:
+        """Features at 1/2 and 1/4 of the size, before their ReLU."""
+        # Space-to-depth instead of pooling: nothing of the image is lost on the way down (eq. 9).
+        half = self.to_half(F.pixel_unshuffle(padded, 2))
+        return half, self.to_quarter(F.pixel_unshuffle(F.relu(half), 2))
+
+    def forward(self, rainy: Tensor, context_mean: Tensor | None = None) -> Tensor:
+        """Derained image: the rainy one plus the predicted B - O.
+
+        Args:
+            rainy: `(batch, 3, height, width)` in 0..1.
+            context_mean: Mean of `context` over an image of which `rainy` is a part; None where
+                `rainy` is the whole image.
+        """
         height, width = rainy.shape[-2:]
         padded = pad_to_multiple(rainy, 16)
-        half = self.to_half(F.pixel_unshuffle(padded, 2))
-        quarter = self.to_quarter(F.pixel_unshuffle(F.relu(half), 2))
-        x = self.blocks(self.attention(F.relu(quarter)))
+        half, quarter = self._down(padded)
+        features = F.relu(quarter)
+        # Attention chooses channels by what the whole image shows, the blocks look at places.
+        if self.attention is not None:
+            features = self.attention(features, context_mean)
+        x = self.blocks(features)
+        # Both skips take the maps before their ReLU, negative values included.
         x = F.pixel_shuffle(self.from_quarter(x + quarter), 2)
         x = self.from_half(x + half)
         derained: Tensor = padded + F.pixel_shuffle(self.to_residual(x), 2)

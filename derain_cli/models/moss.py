@@ -1,7 +1,7 @@
 """MOSS: an encoder-decoder that describes rain by the items of a self-supervised memory.
 
-Paper: H. Huang, A. Yu, R. He, "Memory Oriented Transfer Learning for Semi-Supervised Image
-Deraining", CVPR 2021. Written from the paper; what its text leaves open (widths, where the
+Paper (huang2021): H. Huang, A. Yu, R. He, "Memory Oriented Transfer Learning for Semi-Supervised
+Image Deraining", CVPR 2021. Written from the paper; what its text leaves open (widths, where the
 resolution changes) follows facts read off the authors' release, whose gated skip blocks are left
 out because the paper has none. The self-training of section 3.2 is a recipe, not part of this file.
 
@@ -35,6 +35,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 NEGATIVE_SLOPE = 0.02
@@ -53,7 +54,7 @@ class MossConfig:
         memory_decay: Share tau of an item that survives an update (eq. 3).
         temperature: Cosines are divided by it before the softmax of eq. 4. The paper has 1, which
             with hundreds of items weighs them nearly alike; smaller values choose.
-        skip_connection: False is Table 4's network without it: the picture is made from g(x) alone,
+        skip_connection: False is Table 4's network without it: the image is made from g(x) alone,
             not from s(x) - g(x).
     """
 
@@ -155,7 +156,7 @@ class RainMemory(nn.Module):
         # A copy: the next update (or DistributedDataParallel's broadcast of buffers) writes into
         # `items` in place, and must not spoil what this reading keeps for the backward pass.
         items = self.items.to(queries.dtype, copy=torch.is_grad_enabled())
-        # Never holds the weights of all queries x items, so big pictures fit (12 megapixels would
+        # Never holds the weights of all queries x items, so big images fit (12 megapixels would
         # need 0.8 GiB for them).
         reading = F.scaled_dot_product_attention(
             F.normalize(queries, dim=1)[None, None],
@@ -175,7 +176,7 @@ class RainMemory(nn.Module):
         them would spoil its item for good.
 
         Args:
-            queries: z_j(x) of all positions of all pictures of the batch, `(queries, c)`.
+            queries: z_j(x) of all positions of all images of the batch, `(queries, c)`.
         """
         # The query's own length scales all its cosines alike: the argmax does not need it.
         chosen = (queries @ F.normalize(self.items, dim=1).T).argmax(dim=1)
@@ -190,8 +191,8 @@ class RainMemory(nn.Module):
         self.items.copy_(torch.where(counts > 0, moved, self.items))
 
 
-class Moss(nn.Module):
-    """The whole network, MOEDN: rainy picture in, derained picture out.
+class Moss(nn.Module, HubMethods):
+    """The whole network, MOEDN: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output by its tanh), any size.
 
@@ -225,7 +226,7 @@ class Moss(nn.Module):
         self.to_image = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, rainy: Tensor, *, update_memory: bool = True) -> Tensor:
-        """Derained picture.
+        """Derained image.
 
         Args:
             rainy: `(batch, 3, height, width)` in 0..1.
@@ -234,13 +235,16 @@ class Moss(nn.Module):
         """
         height, width = rainy.shape[-2:]
         padded = pad_to_multiple(rainy, 2**self.config.downsamplings)
+        # The paper's networks work in -1..1, where their tanh ends.
         shallow = self.head(padded * 2 - 1)
         queries = self.encoder(shallow)
+        # The decoder gets rain in words of the memory only, so it cannot copy the background.
         if self.memory is not None:
             queries = self.memory(queries, update=update_memory)
         rain = self.decoder(queries)
+        # The background goes past the encoder: what is left for the encoder to describe is rain.
         background = shallow - rain if self.config.skip_connection else rain
-        # Back to full precision first: bfloat16 near 1 is coarser than an 8-bit picture.
+        # Back to full precision first: bfloat16 near 1 is coarser than an 8-bit image.
         derained: Tensor = (torch.tanh(self.to_image(background).to(rainy.dtype)) + 1) / 2
         return derained[..., :height, :width]
 

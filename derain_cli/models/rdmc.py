@@ -1,8 +1,9 @@
 """RDMC: recursive dynamic multi-scale network with searched cross-level connections.
 
-Paper: Z. Jiang, R. Liu, S. Yang, Z. Zhang, X. Fan, "Contrastive Learning Based Recursive Dynamic
-Multi-Scale Network for Image Deraining", IEEE TCSVT 2023. The authors released no code; this file
-is written from the paper, and weights trained with it carry this repository's licence.
+Paper (jiang2023): Z. Jiang, R. Liu, S. Yang, Z. Zhang, X. Fan, "Contrastive Learning Based
+Recursive Dynamic Multi-Scale Network for Image Deraining", IEEE TCSVT 2023. The authors released no
+code; this file is written from the paper, and weights trained with it carry this repository's
+licence.
 
 How the paper's symbols map to this file:
 
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 LEVELS = 5
@@ -45,10 +47,12 @@ class RdmcConfig:
 
     Attributes:
         widths: Channels per path of encoder layers 1-5; the decoder mirrors them.
-        dilations: One path per dilation (Fig. 2 c).
-        stages: Recursions T (Table IV: 3 is best).
-        connections: Searched edges (encoder layer, decoder layer), section III-B.
-        norm_per_stage: Own batch norm for each stage. Stage 1 sees the rainy picture twice, stage 3
+        dilations: One path per dilation (Fig. 2 c). `(1, 1, 1)` is the network without multi-scale
+            paths (Table V, without MFE) at the same number of parameters.
+        stages: Recursions T (Table IV: 1 to 4, of which 3 is best).
+        connections: Searched edges (encoder layer, decoder layer), section III-B. `()` is the
+            network without cross-level recruitment (Table V, without DCR).
+        norm_per_stage: Own batch norm for each stage. Stage 1 sees the rainy image twice, stage 3
             a nearly clean one: shared running statistics fit neither.
     """
 
@@ -179,8 +183,8 @@ class CrossLevelConnection(nn.Module):
         return convolved
 
 
-class Rdmc(nn.Module):
-    """The whole network: rainy picture in, derained picture out.
+class Rdmc(nn.Module, HubMethods):
+    """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.
     """
@@ -208,14 +212,16 @@ class Rdmc(nn.Module):
         self.to_rain = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, rainy: Tensor) -> Tensor:
-        """Derained picture after the last of T stages."""
+        """Derained image after the last of T stages."""
         return self.all_stages(rainy)[-1]
 
     def all_stages(self, rainy: Tensor) -> list[Tensor]:
-        """B^(1) ... B^(T): what each stage makes of the rainy picture (eq. 2)."""
+        """B^(1) ... B^(T): what each stage makes of the rainy image (eq. 2)."""
         height, width = rainy.shape[-2:]
         padded = pad_to_multiple(rainy, 2 ** (LEVELS - 1))
         derained, results = padded, []
+        # Every stage sees the rainy image again, not only what the last one left of it: detail that
+        # was taken for rain can come back.
         for stage in range(self.config.stages):
             derained = padded - self.rain_of_stage(torch.cat((derained, padded), dim=1), stage)
             results.append(derained[..., :height, :width])
@@ -395,7 +401,7 @@ def _by_edge(weights: Tensor) -> dict[Connection, Tensor]:
 
 
 def multiply_adds(config: RdmcConfig, height: int = 256, width: int = 256) -> int:
-    """Multiply-adds of the convolutions of all stages for one picture (Table III: 256x256).
+    """Multiply-adds of the convolutions of all stages for one image (Table III: 256x256).
 
     Example:
         >>> multiply_adds(RdmcConfig()) / 1e6

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
+
 
 @dataclass(frozen=True)
 class ResNetConfig:
@@ -52,9 +54,9 @@ class ResNetConfig:
 class ResidualBlock(nn.Module):
     """conv3 - ReLU - conv3, added to its input."""
 
-    # Paper (Ledig et al.): batch norm after both convolutions. The study trained in a framework
-    # whose SRResNet has none, as has become usual in restoration. We leave it out, too: statistics
-    # of training crops do not fit whole pictures, and the study trains on as few as 8 backgrounds.
+    # Paper (Ledig et al.): batch norm after both convolutions. gu2023 trained in a framework whose
+    # SRResNet has none, as has become usual in restoration. We leave it out, too: statistics of
+    # training crops do not fit whole images, and gu2023 trains on as few as 8 backgrounds.
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,8 +69,8 @@ class ResidualBlock(nn.Module):
         return x + change
 
 
-class ResNet(nn.Module):
-    """The whole network: rainy picture in, derained picture out.
+class ResNet(nn.Module, HubMethods):
+    """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.
     """
@@ -76,14 +78,16 @@ class ResNet(nn.Module):
     def __init__(self, config: ResNetConfig = ResNetConfig()) -> None:
         super().__init__()
         self.config = config
-        # Paper (Ledig et al.): 9x9 first and last. We use 3x3, as the study's framework does.
+        # Paper (Ledig et al.): 9x9 first and last. We use 3x3, as the framework of gu2023 does.
         self.to_features = nn.Conv2d(3, config.channels, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(config.channels) for _ in range(config.blocks)))
         self.after_blocks = nn.Conv2d(config.channels, config.channels, 3, padding=1)
         self.to_rain = nn.Conv2d(config.channels, 3, 3, padding=1)
 
     def forward(self, rainy: Tensor) -> Tensor:
-        """Derained picture: the rainy one minus the rain found in it."""
+        """Derained image: the rainy one minus the rain found in it."""
+        # The blocks refine features that the long skip hands past them, as in Ledig et al., Fig. 4.
         features = F.relu(self.to_features(rainy))
         rain: Tensor = self.to_rain(features + self.after_blocks(self.blocks(features)))
+        # Rain, not the image, is predicted: where nothing falls the output is the input.
         return rainy - rain

@@ -28,7 +28,7 @@ MLP, LN                           `SwinLayer.mlp`, `SwinLayer.norm_...`
 ================================  =================================================================
 
 An output pixel sees no farther than 103 pixels, because attention stays within windows. The windows
-stand on a grid of 8 pixels: moving a picture by 8 moves the result, moving it by 4 does not.
+stand on a grid of 8 pixels: moving a image by 8 moves the result, moving it by 4 does not.
 """
 
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 Band = tuple[int, int, int]
@@ -74,7 +75,7 @@ class SwinIRConfig:
 
 
 def window_bands(side: int, window: int, shift: int) -> tuple[Band, ...]:
-    """Stretches `(start, stop, window side)` of a picture's side that are cut into equal windows.
+    """Stretches `(start, stop, window side)` of an image's side that are cut into equal windows.
 
     Shifted windows reach over the border; the parts inside it become smaller windows of their own.
 
@@ -101,9 +102,9 @@ def window_bands(side: int, window: int, shift: int) -> tuple[Band, ...]:
 class WindowAttention(nn.Module):
     """Self-attention among the pixels of one window, with a learned bias per relative position."""
 
-    # Paper: a shifted layer rolls the picture and masks what meets across the border. We cut the
+    # Paper: a shifted layer rolls the image and masks what meets across the border. We cut the
     # border into smaller windows, which is the same attention without a mask per window: bias plus
-    # mask would be windows x heads x 64 x 64 numbers, half as much memory again for any picture.
+    # mask would be windows x heads x 64 x 64 numbers, half as much memory again for any image.
 
     relative_index: Tensor
 
@@ -195,8 +196,8 @@ class ResidualSwinBlock(nn.Module):
         return x + _convolve(self.conv, self.layers(x))
 
 
-class SwinIR(nn.Module):
-    """The whole network: rainy picture in, derained picture out.
+class SwinIR(nn.Module, HubMethods):
+    """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.
     """
@@ -215,14 +216,17 @@ class SwinIR(nn.Module):
         self.apply(_initialise)
 
     def forward(self, rainy: Tensor) -> Tensor:
-        """Derained picture: the rainy one minus the rain found in it."""
+        """Derained image: the rainy one minus the rain found in it."""
         # Released code: the mean colour of its training set is subtracted first. We do not: the
         # first convolution's bias can do that.
         height, width = rainy.shape[-2:]
+        # Windows tile the image exactly only at a multiple of their side.
         padded = pad_to_multiple(rainy, self.config.window)
+        # Attention works on channels last, convolutions on channels first: hence the permutations.
         features = self.to_features(padded)
         x = self.norm_before(features.permute(0, 2, 3, 1))
         x = _convolve(self.after_blocks, self.norm_after(self.blocks(x)))
+        # The long skip keeps the shallow features, so the blocks only have to change them.
         rain: Tensor = self.to_rain(features + x.permute(0, 3, 1, 2))
         return (padded - rain)[..., :height, :width]
 

@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 
@@ -67,8 +68,8 @@ class ConvPair(nn.Sequential):
         )
 
 
-class UNet(nn.Module):
-    """The whole network: rainy picture in, derained picture out.
+class UNet(nn.Module, HubMethods):
+    """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.
     """
@@ -87,10 +88,12 @@ class UNet(nn.Module):
             pair.apply(_initialise)
 
     def forward(self, rainy: Tensor) -> Tensor:
-        """Derained picture: the rainy one minus the rain found in it."""
+        """Derained image: the rainy one minus the rain found in it."""
         height, width = rainy.shape[-2:]
         padded = pad_to_multiple(rainy, 2 ** (len(self.config.widths) - 1))
         skips = self._encode(padded)
+        # The smallest level is where decoding starts; each step up also reads the features that
+        # the encoder had at that size, because up-sampling alone cannot bring back edges.
         x = skips.pop()
         for up, pair in zip(self.up, self.decoder, strict=True):
             x = pair(torch.cat((skips.pop(), up(x)), dim=1))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from derain_cli.datasets.image_cache import ImageCache
 from derain_cli.datasets.layouts import Pair, list_images
 from derain_cli.errors import DatasetError, did_you_mean
-from derain_cli.rain.painting import RAIN_KINDS, Layer, vary_layer
+from derain_cli.rain.painting import RAIN_KINDS, TABLE_1, Layer, vary_layer
 
 Pixels = NDArray[np.uint8]
 LayerSource = Callable[[int, int, np.random.Generator], Layer]
@@ -23,16 +23,19 @@ def no_rain(height: int, width: int, rng: np.random.Generator) -> Layer:
 
 
 def made_layers(kind: str, seed: int) -> LayerSource:
-    """Pieces of a bank of rain layers painted once from the seed.
+    """Fresh layers of Table 1's ranges; of other kinds, pieces of a bank painted once.
 
-    Painting whole layers once and cutting varied pieces costs a hundredth of painting each crop:
-    long streaks need margins wider than a training crop.
+    Zoom and gain would widen Table 1's exact ranges ("small" streaks of 31 pixels into 22 to 47),
+    so these three are painted anew for every crop. Of our own kinds, painting whole layers once
+    and cutting varied pieces costs a hundredth of painting each crop.
 
     Raises:
         DatasetError: Unknown kind of rain.
     """
     if kind not in RAIN_KINDS:
         raise DatasetError(f"unknown kind of rain {kind!r}. {did_you_mean(kind, RAIN_KINDS)}")
+    if kind in TABLE_1:
+        return RAIN_KINDS[kind]
     bank = _painted_bank(kind, seed)
     return lambda height, width, rng: _piece(bank, height, width, rng)
 

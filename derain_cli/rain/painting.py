@@ -1,9 +1,9 @@
-"""Paint synthetic rain onto clean images: O = B + R, clipped (fifth paper, section 2.1).
+"""Paint synthetic rain onto clean images: O = B + R, clipped (gu2023, section 2.1).
 
 A rain layer is `(height, width)` float32 in 0..1, one grey layer added to all three channels. Every
 layer is a pure function of its generator: the same seed paints the same rain.
 
-`RAIN_KINDS` holds the three ranges of the fifth paper's Table 1 and `heavy`: several overlaid
+`RAIN_KINDS` holds the three ranges of Table 1 of gu2023 and `heavy`: several overlaid
 directions of long, bright streaks, as in Rain100H.
 """
 
@@ -134,6 +134,9 @@ def _normalised(layer: Layer, peak: float) -> Layer:
     bright = float(np.quantile(layer, 0.999))
     return np.asarray(np.clip(layer * (peak / max(bright, 1e-6)), 0, 1), np.float32)
 
+
+# Kinds whose ranges gu2023 prints.
+TABLE_1 = ("small", "medium", "large")
 
 LayerMaker = Callable[[int, int, np.random.Generator], Layer]
 

@@ -1,4 +1,4 @@
-"""From a training run to released weights: the bundled file and what is written down about it.
+"""From a training run to released weights: the bundled file and its entry.
 
 A release is a checkpoint in `weights/` and its entry in `weights.toml`, which states what a reader
 needs to judge it or train it again: the command line, data, seed, steps, time, machine, scores.
@@ -36,7 +36,7 @@ FIELD_ORDER = (
     *("harm", "dry_psnr", "seconds_per_megapixel"),
 )
 
-# What an entry says that does not depend on which run the weights are of.
+# Fields of an entry that hold for any run's weights.
 TRUE_OF_ANY_FILE = frozenset({"summary", "licence"})
 BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -53,8 +53,8 @@ def bundle_run(
 ) -> WeightsEntry:
     """Copy a run's best checkpoint into the weights folder and write its entry.
 
-    Doing it again replaces the file and the facts of the run. The other fields stay while the file
-    stays the same; what was measured on another file or said of it goes.
+    Bundling again replaces the file and the facts of the run. All other fields stay as long as the
+    file is the same; for a new file, those that describe the old one are dropped.
 
     Args:
         run: Folder of a training run, or a checkpoint file.
@@ -63,7 +63,7 @@ def bundle_run(
             revision once the file is on the Hub.
         scores: By data set, as `cards.read_scores` returns them; added to those there are.
         default: Whether the network's bare name means these weights; None keeps what it was.
-        half: Store the parameters as float16 (half the size; check that scores stay the same).
+        half: Store the parameters as float16: half the size; check that the scores do not change.
         folder: Weights folder; None for the bundled one.
 
     Raises:
@@ -79,17 +79,17 @@ def bundle_run(
     entries = {entry.name: entry for entry in read_entries(folder)}
     old = entries.get(name) or WeightsEntry(name, metadata["model"], f"{name}.safetensors", "")
     sha256 = hashlib.sha256(content).hexdigest()
-    told = _facts(source, old, same=sha256 == old.sha256) | dict(about or {})
+    fields = _facts(source, old, same=sha256 == old.sha256) | dict(about or {})
     if scores:
-        told["scores"] = dict(told.get("scores", {})) | dict(scores)
+        fields["scores"] = dict(fields.get("scores", {})) | dict(scores)
     entry = dataclasses.replace(
         old,
         sha256=sha256,
         default=old.default if default is None else default,
-        # Another file than the one on the Hub is not there.
-        repo=told.pop("repo", old.repo if sha256 == old.sha256 else ""),
-        revision=told.pop("revision", old.revision if sha256 == old.sha256 else ""),
-        about=told,
+        # The Hub holds the old file, so a new one is not there.
+        repo=fields.pop("repo", old.repo if sha256 == old.sha256 else ""),
+        revision=fields.pop("revision", old.revision if sha256 == old.sha256 else ""),
+        about=fields,
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / entry.file, content)
@@ -99,13 +99,13 @@ def bundle_run(
 
 
 def _facts(source: Path, old: WeightsEntry, *, same: bool) -> dict[str, Any]:
-    """Fields of an entry: those of the run, over those there were that still hold."""
+    """Fields of an entry: those of the run, and those of the old entry that still hold."""
     facts = training_facts(source)
-    told = {name: text for name, text in old.about.items() if same or name in TRUE_OF_ANY_FILE}
-    told |= facts
+    fields = {name: text for name, text in old.about.items() if same or name in TRUE_OF_ANY_FILE}
+    fields |= facts
     if "data" in old.about and facts.get("command") == old.about.get("command"):
-        told["data"] = old.about["data"]  # told by hand, perhaps, and still true
-    return told
+        fields["data"] = old.about["data"]  # may have been edited by hand, and still holds
+    return fields
 
 
 def push_run(

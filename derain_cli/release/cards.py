@@ -1,23 +1,31 @@
-"""What is written down about a network and its weights: facts of their training, scores, the card.
+"""Model cards: facts of a network, the training of its weights, and their scores.
 
-A reader should be able to judge weights, and to train them again, from their card alone.
+A card alone should be enough to judge weights and to train them again.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import EvalResult, ModelCardData
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from derain_cli.checkpoints.files import limited_forward
 from derain_cli.checkpoints.hub import HubFile
+from derain_cli.datasets.known import dataset_named
+from derain_cli.datasets.origins import ORIGINS
 from derain_cli.errors import UsageError
 from derain_cli.evaluation.statistics import COLUMNS, INPUT
 from derain_cli.models import build_model, find_model
 
 COUNTED_SIDE = 256
+MEASURED_SECONDS = 5  # the slowest network takes a tenth of it
 
 LABELS = {
     "data": "trained on",
@@ -32,24 +40,29 @@ LABELS = {
 }
 
 
-def network_facts(name: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What there is to know of a network without its weights.
+def network_facts(
+    name: str, config: Mapping[str, Any] | None = None, built: nn.Module | None = None
+) -> dict[str, Any]:
+    """Facts about a network that need no weights.
 
-    Multiply-adds are those of convolutions and matrix products on one image of 256x256 pixels,
-    counted on tensors without memory.
+    MACs are those of convolutions and matrix products on one image of 256x256 pixels, counted on
+    tensors without memory.
 
     Args:
         name: A key of `MODELS`.
         config: Fields of its config that differ from the published ones.
+        built: The network where it is there already, as a stranger's is that was built with care.
 
     Raises:
         UsageError: Unknown name.
+        CheckpointError: One image takes far longer than that of any network here.
     """
     entry = find_model(name)
-    model = build_model(name, config).eval()
+    model = (built or build_model(name, config)).eval()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     image = torch.empty(1, 3, COUNTED_SIDE, COUNTED_SIDE, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    counter = FlopCounterMode(display=False)
+    with limited_forward(MEASURED_SECONDS), counter, torch.no_grad():
         model.to("meta")(image)
     return {
         "model": name,
@@ -82,11 +95,11 @@ def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:
     for line in lines:
         if line["model"] in wanted:
             key = _score_key(line)
-            told = {"protocol": line["protocol"], "images": line["images"]} | _means(line)
-            if line.get("precision", "fp32") != "fp32":  # else unsaid, as in what eval takes
-                told = {"precision": line["precision"]} | told
+            score = {"protocol": line["protocol"], "images": line["images"]} | _means(line)
+            if line.get("precision", "fp32") != "fp32":  # the default of eval is left out
+                score = {"precision": line["precision"]} | score
             untouched = _means(inputs.get(key, {}))
-            scores[key] = told | {f"input_{name}": value for name, value in untouched.items()}
+            scores[key] = score | {f"input_{name}": value for name, value in untouched.items()}
     if not scores:
         seen = ", ".join(sorted({line["model"] for line in lines} - {INPUT})) or "none"
         raise UsageError(f"{str(path)!r} scores none of {sorted(wanted)}; it scores: {seen}")
@@ -123,7 +136,7 @@ def model_card(name: str, model: str, about: Mapping[str, Any], source: HubFile)
     """
     entry = find_model(model)
     parts = [
-        _card_header(model, about),
+        _card_header(name, model, about),
         f"# {name}",
         about.get("summary", f"Removes rain from photographs ({model}; {entry.paper})."),
         f"```sh\nderain photo.jpg --model {source}\n```",
@@ -134,13 +147,53 @@ def model_card(name: str, model: str, about: Mapping[str, Any], source: HubFile)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _card_header(model: str, about: Mapping[str, Any]) -> str:
+def _card_header(name: str, model: str, about: Mapping[str, Any]) -> str:
+    """What the Hub reads of a card, as its own client writes it: licence, data, tags, scores."""
     licence = about.get("licence", "").lower()
-    # The Hub knows licences by one word; a sentence about them belongs into the text.
-    stated = [f"license: {licence}"] if re.fullmatch(r"[a-z0-9.-]+", licence) else []
-    lines = [*stated, "library_name: derain", "pipeline_tag: image-to-image"]
-    tags = ["image-restoration", "deraining", model]
-    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+    results = list(_eval_results(about.get("scores", {})))
+    data = ModelCardData(
+        # The Hub knows licences by one word; a sentence about them belongs into the text.
+        license=licence if re.fullmatch(r"[a-z0-9.-]+", licence) else None,
+        library_name="derain",
+        pipeline_tag="image-to-image",
+        tags=["image-restoration", "deraining", model],
+        datasets=_hub_datasets(about.get("command", "")) or None,
+        model_name=name,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+def _eval_results(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[EvalResult]:
+    """A result per data set and metric, for the Hub's table of scores (`model-index`)."""
+    for dataset, means in scores.items():
+        # The Hub takes two results on one data set for one, unless they are of two configs.
+        whole, _, part = dataset.partition(" ")
+        key = dataset_named(whole) or whole
+        origin = ORIGINS.get(key)
+        for column, value in means.items():
+            if column in COLUMNS:
+                yield EvalResult(
+                    task_type="image-to-image",
+                    task_name="Image deraining",
+                    dataset_type=origin.hub if origin and origin.hub else key,
+                    dataset_name=dataset,
+                    dataset_config=part or None,
+                    metric_type=column,
+                    metric_name=f"{COLUMNS[column].title} ({means.get('protocol', 'y')})",
+                    metric_value=value,
+                )
+
+
+def _hub_datasets(command: str) -> list[str]:
+    """Copies on the Hub of the data sets that a training command names."""
+    named = [
+        value.partition(":")[0]
+        for option, value in itertools.pairwise(shlex.split(command))
+        if option in ("--dataset", "--real")
+    ]
+    copies = (ORIGINS[name].hub for name in named if name in ORIGINS)
+    return sorted({copy for copy in copies if copy})
 
 
 def _facts_table(about: Mapping[str, Any]) -> str:

@@ -28,7 +28,9 @@ class StoppableDerainer(Derainer):
 
     is_unwanted: Callable[[], bool] = staticmethod(lambda: False)
 
-    def run_network(self, rainy: Tensor, precision: str) -> Tensor:
+    def run_network(
+        self, rainy: Tensor, precision: str, context_mean: Tensor | None = None
+    ) -> Tensor:
         """As of `Derainer`.
 
         Raises:
@@ -36,7 +38,7 @@ class StoppableDerainer(Derainer):
         """
         if self.is_unwanted():
             raise StoppedError("stopped: nobody waits for this image")
-        return super().run_network(rainy, precision)
+        return super().run_network(rainy, precision, context_mean)
 
 
 class Networks:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derain_cli.training import processes
+from derain_cli.training import phases, processes
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.recipes.recipe import Batch, Recipe
 
@@ -29,6 +29,7 @@ class Batches:
         """(step, batch, seconds waited for it) from a step on."""
         coming: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(self._ahead) as loaders:
+            phases.say("reading data")
             for step in range(first, self._config.steps):
                 if not coming:
                     self._begin_epoch(step)

@@ -9,25 +9,25 @@ from pathlib import Path
 REPORTS = "epochs.jsonl"
 # Mean squared rain may shrink or grow by this before it counts as a collapse: twice the amplitude.
 ENERGY_LIMIT = 4.0
-# A quarter of an 8-bit level, squared: less rain than that is none.
+# A quarter of an 8-bit level, squared; a network that removes less than this removes nothing.
 NO_ENERGY = (0.25 / 255) ** 2
-# NIQE of the same photos hardly moves by itself; 2 % is a change of their look.
+# NIQE of the same photos hardly moves by itself: a change of 2 % is visible.
 NIQE_LIMIT = 1.02
-# What real rain may cost in dB of the labelled rain that the network came with.
+# dB that adaptation may lose on labelled rain before it counts as worse.
 PSNR_LIMIT = 0.3
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What the real photos look like after an epoch; 0 is before the first.
+    """Measurements of the real photos after an epoch; epoch 0 is the network as it came.
 
     Attributes:
-        change: Mean absolute change since the pseudo-truth that was learnt from, in 0..1.
+        change: Mean absolute difference from the previous pseudo ground truth, in 0..1.
         rain_energy: Mean square of rainy - derained.
-        niqe: Mean over the photos of 96 pixels and more; None without any.
-        psnr: Of the held-out labelled images (luma, dB); None without any.
-        warming: Before self-training proper: not compared.
-        worse: Why it counts as worse than the first one compared; "" if it does not.
+        niqe: Mean over the photos of at least 96 pixels a side; None if there are none.
+        psnr: Mean over the held-out labelled images (luma, dB); None if there are none.
+        warming: A warm-up epoch of self-training, which is not compared.
+        worse: Why the epoch counts as worse than the first compared one; "" if it does not.
         kept: Whether its network became `best.safetensors`.
     """
 
@@ -53,7 +53,7 @@ def what_is_worse(report: EpochReport, reference: EpochReport) -> str:
         return f"rain energy rose from {before:.3g} to {now:.3g}: it removes more than rain"
     if reference.rain_energy > NO_ENERGY and now < before / ENERGY_LIMIT:
         return f"rain energy fell from {before:.3g} to {now:.3g}: it stops removing rain"
-    # Of what was not measured in both nothing is said.
+    # Skip metrics that either report lacks.
     psnrs = (reference.psnr or 0.0, report.psnr or math.inf)
     if psnrs[1] < psnrs[0] - PSNR_LIMIT:
         return f"PSNR fell from {psnrs[0]:.2f} to {psnrs[1]:.2f} dB"
@@ -64,7 +64,7 @@ def what_is_worse(report: EpochReport, reference: EpochReport) -> str:
 
 
 def best_of(reports: Sequence[EpochReport]) -> EpochReport | None:
-    """The epoch whose network is `best.safetensors`; None before there is one.
+    """The epoch whose network is `best.safetensors`; None if no epoch was kept yet.
 
     Example:
         >>> best_of([EpochReport(0, 0, 1, kept=True), EpochReport(1, 0, 2)]).epoch
@@ -74,7 +74,7 @@ def best_of(reports: Sequence[EpochReport]) -> EpochReport | None:
 
 
 def scores_better(report: EpochReport, best: EpochReport) -> bool:
-    """By PSNR of labelled pairs, else by NIQE, else for being later."""
+    """Whether PSNR on labelled pairs is higher, else NIQE lower; without either, the later wins."""
     if report.psnr is not None and best.psnr is not None:
         return report.psnr > best.psnr
     if report.niqe is not None and best.niqe is not None:
@@ -83,7 +83,7 @@ def scores_better(report: EpochReport, best: EpochReport) -> bool:
 
 
 def read_reports(folder: Path) -> list[EpochReport]:
-    """The reports of a run; none before its first."""
+    """All reports of a run so far."""
     path = folder / REPORTS
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [EpochReport(**json.loads(line)) for line in lines]

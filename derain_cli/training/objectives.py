@@ -1,13 +1,14 @@
 """The loss of a run as a weighted sum of named terms (`--loss NAME:WEIGHT`)."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError, did_you_mean
 from derain_cli.losses import formulas as losses
-from derain_cli.losses.vgg import load_vgg19_features
+from derain_cli.losses.vgg import PERCEPTUAL_LAYER, load_vgg19_features
 from derain_cli.losses.weighting import weigh_losses
 from derain_cli.models import HasSharedWeight
 from derain_cli.training.configs.train import TrainConfig
@@ -22,14 +23,19 @@ TERMS: Mapping[str, Term] = {
     "neg-ssim": lambda derained, clean: -losses.ssim(derained, clean),
     "mse": lambda derained, clean: torch.mean((derained - clean) ** 2),
     "l1": lambda derained, clean: torch.mean(torch.abs(derained - clean)),
+    "charbonnier": losses.charbonnier,
+    "fft": losses.fourier_l1,
     "pixel": lambda derained, clean: losses.menet_losses(derained, clean)["pixel"],
     "edge": losses.edge_aware,
     "texture": losses.texture,
+    # Released code of fan-menet: one number for each image in place of its Gram matrix.
+    "texture-mean": lambda derained, clean: losses.texture(derained, clean, average_gram=True),
     "tv": lambda derained, clean: losses.total_variation(derained),
 }
-
-CONTRASTIVE = "contrastive"
-LOSSES = (*TERMS, CONTRASTIVE)
+CONTRASTIVE, PERCEPTUAL = "contrastive", "perceptual"
+# These two compare images in the space of VGG-19.
+VGG_LOSSES = (CONTRASTIVE, PERCEPTUAL)
+LOSSES = (*TERMS, *VGG_LOSSES)
 
 
 def parse_loss(terms: tuple[str, ...]) -> dict[str, float]:
@@ -72,7 +78,8 @@ class Objective:
             raise ConfigError("no loss has a weight; give `loss`, for instance `loss` l1:1")
         self._weighting = config.loss_weighting
         self._shared_weight = _shared_weight(config, model, len(self._weights))
-        self._features = _features(config, model) if CONTRASTIVE in self._weights else None
+        asked = [name for name in VGG_LOSSES if name in self._weights]
+        self._features = _features(config, model, asked[0]) if asked else None
 
     def __call__(
         self, derained: Tensor, clean: Tensor, rainy: Tensor
@@ -93,9 +100,12 @@ class Objective:
         return total, parts | {f"weight_{name}": share for name, share in shares.items()}
 
     def _term(self, name: str, derained: Tensor, clean: Tensor, rainy: Tensor) -> Tensor:
-        if name != CONTRASTIVE:
+        if name not in VGG_LOSSES:
             return TERMS[name](derained, clean)
         assert self._features is not None
+        if name == PERCEPTUAL:
+            maps = partial(self._features, layers=(PERCEPTUAL_LAYER,))
+            return losses.perceptual(derained, clean, maps)
         return losses.contrastive_prior(derained, clean, rainy, self._features)
 
 
@@ -116,10 +126,11 @@ def _shared_weight(config: TrainConfig, model: nn.Module, terms: int) -> Tensor 
     return model.last_shared_weight
 
 
-def _features(config: TrainConfig, model: nn.Module) -> nn.Module:
+def _features(config: TrainConfig, model: nn.Module, asked: str) -> nn.Module:
     if not config.vgg:
+        without = "`contrastive` 0" if asked == CONTRASTIVE else f"`loss` {asked}:0"
         raise ConfigError(
-            "the contrastive loss needs VGG-19's weights: give `vgg` FILE (model.safetensors of "
-            "timm/vgg19.tv_in1k), or train without it (`contrastive` 0)"
+            f"the {asked} loss needs VGG-19's weights: give `vgg` FILE (model.safetensors of "
+            f"timm/vgg19.tv_in1k), or train without it ({without})"
         )
     return load_vgg19_features(config.vgg).to(next(model.parameters()).device)

@@ -20,7 +20,7 @@ HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """Where the network's arithmetic is done in the run's precision.
+    """Context in which the network computes in the run's precision.
 
     Raises:
         ConfigError: fp16 without a CUDA device.
@@ -32,7 +32,7 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
 
 
 class Optimization:
-    """Adam on some parameters, as the config says."""
+    """Adam on some parameters, with the schedule, precision and clipping of the config."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], config: TrainConfig) -> None:
         self._parameters = list(parameters)
@@ -45,20 +45,21 @@ class Optimization:
     def step(
         self, total: Tensor, parts: Mapping[str, Tensor], step: int, samples: int
     ) -> dict[str, float]:
-        """Change the parameters so that the loss falls; the loss and its parts, for the log.
+        """Take one step down the gradient; returns the loss and its parts, for the log.
 
         Args:
             total: The loss, a mean over this process's samples.
-            parts: What to log besides.
+            parts: More values for the log.
             step: Number of this step, from 0; it decides the learning rate.
-            samples: How many samples this process had. Gradients are averaged over the processes
-                as if they all had the same number: a share that differs is scaled.
+            samples: Number of samples of this process. Gradients are averaged over the processes
+                as if all had the same number, so a share of another size is scaled.
 
         Raises:
             TrainingError: Loss or gradient is not finite; the parameters are left as they were.
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = self._config.lr_at(step)
+            # Less than 1 after a collapse; it lies in the group because it must outlive a resume.
+            group["lr"] = self._config.lr_at(step) * group.get("rate_share", 1.0)
         share = samples * processes.world_size() / self._config.crop_at(step)[1]
         self._optimizer.zero_grad(set_to_none=True)
         scaled = self._scaler.scale(total if share == 1 else share * total)
@@ -68,14 +69,14 @@ class Optimization:
         logged = torch.stack([total.detach(), *(part.detach() for part in parts.values())])
         loss, *values = processes.mean_of(share * logged).tolist()
         self._check_finite("loss", loss, step)
-        if self._config.precision != "fp16":  # there the scaler leaves such a step out
+        if self._config.precision != "fp16":  # the scaler of fp16 skips such a step by itself
             self._check_finite("gradient norm", float(norm), step)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return {"loss": loss} | dict(zip(parts, values, strict=True))
 
     def _gradient_norm(self) -> Tensor:
-        """Norm of the gradient, clipped if asked."""
+        """Norm of the gradient before it is clipped."""
         limit = self._config.clip_gradient or math.inf
         if limit < math.inf:
             return nn.utils.clip_grad_norm_(self._parameters, limit)
@@ -102,8 +103,8 @@ class Optimization:
 class MovingAverage:
     """A network whose weights follow another's: `average = decay x average + (1 - decay) x new`.
 
-    Buffers (MOSS's memory, batch-norm statistics) follow too. Young averages forget faster, as
-    `(1 + step) / (10 + step)`, so that the random weights of the start do not linger.
+    Buffers (MOSS's memory, batch-norm statistics) follow too. At first the decay is
+    `(1 + step) / (10 + step)`, so that the random weights of the start are soon forgotten.
 
     Attributes:
         network: The average, in eval mode.
@@ -115,7 +116,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def follow(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after step number `step`."""
+        """Update the average with the weights after step number `step`."""
         ramp = (1 + step) / (10 + step) if self._young else 1.0
         share = 1 - min(self._decay, ramp)
         for old, new in zip(

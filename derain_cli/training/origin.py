@@ -12,8 +12,8 @@ from derain_cli.version import __version__
 def source_commit(root: Path = Path(__file__).parents[2]) -> str:
     """Commit of the git checkout that this package runs from, else `derain-cli VERSION`.
 
-    Read from git's files: a program may be missing, slow or of another user. What is changed but
-    not committed does not show.
+    It is read from git's own files, because the program may be missing, slow, or refuse another
+    user's checkout. Uncommitted changes do not show.
 
     Args:
         root: Folder of the package.
@@ -26,7 +26,7 @@ def source_commit(root: Path = Path(__file__).parents[2]) -> str:
 
 
 def _checked_out(git: Path) -> str:
-    """What HEAD points to; "" when that is not told. In a worktree, `.git` is a file."""
+    """The commit that HEAD points to, "" if unknown. In a worktree, `.git` is a file."""
     if git.is_file():
         git = git.parent / git.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
     head = (git / "HEAD").read_text(encoding="utf-8").strip()
@@ -45,7 +45,7 @@ def _checked_out(git: Path) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """What a run's seconds depend on: processor or GPU, threads, version of torch; no host's name.
+    """What a run's speed depends on: processor or GPU, threads, version of torch. No host name.
 
     Example:
         >>> machine(torch.device("cpu")).endswith(f"torch {torch.__version__}")

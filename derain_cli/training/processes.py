@@ -1,10 +1,10 @@
 """Several processes as one: what `torchrun` starts, and how they share a batch.
 
 Every process draws its slice of the one global batch, gradients are averaged by
-DistributedDataParallel, and batch norm sees the whole batch (`norms.SharedNorm`): N processes
+DistributedDataParallel, and batch norm sees the whole batch (`batch_norm.SharedNorm`): N processes
 compute what one would, up to the rounding of sums. Process 0 alone validates and writes files.
 
-Without `torchrun` all of this is one process, and every function here does next to nothing.
+Without `torchrun` there is one process, and the functions here do next to nothing.
 """
 
 import inspect
@@ -37,7 +37,7 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the process that validates, writes files and talks."""
+    """Whether this is the process that validates, writes files and prints."""
     return rank() == 0
 
 
@@ -47,10 +47,10 @@ def _together() -> bool:
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Meet the other processes that `torchrun` started; the device this one works on.
+    """Join the other processes that `torchrun` started; yields the device of this one.
 
     Args:
-        device: What `--device` says. Process number k of a machine takes its k-th GPU.
+        device: As configured. Process number k of a machine uses its k-th GPU.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _together():
         yield device

@@ -1,4 +1,4 @@
-"""Where a run's weights come from: its command, data, seconds and validation."""
+"""How weights were made: the command, data, time and validation of their run."""
 
 import dataclasses
 import json
@@ -24,16 +24,25 @@ CONFIGS: Mapping[str, type[TrainConfig]] = {
 
 
 def training_facts(checkpoint: Path) -> dict[str, Any]:
-    """What a run's checkpoint and the files beside it say of its training, as entry fields.
+    """Fields of a `weights.toml` entry, read from a run's checkpoint and the files beside it.
 
-    A checkpoint that was made by no command of ours has none.
+    A checkpoint that none of our commands made has no such fields.
 
     Raises:
-        CheckpointError: Its config is not one of this version.
+        CheckpointError: Its config is not one of this version, or no training writes such metadata.
     """
     metadata = read_metadata(checkpoint)
     if "config" not in metadata:
         return {}
+    try:
+        return _facts_of(checkpoint, metadata)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(checkpoint)!r} holds facts that no training writes: {error!r:.100}"
+        ) from error
+
+
+def _facts_of(checkpoint: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     config = _config_of(checkpoint, metadata)
     facts: dict[str, Any] = {
         "data": describe_data(config),
@@ -54,7 +63,7 @@ def _config_of(checkpoint: Path, metadata: Mapping[str, str]) -> TrainConfig:
     kind = CONFIGS.get(metadata.get("recipe", ""), TrainConfig)
     try:
         return kind.from_mapping(json.loads(metadata["config"]))
-    except (ValueError, UsageError) as error:
+    except (AttributeError, RecursionError, TypeError, ValueError, UsageError) as error:
         raise CheckpointError(f"{str(checkpoint)!r} holds a foreign config: {error}") from error
 
 
@@ -68,13 +77,13 @@ def _validation(run: Path, metadata: Mapping[str, str]) -> dict[str, float]:
 
 
 def _at_step(run: Path, metadata: Mapping[str, str], field: str) -> Any:  # noqa: ANN401 (a log's)
-    """What the run's log last said of a field at the checkpoint's step; None if nothing."""
-    seen = [line for line in read_metrics(run) if str(line["step"]) == metadata["step"]]
-    return next((line[field] for line in reversed(seen) if line.get(field)), None)
+    """The last value of a field in the run's log at the checkpoint's step; None if absent."""
+    lines = [line for line in read_metrics(run) if str(line["step"]) == metadata["step"]]
+    return next((line[field] for line in reversed(lines) if line.get(field)), None)
 
 
 def describe_data(config: TrainConfig) -> str:
-    """What a run was trained on, in words.
+    """A run's training data, in words.
 
     Example:
         >>> describe_data(TrainConfig(dataset=("rain100l_train:2",), clean=("my",), rain=("dry",)))
@@ -83,20 +92,20 @@ def describe_data(config: TrainConfig) -> str:
     names = [item.partition(":")[0] for item in config.dataset]
     if config.data:
         names.append(" and ".join(config.data))
-    told = [f"pairs of {', '.join(names)}"] if names else []
+    parts = [f"pairs of {', '.join(names)}"] if names else []
     if isinstance(config, FinetuneConfig):
-        told.append(f"photos of {without_path(config.real)} without a truth")
+        parts.append(f"photos of {without_path(config.real)} without a truth")
     if config.clean:
         rain = ", ".join(re.sub(r":[\d.]+$", "", kind) for kind in config.rain)
-        told.append(f"clean images of {', '.join(config.clean)} under {rain} rain")
-    return "; ".join(told)
+        parts.append(f"clean images of {', '.join(config.clean)} under {rain} rain")
+    return "; ".join(parts)
 
 
 def training_command(config: TrainConfig, out: str = "RUN") -> str:
     """The command line that trains these weights again.
 
-    What has its default is left out, and so is what changes no number: threads, pauses, the folder
-    of the data sets. Of a folder somewhere else only the name is said.
+    Options at their default are left out, and so are those that change no result: threads, pauses,
+    the folder of the data sets. Absolute paths are cut down to their last part.
 
     Example:
         >>> training_command(TrainConfig(dataset=("rain100l_train",), steps=9, flip=False))
@@ -116,9 +125,9 @@ def training_command(config: TrainConfig, out: str = "RUN") -> str:
 
 
 def _commands(config: TrainConfig, out: str, depth: int = 0) -> list[str]:
-    """The command lines that train these weights, those of the run they began with first."""
+    """The command lines that train these weights, starting with the run they were begun from."""
     if not config.weights or not Path(config.weights).exists():
-        return [training_command(config, out)]  # from nothing, or from weights that have a name
+        return [training_command(config, out)]  # from scratch, or from named weights
     base = f"BASE{depth or ''}"
     checkpoint = resolve_weights(config.weights)
     metadata = read_metadata(checkpoint)
@@ -148,7 +157,7 @@ def _option(name: str, value: Any, pair: bool) -> list[str]:  # noqa: ANN401 (an
 
 
 def without_path(value: str) -> str:
-    """A path's last part; anything else as it is. Weights travel, their machine's folders do not.
+    """A path's last part, because folders of one machine mean nothing on another; else unchanged.
 
     Example:
         >>> without_path("/home/me/photos"), without_path("streaks:streaks:1.2")

@@ -1,11 +1,13 @@
-"""A run's folder: what it holds, written so that a crash, a kill or a full disk spoils nothing.
+"""A run's folder. Its files survive a crash, a kill or a full disk.
 
 =====================  ==================================================================
 config.json            the run's `TrainConfig`
 metrics.jsonl          one line per log or validation
-state.pt               all that resuming needs
-last.safetensors       what the network was at the last validation
-best.safetensors       at the validation with the highest mean PSNR; `--model RUN` takes it
+state.pt               everything that resuming needs
+good.pt                the last sound state, for a collapsed run to go back to
+candidate.pt           a later one that has not proved itself yet
+last.safetensors       the network at the last validation
+best.safetensors       the network with the highest mean PSNR; `--model RUN` uses it
 images/                validation images: rainy, derained, clean and removed rain
 =====================  ==================================================================
 """
@@ -13,7 +15,6 @@ images/                validation images: rainy, derained, clean and removed rai
 import io
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ import cv2
 import torch
 from torch import nn
 
-from derain_cli.checkpoints.files import save_checkpoint
+from derain_cli.checkpoints.files import read_metadata, save_checkpoint
 from derain_cli.errors import ConfigError, ResourceError, TrainingError
 from derain_cli.training.configs.fields import names
 from derain_cli.training.configs.train import TrainConfig
@@ -31,6 +32,8 @@ from derain_cli.training.metrics_log import METRICS, read_metrics
 from derain_cli.training.origin import machine, source_commit
 from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole
+
+STATE, CANDIDATE, GOOD_STATE = "state.pt", "candidate.pt", "good.pt"
 
 
 class RunFolder:
@@ -42,16 +45,32 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Now, because a long run's checkout may move on.
+        # Read now: the checkout may change while a long run goes on.
         self._commit = source_commit()
 
     def open(self, config: TrainConfig, *, resume: bool) -> None:
-        """Make the folder and note the config in it.
+        """Create the folder and write the config into it.
 
         Raises:
             ConfigError: It holds a run and `resume` is not set; or there is none to resume, or
                 that run had another config.
             ResourceError: It cannot be written to.
+        """
+        path = self.path / "config.json"
+        self.require(config, resume=resume)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                f"cannot make {str(self.path)!r}: {error.strerror}; name another `out`"
+            ) from error
+        write_whole(path, config.to_json().encode())
+
+    def require(self, config: TrainConfig, *, resume: bool) -> None:
+        """Refuse a folder that the run cannot have; nothing is written.
+
+        Raises:
+            ConfigError: As of `open`.
         """
         path = self.path / "config.json"
         if path.exists() and not resume:
@@ -60,15 +79,31 @@ class RunFolder:
             )
         if resume and not path.exists():
             raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResourceError(
-                f"cannot make {str(self.path)!r}: {error.strerror}; name another `out`"
-            ) from error
         if resume:
             _check_same_run(type(config).read(path), config)
-        write_whole(path, config.to_json().encode())
+            if not self.has_state:
+                self._require_no_trained_weights()
+
+    def damaged_state(self) -> TrainingError:
+        """The error for a state that cannot be read or does not fit the run."""
+        return TrainingError(
+            f"{str(self.path / 'state.pt')!r} is damaged; begin another run where its last "
+            f"validation left off: `weights` {self.path / 'last.safetensors'} `out` NEW"
+        )
+
+    def _require_no_trained_weights(self) -> None:
+        """Refuse to begin over trained weights that `resume` was to go on with.
+
+        Raises:
+            ConfigError: A checkpoint of a later step than the first is here.
+        """
+        for name in ("last.safetensors", "best.safetensors"):
+            path = self.path / name
+            if path.exists() and read_metadata(path).get("step") != "0":
+                raise ConfigError(
+                    f"{str(self.path)!r} holds weights but no state.pt to resume from; begin "
+                    f"another run with `weights` {path} and `out` NEW"
+                )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the resumable state, whole or not at all.
@@ -78,33 +113,58 @@ class RunFolder:
         """
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        write_whole(self.path / "state.pt", buffer.getbuffer())
+        write_whole(self.path / STATE, buffer.getbuffer())
+
+    def note_candidate(self) -> None:
+        """Copy the state just saved: it is what a collapse goes back to, if it proves itself.
+
+        Raises:
+            ResourceError: No space or no permission; an older candidate stays.
+        """
+        write_whole(self.path / CANDIDATE, (self.path / STATE).read_bytes())
+
+    def promote_candidate(self) -> None:
+        """Make the candidate the good state: it has proved itself."""
+        if (self.path / CANDIDATE).exists():
+            (self.path / CANDIDATE).replace(self.path / GOOD_STATE)
 
     @property
-    def has_state(self) -> bool:
-        """Whether `save_state` came to save anything; if not, resuming begins at the beginning."""
-        return (self.path / "state.pt").exists()
+    def has_good_state(self) -> bool:
+        """Whether a state has proved itself."""
+        return (self.path / GOOD_STATE).exists()
 
-    def load_state(self, device: torch.device) -> dict[str, Any]:
-        """What `save_state` saved last.
+    def load_good_state(self, device: torch.device) -> dict[str, Any]:
+        """The last state that proved itself.
 
         Raises:
             TrainingError: The file is damaged.
         """
-        path = self.path / "state.pt"
+        return self._load(self.path / GOOD_STATE, device)
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a state was saved; without one, resuming starts from the beginning."""
+        return (self.path / STATE).exists()
+
+    def load_state(self, device: torch.device) -> dict[str, Any]:
+        """The state that was saved last.
+
+        Raises:
+            TrainingError: The file is damaged.
+        """
+        return self._load(self.path / STATE, device)
+
+    def _load(self, path: Path, device: torch.device) -> dict[str, Any]:
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(
-                f"{str(path)!r} is damaged; begin another run where its last validation left off: "
-                f"`weights` {self.path / 'last.safetensors'} `out` NEW"
-            ) from error
+        except Exception as error:  # whatever bytes of any kind make of a reader
+            raise self.damaged_state() from error
         return state
 
     def save_weights(
         self, file: str, model: nn.Module, config: TrainConfig, about: Mapping[str, str]
     ) -> None:
-        """A checkpoint that describes itself: how it was made, from which code, on what.
+        """Write a checkpoint whose metadata states its config, code and machine.
 
         Raises:
             ResourceError: No space or no permission; an old file stays.
@@ -140,7 +200,7 @@ class RunFolder:
             raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
     def forget_log_after(self, step: int) -> None:
-        """Lines of steps that were done but not saved are done again: drop them."""
+        """Drop log lines of steps that a resumed run will repeat."""
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_whole(self.path / METRICS, text.encode())
@@ -149,6 +209,8 @@ class RunFolder:
 def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     before, now = asdict(saved), asdict(asked)
     free = names(type(saved), lambda option: option.free_on_resume)
+    # A run may become longer: it goes on along the schedule of the new number of steps.
+    free = free | ({"steps"} if asked.steps > saved.steps else set())
     changed = [name for name in before if before[name] != now[name] and name not in free]
     if changed:
         name = changed[0]

@@ -26,14 +26,15 @@ import torch
 
 from derain_cli.connections.diagram import History, history_image, network_image
 from derain_cli.connections.file import FoundConnections, model_option, to_toml
-from derain_cli.connections.space import SearchSpace
+from derain_cli.connections.space import GIGA, SearchSpace
 from derain_cli.errors import ConfigError
 from derain_cli.models import build_model
-from derain_cli.models.rdmc import CANDIDATES, Connection, RdmcSupernet
+from derain_cli.models.rdmc import CANDIDATES, PAPER_CONNECTIONS, Connection, RdmcSupernet
 from derain_cli.training import processes
 from derain_cli.training.configs.fields import names
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.recipes.paired import with_steps
 from derain_cli.training.run_folder import RunFolder
 from derain_cli.training.trainer import Progress, TrainResult, train
 from derain_cli.whole_files import write_whole
@@ -46,7 +47,7 @@ class Candidate:
     """A choice of edges, trained.
 
     Attributes:
-        name: `found`, or `random-1` and so on.
+        name: `found`, `paper`, or `random-1` and so on.
         psnr: Highest mean PSNR of a validation, dB.
     """
 
@@ -98,7 +99,7 @@ def search(
         DatasetError: Data missing, a test set, or too few images for two halves.
         TrainingError: A loss that is not finite; the last saved state stays.
     """
-    out = Path(out)
+    out, config = Path(out), with_steps(config)
     report = report or (lambda name, progress: None)
     space, deadline = search_space(config), _deadline(config)
     drawn = space.draw(candidates, config.seed) if candidates else []
@@ -114,6 +115,8 @@ def search(
         processes.wait_for_all()
         found = _write_found(here, space, out)
         choices = {"found": found.edges} if drawn else {}
+        if drawn and _allows_the_papers(space):
+            choices["paper"] = PAPER_CONNECTIONS
         choices |= {f"random-{number}": edges for number, edges in enumerate(drawn, start=1)}
         trained: list[Candidate] = []
         if run.finished:
@@ -132,6 +135,12 @@ def search_space(config: SearchConfig) -> SearchSpace:
     if not isinstance(network, RdmcSupernet):
         raise ConfigError(f"`derain search` searches 'rdmc-supernet', not {config.model!r}")
     return SearchSpace(network.config.derived(()), config.keep, config.budget)
+
+
+def _allows_the_papers(space: SearchSpace) -> bool:
+    """Whether the paper's four edges are as many as may be kept, and within the budget."""
+    within = not space.budget or space.cost(PAPER_CONNECTIONS) <= space.budget * GIGA
+    return space.keep == 2 and within
 
 
 def _deadline(config: SearchConfig) -> float:
@@ -212,7 +221,7 @@ def _train_candidates(
 
 def _compared(trained: list[Candidate]) -> dict[str, Any]:
     """What candidates.json says: every candidate; mean and spread of the random ones."""
-    scores = [candidate.psnr for candidate in trained if candidate.name != "found"]
+    scores = [candidate.psnr for candidate in trained if candidate.name.startswith("random")]
     return {
         "candidates": [
             {

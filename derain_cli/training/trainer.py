@@ -6,8 +6,8 @@ The recipe says what happens to one batch (`recipes.recipe`), `batches` draws th
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,16 +17,19 @@ from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, TrainingError, UsageError, did_you_mean
 from derain_cli.inference.devices import choose_device
 from derain_cli.models import build_model, model_config
+from derain_cli.models.rdmc import Rdmc, RdmcSupernet
 from derain_cli.training import processes
 from derain_cli.training.batch_norm import freeze_norms, share_norms
 from derain_cli.training.batches import Batches
 from derain_cli.training.clock import Clock
+from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.optimization import autocast
 from derain_cli.training.recipes import RECIPES
+from derain_cli.training.recipes.paired import with_steps
 from derain_cli.training.recipes.recipe import Batch, Recipe
 from derain_cli.training.run_folder import RunFolder
-from derain_cli.training.saving import Saving
+from derain_cli.training.saving import RunState, Saving
 from derain_cli.training.validation import Validation
 
 LOG_EVERY = 50
@@ -47,6 +50,7 @@ class Progress:
         waited: Seconds of it that the network waited for the batch.
         validation: PSNR per source, when scored.
         psnr: Its mean.
+        notice: What the user should be told of this step.
     """
 
     step: int
@@ -58,6 +62,7 @@ class Progress:
     waited: float
     validation: dict[str, float] | None = None
     psnr: float | None = None
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,44 @@ def train(
         TrainingError: A loss that is not finite; the last saved state stays.
         ResourceError: No space for a file; its previous version stays.
     """
+    if not isinstance(config, FinetuneConfig):  # whose epochs are counted by what is adapted to
+        config = with_steps(config)
     with processes.joined(config.device) as device:
         run = _Run(config, RunFolder(Path(out)), device, resume)
         return run.run(report or (lambda progress: None), should_stop)
+
+
+def check(
+    config: TrainConfig, out: str | os.PathLike[str] | None = None, *, resume: bool = False
+) -> None:
+    """Refuse what `train` refuses before its first step, in the same words; write nothing.
+
+    Args:
+        config: The run.
+        out: Its folder, if it is known already.
+        resume: Whether the run is to go on there.
+
+    Raises:
+        ConfigError: As of `train`.
+        DatasetError: As of `train`.
+    """
+    if not isinstance(config, FinetuneConfig):
+        config = with_steps(config)
+    if out is not None:
+        RunFolder(Path(out)).require(config, resume=resume)
+    device = choose_device(config.device)
+    _check(config, device)
+    RECIPES[config.recipe](_initial_model(config).to(device), config, Path(out or "run"))
+
+
+def _check(config: TrainConfig, device: torch.device) -> None:
+    """Refuse what cannot go well before anything is built."""
+    if config.recipe not in RECIPES:
+        hint = did_you_mean(config.recipe, RECIPES)
+        raise ConfigError(f"unknown recipe {config.recipe!r}. {hint}")
+    autocast(config, device)
+    for step in (0, config.steps - 1):
+        processes.share_of(config.crop_at(step)[1])
 
 
 class _Run:
@@ -116,7 +156,7 @@ class _Run:
             torch.set_num_threads(config.threads)
         self.config, self.folder = config, folder
         self.device = choose_device(device)
-        self._check()
+        _check(config, self.device)
         torch.manual_seed(config.seed)
         model = _initial_model(config).to(self.device)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -124,16 +164,12 @@ class _Run:
         self.recipe: Recipe = RECIPES[config.recipe](model, config, folder.path)
         self.saving = Saving(self.recipe, config, folder, self.device)
         self.saving.open(resume=resume)
-        self.state, self.clock = self.saving.state, Clock()
+        self.clock = Clock()
 
-    def _check(self) -> None:
-        """Refuse what cannot go well before anything is written."""
-        if self.config.recipe not in RECIPES:
-            hint = did_you_mean(self.config.recipe, RECIPES)
-            raise ConfigError(f"unknown recipe {self.config.recipe!r}. {hint}")
-        autocast(self.config, self.device)
-        for step in (0, self.config.steps - 1):
-            processes.share_of(self.config.crop_at(step)[1])
+    @property
+    def state(self) -> RunState:
+        """What changes between steps; going back replaces it."""
+        return self.saving.state
 
     def run(
         self, report: Callable[[Progress], None], should_stop: Callable[[], bool]
@@ -141,11 +177,14 @@ class _Run:
         """Take steps until the last, or until `should_stop` or the time limit says so."""
         self.clock = clock = Clock()
         before = self.state.seconds
-        batches = Batches(self.recipe, self.config, self.device)
-        for step, batch, waited in batches.after(self.state.step):
+        for step, batch, waited in self._batches():
             began = time.monotonic()
             self._prepare(step)
-            parts = self._update(batch, step)
+            parts, notice = self._guarded_update(batch, step)
+            if notice:
+                if processes.is_first():
+                    report(self._progress(parts, 0.0, waited, None, notice))
+                continue
             self.state.step = step + 1
             self.state.seconds = before + clock.elapsed
             taken = waited + time.monotonic() - began
@@ -160,6 +199,32 @@ class _Run:
         finished, best = self._is_finished(), self.state.best_psnr
         return TrainResult(self.folder.path, self.state.step, finished, best, *clock.rates())
 
+    def _batches(self) -> Iterator[tuple[int, Batch, float]]:
+        """Steps and their batches until the last step, begun anew where the run went back."""
+        batches = Batches(self.recipe, self.config, self.device)
+        while not self._is_finished():
+            for step, batch, waited in batches.after(self.state.step):
+                yield step, batch, waited
+                if self.state.step != step + 1:
+                    break
+
+    def _guarded_update(self, batch: Batch, step: int) -> tuple[dict[str, float], str]:
+        """The loss parts of a step; or, if the run went back instead, what to tell of it."""
+        try:
+            parts = self._update(batch, step)
+        except TrainingError:
+            notice = self.saving.go_back() if self.config.collapse else ""
+            if not notice:
+                raise
+            return {}, notice
+        if not self.saving.watch.has_collapsed(parts["loss"], self.config.crop_at(step)[0]):
+            return parts, ""
+        self.state.step = step + 1
+        notice = self.saving.go_back()
+        if not notice:
+            self.saving.watch.above = 0  # nowhere to go: look again in a while
+        return parts, notice
+
     def _is_finished(self) -> bool:
         return self.state.step >= self.config.steps
 
@@ -167,19 +232,25 @@ class _Run:
         return bool(self.config.max_time) and self.clock.elapsed > 60 * self.config.max_time
 
     def _progress(
-        self, parts: dict[str, float], taken: float, waited: float, scored: Validation | None
+        self,
+        parts: dict[str, float],
+        taken: float,
+        waited: float,
+        scored: Validation | None,
+        notice: str = "",
     ) -> Progress:
-        step = self.state.step
+        step = max(1, self.state.step)
         return Progress(
             step=step,
             steps=self.config.steps,
             parts=parts,
-            lr=self.config.lr_at(step - 1),
+            lr=self.config.lr_at(step - 1) * self.state.rate_share,
             images=self.config.crop_at(step - 1)[1],
             seconds_per_step=taken,
             waited=waited,
             validation=scored.scores if scored else None,
             psnr=scored.psnr if scored else None,
+            notice=notice,
         )
 
     def _prepare(self, step: int) -> None:
@@ -216,7 +287,7 @@ class _Run:
         if step % LOG_EVERY == 0:
             speed, waited = self.clock.rates()
             pace = {"images_per_second": round(speed, 2), "waited": round(waited, 4)}
-            self.saving.log({"lr": config.lr_at(step - 1)} | parts | pace)
+            self.saving.log({"lr": config.lr_at(step - 1) * self.state.rate_share} | parts | pace)
         scored = None
         if self._is_finished() or (config.validate_every and step % config.validate_every == 0):
             scored = self.saving.validate()
@@ -229,9 +300,23 @@ def _initial_model(config: TrainConfig) -> nn.Module:
     model = build_model(config.model, config.model_options())
     if config.weights:
         loaded = load_model(config.weights)
+        if isinstance(loaded.model, RdmcSupernet) and type(model) is Rdmc:
+            return _derived(loaded.model, model, config)
         if loaded.architecture != config.model or model_config(loaded.model) != model_config(model):
             raise ConfigError(
                 f"weights {config.weights!r} are of another network than {config.model!r}"
             )
         return loaded.model
     return model
+
+
+def _derived(supernet: RdmcSupernet, model: Rdmc, config: TrainConfig) -> Rdmc:
+    """The network of a search's edges with the supernet's weights (jiang2023, section IV-A).
+
+    Raises:
+        ConfigError: The network asked for has another shape.
+    """
+    derived = supernet.derived(model.config.connections)
+    if derived.config != replace(model.config, connections=derived.config.connections):
+        raise ConfigError(f"weights {config.weights!r} are of a supernet of another shape")
+    return derived

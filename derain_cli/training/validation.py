@@ -1,4 +1,4 @@
-"""Scores and images of a network on held-out whole images."""
+"""Scores of a network on whole held-out images, and example images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,24 +12,26 @@ from torch import Tensor, nn
 from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.models import find_model
+from derain_cli.training import phases
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.samples import Source
 from derain_cli.training.optimization import autocast
 
 Pixels = NDArray[np.uint8]
-# A dry image that comes back to the bit scores infinity; 60 dB is equal to the eye.
+# A dry image that comes back unchanged scores infinity, which would swamp a mean; 60 dB already
+# looks equal.
 HIGHEST_PSNR = 60.0
-# Larger images than this by this do not go through a network whole.
+# Larger images than this squared go through the network in tiles.
 WHOLE_SIDE = 1024
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found.
+    """Results of a validation.
 
     Attributes:
         scores: Mean PSNR (luma) of each source's held-out images.
-        psnr: Their mean; None where no source has any.
+        psnr: Mean over the sources; None if none has held-out images.
         images: Source's name and rainy, derained, clean and rain side by side, for looking.
     """
 
@@ -47,16 +49,19 @@ def validate(
     """Score a network, which must be in eval mode, on the held-out images of all sources."""
     scores: dict[str, float] = {}
     images: list[tuple[str, Pixels]] = []
+    done, total = 0, sum(source.held_out_count for source in sources)
     for source in sources:
-        found: list[float] = []
+        psnrs: list[float] = []
         for rainy, clean in source.validation():
+            done += 1
+            phases.say("validating", done, total)
             derained = derain(network, rainy, config, to_device)
-            if len(found) < config.images:
-                name = f"{source.name}-{len(found)}" if config.images > 1 else source.name
+            if len(psnrs) < config.images:
+                name = f"{source.name}-{len(psnrs)}" if config.images > 1 else source.name
                 images.append((name, side_by_side(rainy, derained, clean)))
-            found.append(min(psnr(derained, clean, "y"), HIGHEST_PSNR))
-        if found:
-            scores[source.name] = float(np.mean(found))
+            psnrs.append(min(psnr(derained, clean, "y"), HIGHEST_PSNR))
+        if psnrs:
+            scores[source.name] = float(np.mean(psnrs))
     mean = float(np.mean(list(scores.values()))) if scores else None
     return Validation(scores, mean, tuple(images))
 
@@ -106,9 +111,9 @@ def statistics_images(
     count: int,
     to_device: Callable[[NDArray[np.float32]], Tensor],
 ) -> Iterator[Tensor]:
-    """Whole rainy training images `(1, 3, height, width)`, always the same of a seed.
+    """Whole rainy training images `(1, 3, height, width)`, the same ones for the same seed.
 
-    Of sides longer than `WHOLE_SIDE` the middle is taken.
+    Of sides longer than `WHOLE_SIDE` the middle is used.
     """
     for index in range(count):
         pixels = draw(np.random.default_rng([seed, index]))

@@ -159,7 +159,7 @@ def test_existing_results_need_a_decision(photos: Path, make_image: Callable[...
 
 def test_a_device_is_never_replaced(photos: Path) -> None:
     options = BatchOptions(output=os.devnull, format="png", overwrite=True)
-    with pytest.raises(UsageError, match="a folder or device is there"):
+    with pytest.raises(UsageError, match="is a device: name a file"):
         plan_batch([str(photos / "a2.jpg")], options)
 
 

@@ -104,7 +104,15 @@ class _Handler(BaseHTTPRequestHandler):
     def note(self) -> bytes:
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.hub.requests.append((self.command, self.path, headers))
+        if headers.get("transfer-encoding") == "chunked":
+            return b"".join(self.chunks())
         return self.rfile.read(int(headers.get("content-length", 0)))
+
+    def chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
     @property
     def known(self) -> bool:
@@ -117,9 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.note()
         if found := re.fullmatch(r"/storage/(\w+)", self.path):
             return self.send_content(self.hub.large_files[found[1]])
-        if found := re.fullmatch(r"/(\w+/\w+)/resolve/([^/]+)/(.+)", self.path):
+        if found := re.fullmatch(r"/(?:datasets/)?(\w+/\w+)/resolve/([^/]+)/(.+)", self.path):
             return self.resolve(*found.groups())
-        if found := re.fullmatch(r"/api/models/(\w+/\w+)(?:/revision/(\w+))?", self.path):
+        about = r"/api/(?:models|datasets)/(\w+/\w+)(?:/revision/(\w+))?(?:\?blobs=[Tt]rue)?"
+        if found := re.fullmatch(about, self.path):
             return self.describe(found[1], found[2] or "main")
         return self.answer(404)
 
@@ -151,8 +160,15 @@ class _Handler(BaseHTTPRequestHandler):
     def describe(self, repo: str, revision: str) -> None:
         found = self.files_of(repo, revision)
         if found:
-            siblings = [{"rfilename": name} for name in found[1]]
+            siblings = [
+                {"rfilename": name, "lfs": self.large(content)}
+                for name, content in found[1].items()
+            ]
             self.answer_json({"id": repo, "sha": found[0], "siblings": siblings})
+
+    def large(self, content: bytes) -> dict[str, object]:
+        digest = self.hub.store(content)
+        return {"sha256": digest, "size": len(content), "pointerSize": 130}
 
     def send_content(self, content: bytes) -> None:
         time.sleep(self.hub.pause)

@@ -1,13 +1,19 @@
 """Which word is a command, and errors as one line with an exit code."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.app import app
+from derain_cli.cli.wording import in_flags
+from derain_cli.errors import ConfigError
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.version import __version__
 
 runner = CliRunner()
@@ -18,11 +24,72 @@ def test_version():
     assert (result.exit_code, result.stdout.strip()) == (0, __version__)
 
 
-@pytest.mark.parametrize("command", ["derain", "eval", "train", "models", "datasets"])
-def test_every_command_has_help_for_every_option(command):
-    result = runner.invoke(app, [command, "--help"], env={"COLUMNS": "200"})
-    assert result.exit_code == 0
-    assert "Usage" in result.stdout
+def commands_below(group, words=()):
+    """The words of every command, nested ones included."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_below(command, (*words, name))
+        else:
+            yield (*words, name)
+
+
+COMMANDS = [*commands_below(typer.main.get_command(app))]
+
+
+@pytest.mark.parametrize("words", [(), ("models",), ("datasets",), *COMMANDS], ids=" ".join)
+def test_help_is_short_to_ask_for_and_names_types_in_words(words):
+    result = runner.invoke(app, [*words, "-h"], env={"COLUMNS": "200"})
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "Usage: derain" in result.stdout.replace("root", "derain")
+    assert not re.search(r"<(bool|int|float|str|path|list)|\[x|\[default: \(", result.stdout)
+
+
+def test_help_of_the_group_shows_its_commonest_use_and_the_default_weights():
+    result = runner.invoke(app, ["-h"], env={"COLUMNS": "80"})
+    (usage, *_) = [line for line in result.stdout.splitlines() if "Usage" in line]
+    assert usage.split()[2:] == ["[OPTIONS]", "IMAGES..."]
+    assert DEFAULT_WEIGHTS in result.stdout
+    assert runner.invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout == result.stdout
+
+
+def test_help_of_derain_names_the_default_weights_and_ranges():
+    text = runner.invoke(app, ["derain", "-h"], env={"COLUMNS": "200"}).stdout
+    assert f"[default: {DEFAULT_WEIGHTS}, the best for real photos]" in text
+    assert re.search(r"--quality +1\.\.100 ", text)
+    assert re.search(r"--overwrite +Replace", text)
+
+
+def test_help_loads_nothing_heavy():
+    heavy = "{'torch', 'cv2', 'numpy', 'PIL', 'huggingface_hub'}"
+    code = (
+        "import sys, derain_cli.cli.app as a\n"
+        "a.app(['-h'], standalone_mode=False)\n"
+        "a.app(['train', '-h'], standalone_mode=False)\n"
+        f"print({heavy} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "set()"
+
+
+def test_errors_name_fields_in_the_library_and_flags_on_the_command_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"^`batch_size` is 0; it must be above 0$"):
+        TrainConfig(batch_size=0)
+    result = runner.invoke(app, ["train", "--batch-size", "0", "--out", str(tmp_path / "run")])
+    assert result.stderr == "error: --batch-size is 0; it must be above 0\n"
+    result = runner.invoke(app, ["train", "--arch", "rdmc-rain100l", "--out", str(tmp_path)])
+    assert result.stderr.startswith("error: --arch is an architecture")
+
+
+@pytest.mark.parametrize(
+    ("message", "flags", "words"),
+    [
+        ("give `loss`", {"loss": "--loss"}, "give --loss"),
+        ("see `derain search`", {"search": "--search"}, "see `derain search`"),
+        ("`unknown` stays", {"loss": "--loss"}, "`unknown` stays"),
+    ],
+)
+def test_only_options_of_the_command_become_flags(message, flags, words):
+    assert in_flags(message, flags) == words
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """`derain datasets` as its user meets it."""
 
 import json
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from derain_cli.checkpoints.catalogue import list_weights
 from derain_cli.cli.app import app
+from derain_cli.datasets.known import DATASETS
+from derain_cli.datasets.origins import INGREDIENTS, ORIGINS
 from derain_cli.metrics.complexity import structural_complexity
 
 
@@ -38,11 +43,15 @@ def told(text: str) -> dict[str, str]:
 
 
 def test_list_names_every_set_with_its_facts():
-    lines = run("list").stdout.splitlines()
+    head, *lines = run("list").stdout.splitlines()
+    assert head.split()[:4] == ["name", "for", "images", "here"]
     (line,) = [line for line in lines if line.startswith("rain1400 ")]
     assert "test" in line
     assert "1400 pairs" in line
     assert "901_1" in line or "1_14" in line
+    assert line.split()[4] == "no"
+    assert "https://" in line
+    assert "hf:" in line
     tables = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
     assert len(tables) == len(lines)
     assert {"name", "pairs", "protocol", "paper", "layout"} <= set(tables[0])
@@ -56,6 +65,46 @@ def test_verify_tells_a_sound_set(tmp_path):
     assert facts["sizes"] == "12 of 48x32"
     assert facts["duplicates"] == "none"
     assert "problem" not in facts
+
+
+def test_list_says_what_is_here_and_how_ingredients_were_made(tmp_path):
+    make_set(tmp_path / "Rain12", range(2))
+    (tmp_path / "streaks").mkdir()
+    rows = [
+        json.loads(x) for x in run("list", "--json", "--data-root", tmp_path).stdout.splitlines()
+    ]
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["rain12"]["folder"] == str(tmp_path / "Rain12")
+    assert by_name["rain12"]["bytes"] > 0
+    assert by_name["rain100h"]["folder"] is None
+    assert by_name["streaks"]["folder"] == str(tmp_path / "streaks")
+    assert "streak layers" in by_name["streaks"]["paper"]
+    assert by_name["bsds_clean"]["split"] == "clean"
+
+
+def test_every_set_says_where_it_comes_from():
+    assert set(ORIGINS) == set(DATASETS)
+    assert all(origin.addresses for origin in ORIGINS.values())
+
+
+def test_sets_that_the_bundled_cards_name_are_listed():
+    known = {*DATASETS, *INGREDIENTS}
+    for entry in list_weights():
+        words = shlex.split(entry.about.get("command", ""))
+        for option, value in pairwise(words):
+            if option in ("--dataset", "--clean", "--real"):
+                assert value.partition(":")[0] in known, entry.name
+
+
+def test_verify_finds_pairs_of_another_tone(tmp_path):
+    folder = make_set(tmp_path / "mine", range(4))
+    darker = np.asarray(Image.open(folder / "clean/2.png")) - np.uint8(9)
+    Image.fromarray(darker).save(folder / "rainy/2.png")
+    facts = told(run("verify", folder).stdout)
+    assert facts["tone"].startswith("1 pairs have a rainy image that is darker")
+    assert facts["tone"].endswith(": 2")
+    found = json.loads(run("verify", folder, "--json").stdout)
+    assert found["other_tone"] == ["2"]
 
 
 def test_verify_ends_with_1_and_names_what_is_wrong(tmp_path):

@@ -17,13 +17,16 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.cli.app import app
 from derain_cli.cli.batch_report import resume_command
 from derain_cli.images import Picture, write_image
+from derain_cli.models import build_model
 
 Run = Callable[..., Result]
 DOCUMENTED = (
-    "v event input output status model device tile ms width height bit_depth warnings error"
+    "v event input output status model device precision tile ms width height bit_depth rain files "
+    "warnings error"
 )
 
 
@@ -50,8 +53,7 @@ def broken_contents(folder: Path, make_image: Callable[..., Path]) -> dict[str, 
         kind: make_image(folder / f"whole.{kind}", (64, 48)).read_bytes()
         for kind in ("jpg", "png", "webp", "tif")
     }
-    flipped, bomb = bytearray(whole["png"]), bytearray(whole["png"])
-    flipped[len(flipped) // 2] ^= 0xFF
+    bomb = bytearray(whole["png"])
     bomb[16:24] = (60000).to_bytes(4, "big") * 2
     floats = io.BytesIO()
     Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(floats, "TIFF")
@@ -60,7 +62,7 @@ def broken_contents(folder: Path, make_image: Callable[..., Path]) -> dict[str, 
         "truncated.jpg": whole["jpg"][: len(whole["jpg"]) // 2],
         "truncated.webp": whole["webp"][: len(whole["webp"]) // 2],
         "truncated.tif": whole["tif"][: len(whole["tif"]) // 2],
-        "bit-flip.png": bytes(flipped),
+        "truncated.png": whole["png"][: len(whole["png"]) // 2],
         "bomb.png": bytes(bomb),
         "page.jpg": b"<!DOCTYPE html><html><body>404</body></html>",
         "pointer.png": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
@@ -230,15 +232,22 @@ def test_json_lines_as_documented(run: Run, photos: Path) -> None:
         "status": "done",
         "model": "tiny",
         "device": "cpu",
+        "precision": done["precision"],
         "tile": 0,
         "ms": done["ms"],
         "width": 24,
         "height": 16,
         "bit_depth": 8,
+        "rain": done["rain"],
+        "files": [str(photos / "a2_derained.jpg")],
         "warnings": [],
         "error": None,
     }
     assert done["ms"] > 0
+    assert done["precision"] in ("fp32", "bf16")
+    assert done["rain"].keys() == {"share", "mean", "dry"}
+    assert skipped["rain"] is None
+    assert (skipped["files"], failed["files"]) == ([], [])
     assert (skipped["status"], skipped["width"]) == ("skipped", None)
     assert failed["status"] == "failed"
     assert "b.jpg" in failed["error"]
@@ -501,3 +510,27 @@ def test_the_command_is_defined_without_heavy_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_dry_photo_is_left_byte_for_byte_and_said(
+    run: Run, tmp_path: Path, make_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that change nothing: every photo is dry to them."""
+    model = build_model("rdmc", {"widths": [2, 2, 2, 2, 2], "stages": 1})
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    save_checkpoint(tmp_path / "nothing.safetensors", model, "rdmc", {})
+    photo = make_image(tmp_path / "photo.jpg")
+    arguments = [photo, "-m", tmp_path / "nothing.safetensors", "--json", "--overwrite"]
+    result = run(*arguments, "--leave-dry")
+    line = json.loads(result.stdout.splitlines()[0])
+    assert line["rain"] == {"share": 0.0, "mean": 0.0, "dry": True}
+    assert line["files"] == [line["output"]]
+    assert line["precision"] in ("fp32", "bf16")
+    assert "little rain found (0 %): copied unchanged" in line["warnings"]
+    assert Path(line["output"]).read_bytes() == photo.read_bytes()
+    run(*arguments)
+    assert Path(line["output"]).read_bytes() != photo.read_bytes()
+    other = run(*arguments, "--leave-dry", "-f", "png")
+    png = Path(json.loads(other.stdout.splitlines()[0])["output"])
+    np.testing.assert_array_equal(pixels(png), pixels(photo))

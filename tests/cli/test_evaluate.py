@@ -11,9 +11,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.cli.app import app
+from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr, ssim
 from derain_cli.metrics.region_errors import region_errors
+from derain_cli.models.resnet import ResNet, ResNetConfig
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the project's data are not here")
@@ -189,7 +192,7 @@ def test_a_missing_pair_is_one_line_that_names_it(data_root):
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [(b"<html>", "not an image this program reads"), (None, "a pair must have one size")],
+    [(b"<html>", "this program reads"), (None, "a pair must have one size")],
 )
 def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
     path = data_root / "rain12/clean/2.png"
@@ -209,7 +212,7 @@ def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
         ([], "nothing to score: give --dataset NAME"),
         (["--rainy", "."], "--rainy and --clean go together"),
         (["--dataset", "{}/rain12", "--input-only", "-m", "rdmc"], "exclude each other"),
-        (["--dataset", "{}/rain12", "--input-only", "--metrics", "psnr,lpips"], "metric 'lpips'"),
+        (["--dataset", "{}/rain12", "--input-only", "--metrics", "psnr,lpibs"], "metric 'lpibs'"),
         (["--dataset", "{}/rain12", "--input-only", "--metrics", ","], "--metrics names none"),
         (["--dataset", "{}/rain12", "--input-only", "--protocol", "lab"], "protocol 'lab'"),
         (["--dataset", "{}/rain12", "--input-only", "--html", "{}"], "is a folder"),
@@ -229,6 +232,101 @@ def test_a_model_named_twice_is_refused(data_root, tiny_checkpoint):
     models = ("-m", tiny_checkpoint, "-m", tiny_checkpoint)
     result = run("--dataset", data_root / "rain12", *models, "-q", code=2)
     assert "is given twice" in result.stderr
+
+
+def test_images_without_ground_truth_are_scored_by_niqe_and_change(tmp_path, tiny_checkpoint):
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 255, (200, 200, 3)).astype(np.uint8)
+        write(tmp_path / f"photos/{seed}.png", pixels)
+    arguments = ("--images", tmp_path / "photos", "-m", tiny_checkpoint)
+    untouched, derained = events(run(*arguments, "--json").stdout, "score")
+    assert (untouched["change"], untouched["changed"]) == (0, 0)
+    assert derained["change"] > 0
+    assert 0 < derained["changed"] <= 1
+    assert untouched["niqe"] > 0
+    assert run(*arguments, "--metrics", "change").stdout.startswith("images without ground truth")
+    assert "needs clean images" in run(*arguments, "--metrics", "psnr", code=2).stderr
+    both = run("--images", tmp_path, "--dataset", "rain12", code=2)
+    assert "score them apart from pairs" in both.stderr
+
+
+def test_pairs_of_another_tone_are_scored_apart(data_root):
+    for seed in range(3, 5):
+        write(data_root / f"rain12/clean/{seed}.png", clean_image(seed) + np.uint8(30))
+        write(data_root / f"rain12/rainy/{seed}.png", rainy_image(seed) // 2)
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "--input-only")
+    scores = events(run(*arguments, "--json").stdout, "score")
+    assert [(line["group"], line["images"]) for line in scores] == [
+        ("", 5),
+        ("same tone", 3),
+        ("other tone", 2),
+    ]
+    assert scores[1]["psnr"] > scores[2]["psnr"]
+    assert "rain12 (other tone)" in run(*arguments).stdout
+
+
+def test_dry_is_how_far_a_clean_image_is_left_alone(data_root, tiny_checkpoint):
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint, "--json")
+    untouched, derained = events(run(*arguments, "--metrics", "psnr,dry").stdout, "score")
+    assert untouched["dry"] is None  # infinite
+    engine = Derainer.load(tiny_checkpoint)
+    expected = [psnr(engine(clean_image(seed)), clean_image(seed)) for seed in range(3)]
+    assert derained["dry"] == pytest.approx(np.mean(expected))
+
+
+def test_batches_workers_and_strength_are_as_in_derain(data_root, tiny_checkpoint, tmp_path):
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint, "--json")
+    _, alone = events(run(*arguments).stdout, "score")
+    _, together = events(run(*arguments, "--batch-size", 2, "--workers", 3).stdout, "score")
+    assert together["psnr"] == pytest.approx(alone["psnr"], abs=0.01)
+    untouched, none = events(run(*arguments, "--strength", 0).stdout, "score")
+    assert none["psnr"] == untouched["psnr"]
+    _, turned = events(run(*arguments, "--tta", "--passes", 2).stdout, "score")
+    assert turned["psnr"] != alone["psnr"]
+    _, tiled = events(run(*arguments, "--tile", 32, "--tile-overlap", 16).stdout, "score")
+    assert tiled["psnr"] == pytest.approx(alone["psnr"], abs=0.5)
+
+
+def test_json_holds_spread_and_images_made_worse(data_root, tiny_checkpoint):
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint, "--json")
+    text = run(*arguments).stdout
+    untouched, derained = events(text, "score")
+    scores = [psnr(rainy_image(seed), clean_image(seed)) for seed in range(3)]
+    assert untouched["psnr_median"] == pytest.approx(np.median(scores))
+    assert untouched["psnr_worst"] == pytest.approx(min(scores))
+    assert untouched["psnr_low"] <= untouched["psnr"] <= untouched["psnr_high"]
+    assert "made_worse" not in untouched
+    assert 0 <= derained["made_worse"] <= 3
+    (summary,) = events(text, "summary")
+    assert (summary["rows"], summary["partial"]) == (6, False)
+
+
+def test_the_table_is_the_same_to_the_bit_each_time(data_root, tiny_checkpoint):
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint)
+    first, second = run(*arguments), run(*arguments)
+    assert first.stdout == second.stdout
+    assert "s/image under" in first.stderr
+
+
+def test_resume_needs_the_same_weights_and_a_csv(data_root, tiny_checkpoint, tmp_path):
+    copy = tmp_path / "net.safetensors"
+    shutil.copy(tiny_checkpoint, copy)
+    path = tmp_path / "rows.csv"
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", copy, "--csv", path, "-q")
+    run(*arguments)
+    run(*arguments, "--resume")
+    save_checkpoint(copy, ResNet(ResNetConfig(channels=2, blocks=1)), "resnet", {"recipe": "none"})
+    assert "was begun with other weights" in run(*arguments, "--resume", code=2).stderr
+    assert "--resume goes with --csv" in run(*arguments[:-3], "--resume", code=2).stderr
+
+
+@pytest.mark.parametrize("metric", ["lpips", "dists"])
+def test_perceptual_metrics_say_where_their_weights_come_from(data_root, metric, monkeypatch):
+    monkeypatch.setenv("DERAIN_METRIC_WEIGHTS", "/nowhere")
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "--input-only", "-q")
+    result = run(*arguments, "--metrics", metric, code=4)
+    (line,) = result.stderr.splitlines()
+    assert f"metric '{metric}' needs published weights" in line
 
 
 @needs_data

@@ -110,7 +110,7 @@ def test_interrupt_saves_says_how_to_go_on_and_exits_130(pairs, tmp_path, derain
         output, errors = child.communicate(timeout=120)
     assert child.returncode == 130
     assert output == b""
-    assert f"go on with: --out {out} --resume" in errors.decode()
+    assert f"go on with: derain search --out {out} --resume" in errors.decode()
     assert len(read_connections(out / "connections.toml")) == 4
 
 

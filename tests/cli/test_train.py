@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,9 +84,9 @@ def test_config_of_a_run_is_taken_and_flags_win(folders, tmp_path):
 def test_dry_run_shows_every_number_with_its_source(tmp_path):
     result = train("--model", "hcn", "--preset", "paper", "--dry-run", "--lr", "0.01")
     shown = settings_of(result)
-    assert shown["crop"] == ("128", "HCN, Implementation Details")
+    assert shown["crop"] == ("128", "wang2022, Implementation Details")
     assert shown["lr"] == ("0.01", "given")
-    assert shown["flip"] == ("no", "HCN release: no augmentation, for a fair comparison")
+    assert shown["flip"] == ("no", "wang2022 release: no augmentation, for a fair comparison")
     assert shown["ema"] == ("0", "default")
     assert shown["model"] == ("hcn", "given")
     assert shown["vgg"] == ("none", "not used by recipe 'collaborative'")
@@ -286,7 +287,7 @@ def test_a_signal_saves_and_says_how_to_go_on(folders, tmp_path, derain_process,
         stdout, stderr = child.communicate(timeout=60)
     assert child.returncode == 130
     assert stdout == b""
-    assert f"go on with: --out {out} --resume" in stderr.decode()
+    assert f"go on with: derain train --out {out} --resume" in stderr.decode()
     assert "% for data" in stderr.decode()
     assert "Traceback" not in stderr.decode()
 
@@ -301,6 +302,28 @@ def test_resume_needs_only_the_folder(folders, tmp_path):
     step = int(stopped.stderr.split("at step ")[1].split(";")[0])
     again = train("--out", out, "--resume", "--max-time", "0.002")
     assert int(again.stderr.split("at step ")[1].split(";")[0]) > step
+
+
+def test_a_goal_ends_a_run_at_a_validation(folders, tmp_path):
+    words = ["--data", *folders, *TINY, *SHORT, "--steps", "900", "--validate-every", "2"]
+    stopped = train(*words, "--until", "1", "--out", tmp_path / "run")
+    assert stopped.exit_code == 0
+    assert re.search(r"reached \d+\.\d\d dB at step 2; go on with: derain train", stopped.stderr)
+    assert (tmp_path / "run" / "best.safetensors").exists()
+    words += ["--lr", "1e-12", "--patience", "2"]
+    stale = train(*words, "--out", tmp_path / "stale")
+    assert re.search(r"no better than .* dB in 2 validations at step \d+;", stale.stderr)
+
+
+def test_a_moved_run_says_where_it_reads_its_data(folders, tmp_path):
+    root = Path(folders[0]).parent
+    (tmp_path / "a").symlink_to(root.parent)
+    (tmp_path / "b").symlink_to(root.parent)
+    words = ["--dataset", root.name, *TINY, *SHORT, "--out", tmp_path / "run"]
+    assert train(*words, "--data-root", tmp_path / "a").exit_code == 0
+    again = train("--out", tmp_path / "run", "--resume", "--data-root", tmp_path / "b")
+    assert again.exit_code == 0, again.stderr
+    assert f"data sets are read from {tmp_path / 'b'}, before from {tmp_path / 'a'}" in again.stderr
 
 
 @pytest.mark.slow
@@ -339,5 +362,43 @@ def test_table_shows_loss_rate_wait_and_scores():
     assert rows["images/s"] == "4.0"
     assert rows["waiting for data"] == "25 %"
     assert rows["validation PSNR"] == "29.00 dB, best 30.00"
+    assert rows["time left"] == "3:14"  # 97 steps of 2 s: steps alone count
+    assert rows["now"].startswith("training (")
     assert "time left" in view.line()
+
+
+def test_time_left_does_not_grow_while_a_validation_runs(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("derain_cli.cli.train_view.time.monotonic", lambda: clock[0])
+    view = RunView(TrainConfig(steps=100))
+    view.note(progress(1))
+    before = dict(view.rows())["time left"]
+    view.say("validating 1 of 20")
+    clock[0] = 45.0
+    rows = dict(view.rows())
+    assert rows["time left"] == before
+    assert rows["now"] == "validating 1 of 20 (0:45)"
+    assert rows["elapsed"] == "0:45"
+
+
+def test_units_of_time():
     assert duration(61) == "1:01"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--loss", "contrastive:1"],
+        ["--arch", "resnet", "--recipe", "collaborative"],
+        ["--arch", "rdmc", "--loss", "l1:1", "--loss", "ssim:1", "--loss-weighting", "gb"],
+        ["--weights", "menet-rain100l"],
+        ["--crop", "25"],
+    ],
+)
+def test_dry_run_refuses_what_training_refuses_in_the_same_words(words, folders, tmp_path):
+    start = ["--data", *folders, "--crop", "16", "--steps", "2", "--batch-size", "1", *words]
+    dry = train(*start, "--dry-run", "--out", tmp_path / "run")
+    real = train(*start, "--out", tmp_path / "run", "-q")
+    assert dry.exit_code == real.exit_code != 0
+    assert dry.stderr.splitlines()[-1] == real.stderr.splitlines()[-1]
+    assert not (tmp_path / "run").exists()

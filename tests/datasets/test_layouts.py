@@ -46,12 +46,41 @@ def image(path: Path, pixels: np.ndarray | None = None) -> Path:
         ("001x2.png", "001.png"),
         ("norain-001x2.png", "norain-001.png"),
         ("Rain100H/rain-001.png", "Rain100H/norain-001.png"),
+        ("in/im_0001_s80_a04.png", "gt/im_0001.png"),
+        ("input/im_0301_s80_a04.png", "gt/im_0301.png"),
+        ("real_world/001/001_0.png", "real_world_gt/001.png"),
+        ("real_world/001/001_0.png", "real_world_gt/001/001.png"),
+        ("Winter_1-Webcam-R-003.png", "Winter_1-Webcam-C-000.png"),
+        ("train/Rain13K/input/7.jpg", "train/Rain13K/target/7.jpg"),
+        ("input/Stra\u00dfe-\u00e9.png", "target/Stra\u00dfe-e\u0301.png"),
     ],
 )
 def test_layouts_that_circulate_are_paired(tmp_path, rainy, clean):
     expected = image(tmp_path / rainy), image(tmp_path / clean)
     (pair,) = find_pairs(tmp_path)
     assert (pair.rainy, pair.clean, pair.rainy_half) == (*expected, "")
+
+
+def test_scenes_with_one_clean_frame_each_are_paired(tmp_path):
+    for name in ("A/A-R-000", "A/A-R-001", "A/A-C-000", "B/B-R-000", "B/B-C-000"):
+        image(tmp_path / f"{name}.png")
+    matching = recognise(tmp_path)
+    found = [(pair.name, pair.clean.name) for pair in matching.pairs]
+    assert found == [
+        ("A/A-R-000", "A-C-000.png"),
+        ("A/A-R-001", "A-C-000.png"),
+        ("B/B-R-000", "B-C-000.png"),
+    ]
+    assert matching.layout.startswith("2 scenes: ")
+
+
+def test_equal_names_go_before_common_parts(tmp_path):
+    for side in ("input", "target"):
+        for stem in ("1", "1_1", "norain-1", "rain-1"):
+            image(tmp_path / side / f"{stem}.png")
+    pairs = find_pairs(tmp_path)
+    assert [pair.rainy.name for pair in pairs] == [pair.clean.name for pair in pairs]
+    assert len(pairs) == 4
 
 
 def test_layers_of_rain_beside_the_pairs_are_left_alone(tmp_path):

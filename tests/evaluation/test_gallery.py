@@ -1,4 +1,4 @@
-"""Images of an evaluation: the worst and best are kept, all are saved where asked."""
+"""Images of an evaluation: those worth a look are chosen from the rows and drawn, or all saved."""
 
 import io
 import math
@@ -8,60 +8,106 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from derain_cli.datasets.layouts import find_pairs
 from derain_cli.errors import ResourceError
-from derain_cli.evaluation.gallery import LONGEST_SIDE, Gallery, save_derained
+from derain_cli.evaluation.gallery import (
+    LONGEST_SIDE,
+    Choice,
+    choose_cases,
+    draw_cases,
+    save_derained,
+)
 from derain_cli.evaluation.scoring import Scored
 from derain_cli.evaluation.statistics import INPUT, Row
 
 
-def scored(
-    image: str, score: float, *, model: str = "net", column: str = "psnr", level: int = 90
-) -> Scored:
-    row = Row("set", "", image, model, "y", {column: score}, 0.1)
-    images = (np.full((8, 12, 3), value, np.uint8) for value in (200, level, 10))
-    return Scored(row, *images)
+def row(image: str, score: float, *, model: str = "net", column: str = "psnr") -> Row:
+    return Row("set", "", image, model, "y", {column: score}, 0.1)
 
 
-def names(gallery: Gallery) -> list[tuple[str, str]]:
-    return [(case.kind, case.row.image) for case in gallery.cases()]
+def rows_of(column: str = "psnr", **scores: float) -> list[Row]:
+    return [row(image, score, column=column) for image, score in scores.items()]
 
 
-def test_the_worst_and_best_are_kept_in_order():
-    gallery = Gallery(count=2)
-    for image, score in (("a", 30), ("b", 20), ("c", math.inf), ("d", 25), ("e", 40), ("f", 22)):
-        gallery.observe(scored(image, score))
-    assert names(gallery) == [("worst", "b"), ("worst", "f"), ("best", "c"), ("best", "e")]
+def names(choices: list[Choice]) -> list[tuple[str, str]]:
+    return [(choice.kind, choice.row.image) for choice in choices]
+
+
+def test_the_worst_and_best_are_chosen_in_order():
+    rows = rows_of(a=30, b=20, c=math.inf, d=25, e=40, f=22)
+    expected = [("worst", "b"), ("worst", "f"), ("best", "c"), ("best", "e")]
+    assert names(choose_cases(rows, "psnr", 2)) == expected
 
 
 def test_lower_is_better_for_some_scores():
-    gallery = Gallery("niqe", count=1)
-    for image, score in (("a", 3.0), ("b", 9.0), ("c", math.nan)):
-        gallery.observe(scored(image, score, column="niqe"))
-    assert names(gallery) == [("worst", "b"), ("best", "a")]
+    rows = rows_of("niqe", a=3.0, b=9.0, c=math.nan)
+    assert names(choose_cases(rows, "niqe", 1)) == [("worst", "b"), ("best", "a")]
 
 
-def test_no_image_is_shown_twice_and_the_input_never():
-    gallery = Gallery(count=3)
-    for image, score in (("a", 30), ("b", 20)):
-        gallery.observe(scored(image, score))
-        gallery.observe(scored(image, score - 5, model=INPUT))
-    assert names(gallery) == [("worst", "b"), ("worst", "a")]
+def test_images_made_worse_come_first_and_none_is_shown_twice():
+    rows = rows_of(a=30, b=20, c=25)
+    rows += [row(image, score, model=INPUT) for image, score in (("a", 29), ("b", 22), ("c", 26))]
+    expected = [("made worse", "b"), ("made worse", "c"), ("worst", "a")]
+    assert names(choose_cases(rows, "psnr", 3)) == expected
 
 
-def test_images_are_kept_compressed_and_small():
-    gallery = Gallery(count=1)
-    big = np.zeros((LONGEST_SIDE * 2, LONGEST_SIDE, 3), np.uint8)
-    gallery.observe(Scored(scored("a", 20).row, big, big + np.uint8(128), big))
-    (case,) = gallery.cases()
-    derained = Image.open(io.BytesIO(case.derained))
-    assert (derained.format, derained.size) == ("JPEG", (LONGEST_SIDE // 2, LONGEST_SIDE))
-    assert abs(int(np.asarray(derained).mean()) - 128) <= 1
+def test_the_largest_differences_of_two_models_are_shown_side_by_side():
+    rows = [*rows_of(a=30, b=20), row("a", 31, model="other"), row("b", 27, model="other")]
+    choice = choose_cases(rows, "psnr", 1)[-1]
+    found = choice.kind, choice.row.image, choice.row.model, choice.left
+    assert found == ("largest difference", "b", "other", "net")
+
+
+class Painter:
+    """A model that paints everything in one level."""
+
+    def __init__(self, name: str, level: int) -> None:
+        self.name, self.level = name, level
+
+    def __call__(self, rainy: np.ndarray) -> np.ndarray:
+        return np.full_like(rainy, self.level)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list:
+    for side, level in (("rainy", 200), ("clean", 10)):
+        (tmp_path / side).mkdir()
+        image = Image.new("RGB", (LONGEST_SIDE, LONGEST_SIDE * 2), (level, level, level))
+        image.save(tmp_path / side / "a.png")
+    return find_pairs(tmp_path)
+
+
+def test_drawn_images_are_small_jpegs_of_what_was_chosen(pairs):
+    choices = [
+        Choice(row("a", 20), "worst"),
+        Choice(row("a", 21, model="other"), "largest difference", "net"),
+    ]
+    seen: list[tuple[int, int]] = []
+    models = [Painter("net", 90), Painter("other", 120)]
+    first, second = draw_cases(
+        choices, {"set": pairs}, models, lambda *progress: seen.append(progress)
+    )
+
+    def level(jpeg: bytes) -> int:
+        image = Image.open(io.BytesIO(jpeg))
+        assert (image.format, image.size) == ("JPEG", (LONGEST_SIDE // 2, LONGEST_SIDE))
+        return round(float(np.asarray(image).mean()))
+
+    assert [level(x) for x in (first.left, first.right, first.clean)] == [200, 90, 10]
+    assert [level(x) for x in (second.left, second.right, second.clean)] == [90, 120, 10]
+    assert (first.left_label, second.left_label) == ("rainy", "net")
+    assert seen == [(1, 2), (2, 2)]
+
+
+def scored(image: str, *, model: str = "net", level: int = 90) -> Scored:
+    images = (np.full((8, 12, 3), value, np.uint8) for value in (200, level, 10))
+    return Scored(row(image, 20, model=model), *images)
 
 
 def test_derained_images_are_saved_bit_for_bit_by_set_and_model(tmp_path):
     save = save_derained(tmp_path)
-    save(scored("heavy/1", 20, model="runs/a b", level=77))
-    save(scored("1", 20, model=INPUT))
+    save(scored("heavy/1", model="runs/a b", level=77))
+    save(scored("1", model=INPUT))
     (path,) = tmp_path.rglob("*.*")
     assert path == tmp_path / "set/runs_a_b/heavy/1.png"
     assert (np.asarray(Image.open(path)) == 77).all()
@@ -70,4 +116,4 @@ def test_derained_images_are_saved_bit_for_bit_by_set_and_model(tmp_path):
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "set").write_text("in the way")
     with pytest.raises(ResourceError, match="cannot make"):
-        save_derained(Path(tmp_path))(scored("1", 20))
+        save_derained(Path(tmp_path))(scored("1"))

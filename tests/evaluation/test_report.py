@@ -1,5 +1,6 @@
 """The HTML report: what it holds, that it needs nothing else, and that it works in a browser."""
 
+import io
 import math
 import re
 import shutil
@@ -8,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from derain_cli.drawings.histogram import histogram
-from derain_cli.evaluation.gallery import Gallery
+from derain_cli.evaluation.gallery import Case, choose_cases
 from derain_cli.evaluation.published import published
-from derain_cli.evaluation.report import write_report
-from derain_cli.evaluation.scoring import Scored
+from derain_cli.evaluation.report import Report, write_report
 from derain_cli.evaluation.statistics import INPUT, Row, differences, summarise
 
 HOSTILE = '<script>alert("1")</script>&'
@@ -30,23 +31,40 @@ def row(dataset: str, number: int, model: str, psnr: float) -> Row:
     return Row(dataset, "", f"{number:03}", model, "y", scores, 0.25)
 
 
+def jpeg(level: int) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image(level)).save(content, "jpeg", quality=95)
+    return content.getvalue()
+
+
+LABELS = {INPUT: "rainy"}
+IMAGES = jpeg(180), jpeg(90), jpeg(10)
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    rows, gallery = [], Gallery(count=2)
-    for number in range(9):
-        for gain, model in enumerate((INPUT, "first", HOSTILE)):
-            rows.append(row("rain12", number, model, 20 + (number * 7) % 9 + 2.5 * gain))
-            gallery.observe(Scored(rows[-1], image(180), image(90), image(10)))
-    rows.append(row("rain12", 9, "first", math.inf))
+    rows = [
+        row("rain12", number, model, 20 + (number * 7) % 9 + 2.5 * gain)
+        for number in range(9)
+        for gain, model in enumerate((INPUT, "first", HOSTILE))
+    ]
+    rows += [row("rain12", 9, INPUT, 30), row("rain12", 9, "first", 28.5)]
+    rows.append(row("rain12", 10, "first", math.inf))
+    cases = [
+        Case(choice.row, choice.kind, LABELS.get(choice.left, choice.left), *IMAGES)
+        for choice in choose_cases(rows, "psnr", 2)
+    ]
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(
         path,
-        rows,
-        summarise(rows),
-        differences=differences(rows),
-        quotes=published(["rain12"]),
-        cases=gallery.cases(),
-        facts=["one fact", HOSTILE],
+        Report(
+            rows,
+            summarise(rows),
+            differences=differences(rows),
+            quotes=published(["rain12"]),
+            cases=cases,
+            facts={"machine": "one fact", "weights first": HOSTILE},
+        ),
     )
     return path
 
@@ -90,9 +108,41 @@ def test_names_are_text_never_markup(report):
 
 def test_quotes_are_marked_and_name_their_protocol(report):
     text = report.read_text(encoding="utf-8")
-    (line,) = re.findall(r'<tr class="quoted">(?:(?!</tr>).)*<td>RDMC</td>.*?</tr>', text)
+    (line,) = re.findall(
+        r'<tr class="quoted">(?:(?!</tr>).)*<td>RDMC</td>.*?</tr>', text, re.DOTALL
+    )
     assert "quoted from RDMC (TCSVT 2023), Table I; protocol not stated" in line
     assert ">35.90<" in line
+
+
+def section(text: str, title: str) -> str:
+    """A part of the page as plain text, from its heading to the next."""
+    part = text.split(f"<h2>{title}", 1)[1].split("<h2>", 1)[0]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", part))
+
+
+def test_images_made_worse_are_listed_with_both_scores(report):
+    text = report.read_text(encoding="utf-8")
+    worse = section(text, "Images made worse than the input")
+    assert "rain12, first: 1 of 11 images have a worse PSNR than the untouched input" in worse
+    assert "rain12 009 first 30.00 28.50 -1.50" in worse
+
+
+def test_models_are_compared_where_they_differ_most(report):
+    differ = section(report.read_text(encoding="utf-8"), "Images on which models differ most")
+    assert " 2.50 " in differ
+
+
+def test_spread_names_median_worst_and_tenths(report):
+    spread = section(report.read_text(encoding="utf-8"), "PSNR: how single images lie")
+    # The input's ten scores are 20 ... 28 and 30.
+    assert re.search(r"rain12 \(input\) [\d.]+ … [\d.]+ 24\.50 20\.00 20\.00 30\.00", spread)
+
+
+def test_facts_of_the_run_are_named(report):
+    page = Page(report.read_text(encoding="utf-8"))
+    assert [tag for tag, _ in page.tags].count("dt") == 2
+    assert "one fact" in report.read_text(encoding="utf-8")
 
 
 def test_histogram_counts_every_image_on_one_scale():

@@ -561,3 +561,37 @@ def run_python(code: str, **environment: str) -> "subprocess.CompletedProcess[st
         text=True,
         check=False,
     )
+
+
+def test_progress_goes_from_tile_to_tile_up_to_the_whole() -> None:
+    shares: list[float] = []
+    _, facts = derainer(tile=100).run(noise(300, 200), on_progress=shares.append)
+    assert facts.tile == 100
+    assert shares == sorted(shares)
+    assert len(shares) > 4
+    assert shares[-1] == 1
+    shares.clear()
+    derainer(tile=0).run(noise(30, 20), on_progress=shares.append)
+    assert shares == [1]
+
+
+@pytest.mark.parametrize("size", [(300, 410), (410, 300), (333, 157)])
+def test_channel_attention_sees_the_whole_image_through_tiles(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = build_model("menet", {"width": 16, "residual_blocks": 1})
+    visit_batch_norms(model)
+    nn.init.normal_(model.to_residual.weight, std=0.5)
+    model.attention.weigh.norm.weight.data.fill_(100)
+    rainy = torch.rand(1, 3, *size)
+    rainy[..., : size[0] // 2, :] /= 4  # halves that want different attention
+    tiled, whole = (
+        Derainer(model, MODELS["menet"], name="menet", tile=tile, device="cpu") for tile in (208, 0)
+    )
+    assert not MODELS["menet"].not_tile_exact
+    expected = whole.derain_tensor(rainy)
+    with_mean = (tiled.derain_tensor(rainy) - expected).abs().max()
+    assert with_mean < 0.01 / 255
+    monkeypatch.setattr(tiled, "run_context", lambda rainy: None)  # each tile by its own mean
+    assert (tiled.derain_tensor(rainy) - expected).abs().max() > 10 * with_mean

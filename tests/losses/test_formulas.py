@@ -52,6 +52,8 @@ LARGE = (1, 1, 12, 13)
 GRADIENTS: dict[str, tuple[Loss, tuple[int, ...]]] = {
     "l1": (losses.l1, SMALL),
     "mse": (losses.mse, SMALL),
+    "charbonnier": (losses.charbonnier, SMALL),
+    "fourier_l1": (losses.fourier_l1, SMALL),
     "edge_aware": (losses.edge_aware, SMALL),
     "texture": (losses.texture, (2, 1, 9, 4)),
     "texture, averaged": (lambda a, b: losses.texture(a, b, average_gram=True), (2, 1, 9, 4)),
@@ -74,8 +76,11 @@ def test_gradient(loss: Loss, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("pyramid", PYRAMIDS)
 def test_gradient_of_multi_scale_compact(pyramid: str) -> None:
     clean = pictures(1, 1, 44, 41, dtype=torch.float64)
-    half = pictures(1, 1, 22, 21, seed=1, dtype=torch.float64).requires_grad_()
-    quarter = pictures(1, 1, 11, 11, seed=2, dtype=torch.float64).requires_grad_()
+    sizes = [level.shape[-2:] for level in PYRAMIDS[pyramid](clean, 2)[1:]]
+    half, quarter = (
+        pictures(1, 1, *size, seed=seed, dtype=torch.float64).requires_grad_()
+        for seed, size in enumerate(sizes, start=1)
+    )
     assert torch.autograd.gradcheck(
         lambda a, b: losses.multi_scale_compact([a, b], clean, (1.0, 0.5), pyramid),
         (half, quarter),

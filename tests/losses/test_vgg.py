@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from derain_cli.errors import CheckpointError, UnavailableError
-from derain_cli.losses.vgg import Vgg19Features, load_vgg19_features
+from derain_cli.losses.vgg import PERCEPTUAL_LAYER, Vgg19Features, load_vgg19_features
 
 
 def weights(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -36,28 +36,44 @@ def test_layout_is_the_published_one() -> None:
         "features.7.weight": (128, 128, 3, 3),
         "features.10.weight": (256, 128, 3, 3),
         "features.12.weight": (256, 256, 3, 3),
+        "features.14.weight": (256, 256, 3, 3),
+        "features.16.weight": (256, 256, 3, 3),
+        "features.19.weight": (512, 256, 3, 3),
+        "features.21.weight": (512, 512, 3, 3),
+        "features.23.weight": (512, 512, 3, 3),
+        "features.25.weight": (512, 512, 3, 3),
+        "features.28.weight": (512, 512, 3, 3),
     }
 
 
-def test_maps_are_those_of_positions_1_3_5_9_13(path: Path) -> None:
+def test_maps_are_the_first_of_each_block_after_its_relu(path: Path) -> None:
+    """jiang2023 eq. 7: relu1_1, relu2_1, relu3_1, relu4_1, relu5_1; fan-menet: conv3_4."""
     made = weights()
     save_file({**made, "head.fc.weight": torch.zeros(2, 2)}, path)
-    picture = torch.rand(2, 3, 13, 16, generator=torch.Generator().manual_seed(1))
+    image = torch.rand(2, 3, 18, 16, generator=torch.Generator().manual_seed(1))
 
     def conv(x: Tensor, position: int) -> Tensor:
         name = f"features.{position}"
         return F.conv2d(x, made[f"{name}.weight"], made[f"{name}.bias"], padding=1)
 
+    def relu(x: Tensor, *positions: int) -> Tensor:
+        for position in positions:
+            x = F.relu(conv(x, position))
+        return x
+
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    relu1_1 = F.relu(conv((picture - mean) / deviation, 0))
-    relu1_2 = F.relu(conv(relu1_1, 2))
-    conv2_1 = conv(F.max_pool2d(relu1_2, 2), 5)
-    pool2 = F.max_pool2d(F.relu(conv(F.relu(conv2_1), 7)), 2)
-    relu3_2 = F.relu(conv(F.relu(conv(pool2, 10)), 12))
-    expected = [relu1_1, relu1_2, conv2_1, pool2, relu3_2]
-    assert conv2_1.min() < 0  # it is taken before its ReLU
-    torch.testing.assert_close(load_vgg19_features(path)(picture), expected)
+    relu1_1 = relu((image - mean) / deviation, 0)
+    relu2_1 = relu(F.max_pool2d(relu(relu1_1, 2), 2), 5)
+    relu3_1 = relu(F.max_pool2d(relu(relu2_1, 7), 2), 10)
+    conv3_4 = conv(relu(relu3_1, 12, 14), 16)
+    relu4_1 = relu(F.max_pool2d(F.relu(conv3_4), 2), 19)
+    relu5_1 = relu(F.max_pool2d(relu(relu4_1, 21, 23, 25), 2), 28)
+    network = load_vgg19_features(path)
+    expected = [relu1_1, relu2_1, relu3_1, relu4_1, relu5_1]
+    torch.testing.assert_close(network(image), expected)
+    assert conv3_4.min() < 0  # it is read before its ReLU
+    torch.testing.assert_close(network(image, (PERCEPTUAL_LAYER,)), [conv3_4])
 
 
 def test_weights_never_train_and_half_precision_is_widened(path: Path) -> None:

@@ -364,6 +364,43 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         assert not torch.equal(value, start[name]), name
 
 
+ONE_UPDATE = """
+import sys
+import torch
+import torch.distributed as dist
+from derain_cli.models.moss import RainMemory
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+memory = RainMemory(3, 2, 0.5, 1.0).double()
+memory.items.copy_(torch.load(f"{folder}/items.pt"))
+memory.update(torch.load(f"{folder}/queries.pt")[rank])
+torch.save(memory.items, f"{folder}/rank{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def test_memory_of_two_processes_takes_the_queries_of_both(tmp_path: Path) -> None:
+    """Eq. 3 by hand: sums and counts are those of all processes, which end up equal."""
+    items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    queries = [
+        torch.tensor([[4.0, 1.0], [1.0, 3.0]], dtype=torch.float64),
+        torch.tensor([[2.0, 0.0], [6.0, 1.0], [-1.0, 5.0]], dtype=torch.float64),
+    ]
+    torch.save(items, tmp_path / "items.pt")
+    torch.save(queries, tmp_path / "queries.pt")
+    workers = [
+        subprocess.Popen([sys.executable, "-c", ONE_UPDATE, str(tmp_path), str(rank)])
+        for rank in range(2)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    first = (items[0] + torch.tensor([4.0 + 2 + 6, 1.0 + 0 + 1]) / 3) / 2
+    second = (items[1] + torch.tensor([1.0 - 1, 3.0 + 5]) / 2) / 2
+    expected = torch.stack((first, second, items[2]))
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"rank{rank}.pt"), expected)
+
+
 # --- it learns -------------------------------------------------------------------------------
 
 

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from derain_cli.rain.layers import made_layers
 from derain_cli.rain.painting import (
     LARGE,
+    MEDIUM,
     RAIN_KINDS,
+    SMALL,
+    RainRange,
     heavy_layer,
     paint,
     range_layer,
@@ -83,3 +87,69 @@ def test_vary_layer_has_the_size_asked_for_even_from_a_smaller_layer():
     piece = vary_layer(layer, 50, 64, rng(1))
     assert piece.shape == (50, 64)
     np.testing.assert_array_equal(piece, vary_layer(layer, 50, 64, rng(1)))
+
+
+def test_the_twelve_numbers_of_table_1():
+    """Quantity, width, length, direction of gu2023, as printed."""
+    small, medium, large = SMALL, MEDIUM, LARGE
+    assert (small.quantity, small.widths, small.length, small.direction) == (
+        (200, 300),
+        (5,),
+        (30, 31),
+        (-5, 5),
+    )
+    assert (medium.quantity, medium.widths, medium.length, medium.direction) == (
+        (200, 300),
+        (5, 7, 9),
+        (20, 40),
+        (-30, 30),
+    )
+    assert (large.quantity, large.widths, large.length, large.direction) == (
+        (200, 300),
+        (1, 3, 5, 7, 9),
+        (5, 60),
+        (-70, 70),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "knobs"), [("small", SMALL), ("medium", MEDIUM), ("large", LARGE)]
+)
+def test_training_draws_from_table_1_and_no_wider(kind, knobs, monkeypatch):
+    """Lengths, angles and widths of the kernels that training paints with: their whole ranges."""
+    drawn = []
+
+    def record(length, angle, width=1):
+        drawn.append((length, angle, width))
+        return streak_kernel(9, 0, 1)
+
+    monkeypatch.setattr("derain_cli.rain.painting.streak_kernel", record)
+    source = made_layers(kind, seed=0)
+    generator = rng(1)
+    for _ in range(400):
+        source(16, 16, generator)
+    lengths, angles, widths = (np.array(values) for values in zip(*drawn, strict=True))
+    assert knobs.length[0] <= lengths.min() < lengths.max() <= knobs.length[1]
+    assert knobs.direction[0] <= angles.min() < angles.max() <= knobs.direction[1]
+    spread = knobs.direction[1] - knobs.direction[0]
+    assert np.ptp(angles) > 0.95 * spread
+    assert np.ptp(lengths) > 0.95 * (knobs.length[1] - knobs.length[0])
+    assert set(widths.tolist()) == set(knobs.widths)
+
+
+def test_layers_of_table_1_are_fresh_and_unvaried(monkeypatch):
+    monkeypatch.setattr("derain_cli.rain.layers.vary_layer", None)
+    for kind in ("small", "medium", "large"):
+        np.testing.assert_array_equal(
+            made_layers(kind, seed=0)(20, 30, rng(5)), RAIN_KINDS[kind](20, 30, rng(5))
+        )
+
+
+def test_drops_are_the_brightest_share_of_the_noise(monkeypatch):
+    """0.01 x quantity / 256 of the pixels, before the cross filter and the blur."""
+    kept = []
+    monkeypatch.setattr(
+        "derain_cli.rain.painting.cv2.filter2D", lambda layer, *_: kept.append(layer) or layer
+    )
+    range_layer(400, 400, rng(3), RainRange((256, 256), (1,), (9, 9), (0, 0)))
+    assert (kept[0] > 0).mean() == pytest.approx(0.01, rel=0.1)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import pytest
 import typer
+from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
+from derain_cli.checkpoints.catalogue import list_weights
 from derain_cli.checkpoints.files import read_metadata, save_checkpoint
 from derain_cli.checkpoints.hub import HubFile
 from derain_cli.cli.finetune_real import finetune_real
@@ -241,6 +243,32 @@ def test_scores_of_others_and_other_files_are_refused(scores_file, tmp_path):
         read_scores(tmp_path / "other", ["x"])
 
 
+def eval_results(card: str) -> dict[tuple[str, str], float]:
+    """What the Hub would show beside a model, read by the Hub's own client."""
+    results = ModelCard(card, ignore_metadata_errors=False).data.eval_results
+    return {(r.dataset_name, r.metric_type): r.metric_value for r in results}
+
+
+def test_every_bundled_card_is_one_that_the_hub_reads():
+    for entry in list_weights():
+        card = model_card(entry.name, entry.model, entry.about, HubFile("me/net"))
+        expected = {
+            (name, column): value
+            for name, means in entry.about.get("scores", {}).items()
+            for column, value in means.items()
+            if column in ("psnr", "ssim")
+        }
+        found = eval_results(card) if expected else {}
+        assert {key: found[key] for key in expected} == expected
+        data = ModelCard(card).data
+        assert (data.library_name, data.pipeline_tag) == ("derain", "image-to-image")
+
+
+def test_card_names_copies_of_its_data_on_the_hub():
+    about = {"command": "derain train --dataset rain1400_train:2 --dataset rain100l_train"}
+    assert "datasets:\n- dronefreak/DDN-Data\n" in model_card("x", "rdmc", about, HubFile("me/n"))
+
+
 def test_card_states_what_is_known_and_nothing_else():
     about = tomllib.loads(
         'summary = "For photos."\nlicence = "Apache-2.0"\nsteps = 7\nlimits = "Not for snow."\n'
@@ -249,11 +277,13 @@ def test_card_states_what_is_known_and_nothing_else():
     card = model_card("rdmc-x", "rdmc", about, HubFile("me/net"))
     header, text = card.removeprefix("---\n").split("---\n", 1)
     assert "license: apache-2.0\n" in header
+    assert "datasets:" not in header
     assert text.startswith("\n# rdmc-x\n\nFor photos.\n")
     assert "| steps | 7 |" in text
     assert "| data set | protocol | psnr | ssim |" in text
     assert "| other | – | – | 0.9 |" in text
     assert text.endswith("## Limits\n\nNot for snow.\n")
+    assert eval_results(card) == {("set", "psnr"): 30.5, ("other", "ssim"): 0.9}
     bare = model_card("x", "rdmc", {"licence": "see LICENSE of the data"}, HubFile("me/net"))
     assert "license:" not in bare
     assert "##" not in bare

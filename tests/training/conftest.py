@@ -15,6 +15,7 @@ from derain_cli.training.configs.train import TrainConfig
 
 TINY = {
     "rdmc": ("widths=[2,2,2,2,2]", "stages=2"),
+    "nimbus": ("widths=[4,4]", "encoder=[1,1]", "decoder=[1]", "full_size=2"),
     "resnet": ("channels=4", "blocks=1"),
     "unet": ("widths=[4,4]",),
     "swinir": ("channels=4", "depths=[1]", "heads=2"),
@@ -22,6 +23,7 @@ TINY = {
     "menet": ("residual_blocks=1", "width=8"),
     "menet-deep": ("residual_blocks=2", "width=8"),
     "hcn": ("channels=4", "blocks=[1,1]", "mining_levels=2"),
+    "prenet": ("channels=4", "blocks=1", "stages=2"),
 }
 """Options that make each network of the zoo small, its structure kept."""
 

@@ -17,6 +17,7 @@ from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, DatasetError, TrainingError
 from derain_cli.models import MODELS, build_model
 from derain_cli.training import recipes
+from derain_cli.training.configs.fields import without_unused
 from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
@@ -59,8 +60,9 @@ def variant(request, tiny_config, pairs, tmp_path):
         model, changes = VARIANTS[request.param]
         return tiny_config(model, **changes)
     kind, model, changes = OTHERS[request.param]
-    shared = dataclasses.asdict(tiny_config("resnet", recipe=request.param))
+    shared = dataclasses.asdict(tiny_config("resnet")) | {"recipe": request.param}
     changes = shared | {"model": model, "model_option": SMALL[model]} | changes
+    changes = without_unused(kind, changes)
     if kind is FinetuneConfig:
         changes["real"] = str(pairs / "rainy")
     if request.param == "online_update":
@@ -193,6 +195,28 @@ def test_a_run_killed_before_its_first_save_begins_again(variant, tmp_path, asse
     assert_same_state(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_weights_without_a_state_are_never_trained_over(tiny_config, tmp_path):
+    config = tiny_config("resnet", steps=2)
+    run = tmp_path / "run"
+    train(config, run)
+    (run / "state.pt").unlink()
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match=r"no state\.pt .*`weights` .*last\.safetensors"):
+        train(config, run, resume=True)
+    assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+
+def test_a_finished_run_can_be_made_longer(tiny_config, tmp_path, assert_same_run):
+    short = tiny_config("resnet", steps=3, lr_schedule="constant")
+    train(short, tmp_path / "run")
+    longer = dataclasses.replace(short, steps=6)
+    assert train(longer, tmp_path / "run", resume=True).step == 6
+    train(longer, tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    with pytest.raises(ConfigError, match="another `steps`: the run has 6, now 3"):
+        train(short, tmp_path / "run", resume=True)
+
+
 def test_a_damaged_state_is_told_with_a_way_out(tiny_config, tmp_path):
     config = tiny_config("resnet", steps=2)
     train(config, tmp_path / "run")
@@ -229,7 +253,7 @@ def test_existing_run_is_not_overwritten(tiny_config, tmp_path):
     with pytest.raises(ConfigError, match="no run to resume"):
         train(config, tmp_path / "other", resume=True)
     changed = dataclasses.replace(config, lr=0.5)
-    with pytest.raises(ConfigError, match=r"another 'lr': the run has 0\.002, now 0\.5"):
+    with pytest.raises(ConfigError, match=r"another `lr`: the run has 0\.002, now 0\.5"):
         train(changed, tmp_path / "run", resume=True)
     elsewhere = dataclasses.replace(config, workers=2, cache=0.1, max_time=5.0)
     assert train(elsewhere, tmp_path / "run", resume=True).finished
@@ -418,3 +442,13 @@ def test_weights_frozen_from_the_start_keep_their_statistics(tiny_config, tmp_pa
     assert statistics
     assert all(torch.equal(before[name], after[name]) for name in statistics)
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_epochs_are_passes_over_the_data_that_is_there(tiny_config, tmp_path):
+    """Three pairs and one held out; with ten crops each is ten samples."""
+    result = train(tiny_config("resnet", epochs=2), tmp_path / "run")
+    assert result.step == 2 * 2
+    every = tiny_config("resnet", epochs=1, held_out=0, crops="ten", flip=False)
+    assert train(every, tmp_path / "ten").step == 4 * 10 // 2
+    stated = tiny_config("resnet", epochs=3, epoch_steps=2)
+    assert train(stated, tmp_path / "stated").step == 6

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from derain_cli.errors import ConfigError
 from derain_cli.training.configs.fields import changed, option, require
 from derain_cli.training.configs.train import LOSSES, TrainConfig
 
-# Table 4 of MOSS: what each of its ablations leaves out.
-WITHOUT = ("memory", "self-training", "tv", "skip-connection")
+# Table 4 of huang2021: what each of its ablations leaves out; `mixing` and `photos` are ours.
+WITHOUT = ("memory", "self-training", "tv", "skip-connection", "mixing", "photos")
+# What `--real` says for the pairs that `--labelled` leaves out.
+REST = "rest"
 
 # Published where a paper says it. HCN names no rate: its release steps through these between
 # epochs 6 and 16 of 20, here as shares of 30 epochs; patches of 224, one at a time.
@@ -57,21 +60,22 @@ class FinetuneConfig(TrainConfig):
 
     real: str = option(
         "",
-        "Folder of rainy photos without clean images, here or in --data-root.",
+        "Folder of rainy photos without clean images, here or in --data-root; rest takes the "
+        "rainy images of the pairs that --labelled leaves out (self-training).",
         group="Photos",
         word="folder",
     )
-    epochs: int = option(
-        0,
-        "Epochs, in place of --steps; 0 for as many as these make.",
+    epochs: int = changed(
+        TrainConfig,
+        "epochs",
+        help="Epochs, in place of --steps; 0 for as many as these make.",
         group="Photos",
-        least=0,
     )
-    epoch_steps: int = option(
-        0,
-        "Steps of an epoch; 0 for one pass over the photos (self-training: over the pairs).",
+    epoch_steps: int = changed(
+        TrainConfig,
+        "epoch_steps",
+        help="Steps of an epoch; 0 for one pass over the photos (self-training: over the pairs).",
         group="Photos",
-        least=0,
     )
     save_images: str = option(
         "", "Save the derained photos of each epoch in this folder.", group="Photos", word="folder"
@@ -90,7 +94,9 @@ class FinetuneConfig(TrainConfig):
     )
     without: tuple[str, ...] = option(
         (),
-        "Ablation of MOSS's Table 4: memory, self-training, tv or skip-connection; repeatable.",
+        "Ablation of MOSS: memory, self-training (photos still reach the memory), tv, "
+        "skip-connection, mixing (pseudo-labels for the photos as they are) or photos (pairs "
+        "alone); repeatable.",
         group="Photos",
         word="name",
         one_of=WITHOUT,
@@ -158,6 +164,31 @@ class FinetuneConfig(TrainConfig):
         least=0,
         recipes=SELF,
     )
+    sampling: str = option(
+        "even",
+        "Backgrounds and rain: even (each kind as often) or union (in proportion to the numbers "
+        "of images, as eq. 8-9 print it).",
+        group=LOSSES,
+        word="name",
+        one_of=("even", "union"),
+        recipes=SELF,
+    )
+    memory_update: str = option(
+        "all",
+        "What the memory learns from: all images, or unlabelled ones.",
+        group=LOSSES,
+        word="name",
+        one_of=("all", "unlabelled"),
+        recipes=SELF,
+    )
+    save: str = option(
+        "average",
+        "Network to judge and save: average or student.",
+        group=LOSSES,
+        word="name",
+        one_of=("average", "student"),
+        recipes=SELF,
+    )
 
     def __post_init__(self) -> None:
         """Refuse impossible values.
@@ -184,8 +215,17 @@ class FinetuneConfig(TrainConfig):
         return super().model_options() | absent
 
 
-def method_values(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+# Ours: minutes on two CPU cores.
+QUICK: Mapping[str, Mapping[str, Any]] = {
+    "online_update": {"crop": 96, "epochs": 2},
+    "self_training": {"crop": 64, "batch_size": 4, "steps": 400, "lr": 3e-4, "warmup_epochs": 1},
+}
+
+
+def method_values(method: str, given: Mapping[str, Any], preset: str = "paper") -> dict[str, Any]:
     """Config fields of a method, without those that were given by hand.
+
+    With `quick` in place of `paper`, crops are small and steps few.
 
     A rate of one's own holds all the time, unless a schedule is given too.
 
@@ -194,7 +234,9 @@ def method_values(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
         >>> values["lr_schedule"], "lr_rates" in values
         ('constant', False)
     """
-    values = dict(METHODS[method])
+    if preset not in ("paper", "quick"):
+        raise ConfigError(f"unknown preset {preset!r}. Known: paper, quick")
+    values = dict(METHODS[method]) | (dict(QUICK[method]) if preset == "quick" else {})
     if "lr" in given or "lr_schedule" in given:
         values = {name: value for name, value in values.items() if not name.startswith("lr")}
         values["lr_schedule"] = "constant"

@@ -1,13 +1,14 @@
 """Each paper's published settings, with where each number stands.
 
 `paper` is what was published for a network; `quick` the same idea in minutes on two CPU cores;
-`wide-rain` the fifth paper's use of its own finding, for any network: few backgrounds, rain of
-many kinds.
+`wide-rain` what gu2023 found, for any network: few backgrounds, rain of many kinds. `searched` of
+rdmc is the second half of its training, which starts from the weights of a search.
 
-Sources read "paper, place": HCN = Wang et al., AAAI 2022; MOSS = Huang et al., CVPR 2021; RDMC =
-Jiang et al., TCSVT 2023; MENET = Fan et al.; study = Gu et al., NeurIPS 2023. "release" is a fact
-read off that paper's released code, taken where the paper is silent. "ours" was published nowhere.
-Epochs are turned into steps by the size of the paper's own training set.
+Sources read "paper, place", with the papers' citation keys: wang2022 (HCN), huang2021 (MOSS),
+jiang2023 (RDMC), fan-menet (MENET), ren2019 (PReNet), gu2023 ("Networks are Slacking Off").
+"release" is a fact read off that paper's released code, taken where the paper is silent. "ours" was
+published nowhere. Where a paper counts epochs, so does its preset: steps follow from the data that
+is really used.
 """
 
 import dataclasses
@@ -15,7 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from derain_cli.datasets.known import dataset_named
 from derain_cli.errors import ConfigError, did_you_mean
+from derain_cli.models import MODELS
 from derain_cli.training.configs.fields import facts, names, unused
 from derain_cli.training.configs.train import TrainConfig
 
@@ -40,109 +43,214 @@ def _settings(source: str, **values: Any) -> dict[str, Setting]:  # noqa: ANN401
 
 
 HCN_PAPER = {
-    **_settings("HCN, title", recipe="collaborative"),
+    **_settings("wang2022, title", recipe="collaborative"),
     **_settings(
-        "HCN, Datasets: Rain200H, the set of its ablations (also Rain200L, Rain1200, Rain1400)",
+        "wang2022, Datasets: Rain200H, of its ablations (also Rain200L, Rain1200, Rain1400)",
         dataset=("rain200h_train",),
     ),
-    **_settings("HCN, Implementation Details", crop=128, batch_size=12, lr=5e-4),
-    **_settings("HCN, Implementation Details: 500 epochs of 150 steps on 1800 pairs", steps=75_000),
+    **_settings("wang2022, Implementation Details", crop=128, batch_size=12, lr=5e-4),
     **_settings(
-        "HCN, Implementation Details: x 0.1 at epochs 300 and 400",
+        "wang2022, Implementation Details: 500 epochs, 150 steps each on 1800 pairs", epochs=500
+    ),
+    **_settings(
+        "wang2022, Implementation Details: x 0.1 at epochs 300 and 400",
         lr_schedule="milestones",
         lr_milestones=(0.6, 0.8),
         lr_factor=0.1,
     ),
-    **_settings("HCN, eq. 2: alpha", output_weights=(1.0, 1.0, 1.0)),
-    **_settings("HCN, eq. 3: beta", scale_weights=(0.05, 0.001)),
-    **_settings("HCN release: no augmentation, for a fair comparison", flip=False),
-    **_settings("HCN release: Adam's defaults", betas=(0.9, 0.999)),
-    **_settings("HCN release", seed=66),
+    **_settings("wang2022, eq. 2: alpha", output_weights=(1.0, 1.0, 1.0)),
+    **_settings("wang2022, eq. 3: beta", scale_weights=(0.05, 0.001)),
+    **_settings("wang2022 release: no augmentation, for a fair comparison", flip=False),
+    **_settings("wang2022 release: Adam's defaults", betas=(0.9, 0.999)),
+    **_settings("wang2022 release", seed=66),
 }
 
 MOSS_PAPER = {
-    **_settings("MOSS, section 3.2.1: eq. 6, the part that learns from pairs", loss=("l1:1",)),
-    **_settings("MOSS, section 4.4: Rain200H", dataset=("rain200h_train",)),
-    **_settings("MOSS, section 4.2", crop=256, batch_size=16, lr=1e-4, lr_schedule="constant"),
-    **_settings("MOSS, section 4.2: about 100,000 iterations", steps=100_000),
-    **_settings("MOSS release: horizontal flips, p = 0.5", flip=True),
+    **_settings("huang2021, section 3.2.1: eq. 6, the part that learns from pairs", loss=("l1:1",)),
+    **_settings("huang2021, section 4.4: Rain200H", dataset=("rain200h_train",)),
+    **_settings("huang2021, section 4.2", crop=256, batch_size=16, lr=1e-4, lr_schedule="constant"),
+    **_settings("huang2021, section 4.2: about 100,000 iterations", steps=100_000),
+    **_settings("huang2021 release: horizontal flips, p = 0.5", flip=True),
     **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
 }
 
 RDMC_PAPER = {
-    **_settings("RDMC, title and eq. 10", recipe="supervised"),
-    **_settings("RDMC, section IV-A", crop=128, batch_size=8, lr=1e-3),
-    **_settings("RDMC, section IV-A: 150 + 100 epochs of 750 steps on 6000 patches", steps=187_500),
+    **_settings("jiang2023, title and eq. 10", recipe="supervised"),
+    **_settings("jiang2023, section IV-A", crop=128, batch_size=8, lr=1e-3),
     **_settings(
-        "RDMC, section IV-A: to 20 % after 30, 50, 80 of 150 epochs; again from 1e-4 in 100 more",
+        "jiang2023, section IV-A: 150 epochs of 375 steps (search on halves of 6000 patches), then "
+        "100 of 750 on all",
+        steps=131_250,
+    ),
+    **_settings(
+        "jiang2023, section IV-A: to 20 % after 30, 50, 80 of 150 epochs; then from 1e-4 in 100",
         lr_schedule="milestones",
-        lr_milestones=(0.12, 0.2, 0.32, 0.6, 0.72, 0.8, 0.92),
+        lr_milestones=tuple(
+            round(step / 131_250, 6)
+            for step in (11_250, 18_750, 30_000, 56_250, 78_750, 93_750, 116_250)
+        ),
         lr_rates=(2e-4, 4e-5, 8e-6, 1e-4, 2e-5, 4e-6, 8e-7),
     ),
     **_settings(
-        "RDMC, section IV-A: gamma_1 = gamma_2 = 0.1 of eq. 10, on the last stage",
+        "jiang2023, section IV-A: gamma_1 = gamma_2 = 0.1 of eq. 10, on the last stage",
         loss=("ssim:1", "mse:0.1", "contrastive:0.1"),
     ),
-    **_settings("RDMC says nothing of augmentation", flip=False),
+    **_settings("jiang2023 says nothing of augmentation", flip=False),
     **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
     **_settings(
         "ours: frozen where the paper's fine-tuning begins (crops' statistics fit no whole "
         "image: measured 30.8 against 34.4 dB)",
-        freeze_norm_from=0.6,
+        freeze_norm_from=round(56_250 / 131_250, 6),
     ),
 }
 
-MENET_PAPER = {
-    **_settings("MENET, section IV-A: Rain100L's 200 training pairs", dataset=("rain100l_train",)),
-    **_settings("MENET, section IV-A; size by the release", crop=224),
-    **_settings("MENET, section IV-A: corners and middle, each also mirrored", crops="ten"),
-    **_settings("MENET, section IV-A: the mirrored crops are all", flip=False),
-    **_settings("MENET release", batch_size=20),
-    **_settings("MENET, section IV-B", lr=1e-3),
-    **_settings("MENET, section IV-B: 100 epochs of 100 steps on 2000 crops", steps=10_000),
+# The second half of the above, for the network that a search found (train --weights SEARCH_RUN).
+RDMC_SEARCHED = {
+    **RDMC_PAPER,
+    **_settings("jiang2023, section IV-A: 100 epochs of 750 steps", epochs=100, epoch_steps=750),
     **_settings(
-        "MENET, section IV-B: x 0.1 at epoch 40; the release again at 80",
+        "jiang2023, section IV-A: from 1e-4, to 20 % after 30, 50 and 80 epochs",
+        lr=1e-4,
+        lr_milestones=(0.3, 0.5, 0.8),
+        lr_rates=(),
+        lr_factor=0.2,
+    ),
+    **_settings("ours: with the statistics that the search ends with", freeze_norm_from=0.0),
+}
+RDMC_SEARCH = {
+    **_settings("jiang2023, section IV-A", crop=128, batch_size=8, lr=1e-3),
+    **_settings("jiang2023, section IV-A: 150 epochs of 375 steps", epochs=150, epoch_steps=375),
+    **_settings(
+        "jiang2023, section IV-A: to 20 % after 30, 50 and 80 epochs",
+        lr_schedule="milestones",
+        lr_milestones=(0.2, 0.333333, 0.533333),
+        lr_factor=0.2,
+    ),
+    **_settings("jiang2023, section IV-A: eq. 10", loss=("ssim:1", "mse:0.1", "contrastive:0.1")),
+    **_settings("jiang2023 says nothing of augmentation", flip=False),
+}
+
+
+MENET_PAPER = {
+    **_settings(
+        "fan-menet, section IV-A: Rain100L's 200 training pairs", dataset=("rain100l_train",)
+    ),
+    **_settings("fan-menet, section IV-A; size by the release", crop=224),
+    **_settings("fan-menet, section IV-A: corners and middle, each also mirrored", crops="ten"),
+    **_settings("fan-menet, section IV-A: the mirrored crops are all", flip=False),
+    **_settings("fan-menet release", batch_size=20),
+    **_settings("fan-menet, section IV-B", lr=1e-3),
+    **_settings("fan-menet, section IV-B: 100 epochs, 100 steps each on 2000 crops", epochs=100),
+    **_settings(
+        "fan-menet, section IV-B: x 0.1 at epoch 40; the release again at 80",
         lr_schedule="milestones",
         lr_milestones=(0.4, 0.8),
         lr_factor=0.1,
     ),
     **_settings(
-        "MENET, eq. 2: pixel (eq. 4), edge (eq. 6) and texture (eq. 8), in units of 0..255",
+        "fan-menet, eq. 2: pixel (eq. 4), edge (eq. 6) and texture (eq. 8), in units of 0..255",
         loss=("pixel:1", "edge:1", "texture:1"),
     ),
-    **_settings("MENET, Table I: GB is best on Rain100L (lb on Rain100H)", loss_weighting="gb"),
+    **_settings("fan-menet, Table I: GB is best on Rain100L (lb on Rain100H)", loss_weighting="gb"),
     **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
     **_settings("ours: frozen after the last drop of the rate", freeze_norm_from=0.8),
 }
 
-STUDY = {
-    **_settings("study, sections 2.1 and E.2: patches of 128x128", crop=128),
+PRENET_PAPER = {
+    **_settings("ren2019, title: one network on pairs", recipe="supervised"),
+    **_settings("ren2019, section 4: Rain100H's training pairs", dataset=("rain100h_train",)),
+    **_settings("ren2019, section 4", crop=100, batch_size=18, lr=1e-3),
     **_settings(
-        "study, section E.2",
+        "ren2019, section 4: x 0.2 after 30, 50 and 80 of 100 epochs",
+        lr_schedule="milestones",
+        lr_milestones=(0.3, 0.5, 0.8),
+        lr_factor=0.2,
+    ),
+    **_settings("ren2019, eq. 7: negative SSIM on the last stage", loss=("ssim:1",)),
+    **_settings("ours: the paper counts epochs of patches it does not number", steps=100_000),
+    **_settings("ren2019 says nothing of augmentation", flip=False),
+    **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
+}
+
+STUDY = {
+    **_settings("gu2023, sections 2.1 and E.2: patches of 128x128", crop=128),
+    **_settings(
+        "gu2023, section E.2",
         batch_size=16,
         lr=2e-4,
         betas=(0.9, 0.99),
         steps=250_000,
         lr_schedule="cosine",
     ),
-    **_settings("study, section E.2 names none; that of BasicSR, its framework", lr_min=1e-7),
-    **_settings("study, section 2.1", loss=("l1:1",)),
-    **_settings("study says nothing of augmentation", flip=False),
+    **_settings("gu2023, section E.2 names none; that of BasicSR, its framework", lr_min=1e-7),
+    **_settings("gu2023, section 2.1", loss=("l1:1",)),
+    **_settings("gu2023 says nothing of augmentation", flip=False),
 }
 
 STUDY_PAPER = {
     **STUDY,
-    **_settings("study, section 2.1: the largest set", backgrounds=30_000),
-    **_settings("study, section 3.1: where no range is named", rain=("medium",)),
+    **_settings("gu2023, section 2.1: the largest set", backgrounds=30_000),
+    **_settings("gu2023, section 3.1: where no range is named", rain=("medium",)),
 }
 
 WIDE_RAIN = {
     **STUDY,
-    **_settings("study, section 2.1: O and B are all that is compared", recipe="supervised"),
+    **_settings("gu2023, section 2.1: O and B are all that is compared", recipe="supervised"),
     **_settings(
-        "study, section 3.1: rain removal holds up to 512 with large rain", backgrounds=512
+        "gu2023, section 3.1: rain removal holds up to 512 with large rain", backgrounds=512
     ),
-    **_settings("study, Table 1: large", rain=("large",)),
+    **_settings("gu2023, Table 1: large", rain=("large",)),
+}
+
+OURS = "ours: nimbus has no paper; measured in its file"
+NIMBUS = {
+    **_settings(
+        "ours: pairs of every kind at hand",
+        dataset=(
+            "rain100l_train:2",
+            "rain800_train:1",
+            "rain200h_sample:0.5",
+            "rain200h_more:0.5",
+        ),
+    ),
+    **_settings(
+        "ours: clean photos, small and large",
+        clean=(
+            "bsds_clean",
+            "rain100l_train",
+            "photos_cc0",
+        ),
+    ),
+    **_settings(
+        "ours: rain of every kind; what looks like rain, under rain and dry",
+        rain=(
+            "heavy:0.8",
+            "pairs:rain200h_sample:0.8",
+            "pairs:rain200h_more:0.4",
+            "large:0.5",
+            "streaks:streaks:0.5",
+            "streaks:streaks_more:0.5",
+            "mixed:streaks,streaks_more,pairs:rain200h_sample:0.5",
+            "phone+wide:0.8",
+            "veil+wide:0.3",
+            "structures+wide:0.4",
+            "phone+drops:0.3",
+            "phone+structures:0.5",
+            "structures:0.3",
+            "phone:0.4",
+            "dry:0.5",
+        ),
+    ),
+    **_settings("ours: photos are in several sets", hold_out_by="photo", held_out=6),
+    **_settings(
+        "ours: norm-free networks collapsed at 1e-3, a clip of 1 and betas of 0.999",
+        lr=8e-4,
+        clip_gradient=0.5,
+        betas=(0.9, 0.99),
+        warmup=100,
+    ),
+    **_settings(OURS, loss=("ssim:1", "l1:1"), ema=0.998, steps=300_000, batch_size=16, crop=64),
+    **_settings("ours: structure shows in its surroundings", final_crop=128, final_from=0.75),
 }
 
 QUICK = "ours: minutes on two CPU cores"
@@ -173,7 +281,8 @@ MOSS_START = _settings("ours: faster in few steps; at 1e-3 its tanh was stuck at
 
 def _quick(paper: Preset, **values: Any) -> dict[str, Setting]:  # noqa: ANN401 (config fields)
     """The paper's preset, cut down; data are the caller's own."""
-    kept = {name: setting for name, setting in paper.items() if name not in DATA_FIELDS}
+    left_out = (*DATA_FIELDS, "epochs", "epoch_steps")
+    kept = {name: setting for name, setting in paper.items() if name not in left_out}
     return {**kept, **QUICK_COMMON, **_settings(QUICK, **values)}
 
 
@@ -193,10 +302,25 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
     "rdmc": {
         "paper": RDMC_PAPER,
         "quick": {**_quick(RDMC_PAPER, steps=1500), **NO_CONTRAST, **FREEZE_EARLY},
+        "searched": RDMC_SEARCHED,
         "wide-rain": WIDE_RAIN,
+    },
+    "rdmc-supernet": {
+        "paper": RDMC_SEARCH,
+        "quick": {**_quick(RDMC_SEARCH, steps=1000), **NO_CONTRAST},
     },
     "menet": {"paper": MENET_PAPER, "quick": MENET_QUICK, "wide-rain": WIDE_RAIN},
     "menet-deep": {"paper": MENET_PAPER, "quick": MENET_QUICK, "wide-rain": WIDE_RAIN},
+    "prenet": {
+        "paper": PRENET_PAPER,
+        "quick": _quick(PRENET_PAPER, steps=800, batch_size=4),
+        "wide-rain": WIDE_RAIN,
+    },
+    "nimbus": {
+        "paper": NIMBUS,
+        "quick": {**_quick(NIMBUS, steps=800), **EASIER_START},
+        "wide-rain": WIDE_RAIN,
+    },
     "resnet": {
         "paper": STUDY_PAPER,
         "quick": {**_quick(STUDY_PAPER, steps=800, batch_size=4), **EASIER_START},
@@ -215,18 +339,26 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
 }
 
 
+# What a network has whose paper's settings nobody has entered (yet): those of gu2023 need none.
+FOR_ANY_NETWORK: Mapping[str, Preset] = {
+    "quick": {**_quick(STUDY_PAPER, steps=1000), **EASIER_START},
+    "wide-rain": WIDE_RAIN,
+}
+
+
 def find_preset(model: str, name: str) -> Preset:
     """Settings of a network's preset.
 
     Raises:
         ConfigError: Unknown network or preset; the nearest is suggested.
     """
-    if model not in PRESETS:
-        raise ConfigError(f"no presets for model {model!r}. {did_you_mean(model, PRESETS)}")
-    if name not in PRESETS[model]:
-        hint = did_you_mean(name, PRESETS[model])
+    if model not in MODELS:
+        raise ConfigError(f"no presets for model {model!r}. {did_you_mean(model, MODELS)}")
+    known = PRESETS.get(model, FOR_ANY_NETWORK)
+    if name not in known:
+        hint = did_you_mean(name, known)
         raise ConfigError(f"unknown preset {name!r} of model {model!r}. {hint}")
-    return PRESETS[model][name]
+    return known[name]
 
 
 def preset_values(model: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +371,7 @@ def preset_values(model: str, name: str, given: Mapping[str, Any]) -> dict[str, 
         >>> sorted(values)  # doctest: +ELLIPSIS
         ['batch_size', 'betas', 'flip', 'loss', 'lr', ...]
     """
-    settings = find_preset(model, name)
+    settings = dict(find_preset(model, name)) | _own_of_data(model, name, given)
     values = {field: setting.value for field, setting in settings.items()}
     recipe = {**values, **given}.get("recipe", TrainConfig.recipe)
     dropped = {*given, *unused(TrainConfig, recipe)}
@@ -249,6 +381,16 @@ def preset_values(model: str, name: str, given: Mapping[str, Any]) -> dict[str, 
         if set(facts(item).yields_to) & set(given)
     }
     return {field: value for field, value in values.items() if field not in dropped}
+
+
+def _own_of_data(model: str, name: str, given: Mapping[str, Any]) -> dict[str, Setting]:
+    """Settings that a paper has for one of its data sets alone."""
+    sets = {
+        dataset_named(dataset.rpartition(":")[0] or dataset) for dataset in given.get("dataset", ())
+    }
+    if name == "paper" and model.startswith("menet") and sets == {"rain100h_train"}:
+        return _settings("fan-menet, Table I: LB is best on Rain100H", loss_weighting="lb")
+    return {}
 
 
 def explain(
@@ -262,7 +404,9 @@ def explain(
         given: Fields that were given by hand.
         file: What the other fields were read from, if they were.
     """
-    settings = find_preset(config.model, name) if name else {}
+    settings = {}
+    if name:
+        settings = dict(find_preset(config.model, name)) | _own_of_data(config.model, name, given)
     used = preset_values(config.model, name, given) if name else {}
     plain = type(config)()
     idle = unused(type(config), config.recipe)

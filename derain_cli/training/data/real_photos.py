@@ -7,6 +7,7 @@ files would round away what small steps change.
 
 import io
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from derain_cli.datasets.image_cache import ImageCache
 from derain_cli.datasets.known import plain_folder
-from derain_cli.datasets.layouts import list_images
+from derain_cli.datasets.layouts import Pair, list_images
 from derain_cli.errors import ConfigError, DatasetError, ImageError, TrainingError
 from derain_cli.images import probe_image
 from derain_cli.training.configs.finetune import FinetuneConfig
@@ -24,6 +25,7 @@ from derain_cli.whole_files import write_whole
 Pixels = NDArray[np.uint8]
 Planes = NDArray[np.float32]  # (height, width, 3) in 0..1
 Window = tuple[slice, slice]
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,24 @@ class RealPhotos:
 
     Attributes:
         sizes: (height, width) of each.
+        skipped: Photos of the folder that are smaller than a crop.
+        pairs: Where these are the rainy images of pairs whose clean ones are not looked at.
     """
 
     paths: tuple[Path, ...]
     sizes: tuple[tuple[int, int], ...]
+    skipped: tuple[Path, ...] = ()
     cache: ImageCache = field(default_factory=ImageCache, compare=False)
+    pairs: tuple[Pair, ...] = ()
 
     @classmethod
     def of(cls, config: FinetuneConfig) -> "RealPhotos":
-        """The photos of `--real`, here or below the data root, their headers looked at.
+        """The photos of `--real`, here or below the data root, those smaller than a crop left out.
 
         Raises:
             ConfigError: No folder was named.
-            DatasetError: No such folder, no image in it, or one that cannot be read or is
-                smaller than a crop.
+            DatasetError: No such folder, no image in it that is large enough, or one that cannot
+                be read.
         """
         if not config.real:
             raise ConfigError("no `real`: name the folder of rainy photos to adapt to")
@@ -58,10 +64,47 @@ class RealPhotos:
         if not paths:
             raise DatasetError(f"no images in {str(folder)!r}; `real` needs rainy photos")
         crop = max(config.crop, config.final_crop)
-        return cls(tuple(paths), tuple(_size(path, crop) for path in paths))
+        sizes = {path: _size(path) for path in paths}
+        large = [path for path in paths if min(sizes[path]) >= crop]
+        if not large:
+            raise DatasetError(f"no photo in {str(folder)!r} is as large as `crop` {crop}")
+        skipped = tuple(path for path in paths if min(sizes[path]) < crop)
+        return cls(tuple(large), tuple(sizes[path] for path in large), skipped)
+
+    @classmethod
+    def of_pairs(cls, pairs: Sequence[Pair], config: FinetuneConfig) -> "RealPhotos":
+        """The rainy images of pairs, as photos without ground truth.
+
+        Raises:
+            ConfigError: No pairs are left over.
+            DatasetError: An image that cannot be read or is smaller than a crop.
+        """
+        if not pairs:
+            raise ConfigError(
+                "--real rest needs pairs that --labelled leaves out; lower --labelled"
+            )
+        crop = max(config.crop, config.final_crop)
+        sizes = [_size(pair.rainy, halves=2 if pair.rainy_half else 1) for pair in pairs]
+        for pair, (height, width) in zip(pairs, sizes, strict=True):
+            if min(height, width) < crop:
+                raise DatasetError(
+                    f"{str(pair.rainy)!r} is {width}x{height}, smaller than `crop` {crop}; take a "
+                    "smaller `crop`, or the pair out"
+                )
+        return cls(tuple(pair.rainy for pair in pairs), tuple(sizes), pairs=tuple(pairs))
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def notice(self) -> str:
+        """What to say of the skipped photos; empty if there are none."""
+        if not self.skipped:
+            return ""
+        names = ", ".join(repr(path.name) for path in self.skipped[:NAMED])
+        more = f" and {len(self.skipped) - NAMED} more" if len(self.skipped) > NAMED else ""
+        count = len(self.paths) + len(self.skipped)
+        return f"skipped {len(self.skipped)} of {count} photos smaller than a crop: {names}{more}"
 
     def window(self, photo: int, crop: int, rng: np.random.Generator) -> Window:
         """A random place of a photo."""
@@ -74,6 +117,8 @@ class RealPhotos:
         Raises:
             DatasetError: The file cannot be read.
         """
+        if self.pairs:
+            return self.cache.pair(self.pairs[photo])[0]
         return self.cache.pixels(self.paths[photo])
 
     def crop(self, photo: int, window: Window) -> Planes:
@@ -81,16 +126,12 @@ class RealPhotos:
         return np.asarray(self.pixels(photo)[window].astype(np.float32) / 255, np.float32)
 
 
-def _size(path: Path, crop: int) -> tuple[int, int]:
+def _size(path: Path, halves: int = 1) -> tuple[int, int]:
     try:
         width, height = probe_image(path)
+        width //= halves
     except ImageError as error:
         raise DatasetError(f"{error}; or take it out of `real`") from error
-    if min(width, height) < crop:
-        raise DatasetError(
-            f"{str(path)!r} is {width}x{height}, smaller than `crop` {crop}; "
-            "take a smaller `crop`, or the photo out of `real`"
-        )
     return height, width
 
 

@@ -1,14 +1,15 @@
-"""What recipes that learn from real photos have in common, and the guard that watches them.
+"""The base of recipes that learn from unpaired photos, with a guard against collapse.
 
-Without a truth a network can follow itself anywhere. Two ends are known: it stops removing
-anything (its rain goes to 0), or it removes ever more (its rain grows, images wash out). So
-before the first and after every epoch all photos are derained whole and reported in
-`epochs.jsonl`; the best network that shows neither is `best.safetensors`. Where adaptation only
-made things worse, that is the network as it came. What is best is the recipe's to say: labelled
-pairs are the goal of one that learns from them, and a limit for one that does not.
+Without ground truth a network can drift in two directions: it removes nothing any more (its rain
+goes to 0), or it removes ever more (its rain grows and images wash out). So before the first epoch
+and after each one all photos are derained whole and reported in `epochs.jsonl`. The best epoch
+without such a drift becomes `best.safetensors`; if adaptation only made things worse, the starting
+weights are kept. Each recipe decides what "best" means: for one that learns from labelled pairs
+their PSNR is the goal, for the others it is a limit.
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -26,7 +27,7 @@ from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.metrics.niqe import PATCH, niqe
 from derain_cli.models import find_model
-from derain_cli.training import processes
+from derain_cli.training import phases, processes
 from derain_cli.training.batch_norm import keep_norms
 from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.training.data.real_photos import Planes, PseudoTruth, RealPhotos
@@ -36,9 +37,11 @@ from derain_cli.training.run_folder import RunFolder
 from derain_cli.training.validation import HIGHEST_PSNR
 from derain_cli.whole_files import write_whole
 
+log = logging.getLogger(__name__)
+
 
 def passes(count: int, config: FinetuneConfig) -> int:
-    """Steps of an epoch: as the config says, else one pass over `count` samples.
+    """Steps of an epoch: `epoch_steps` of the config, else one pass over `count` samples.
 
     Example:
         >>> passes(5, FinetuneConfig(batch_size=2))
@@ -48,14 +51,14 @@ def passes(count: int, config: FinetuneConfig) -> int:
 
 
 class AdaptingRecipe:
-    """Epochs with a look at every photo between them; the steps are the subclass's.
+    """Epochs with an evaluation of every photo between them; subclasses define the steps.
 
     Attributes:
         model: The network in training.
         photos: The real photos.
-        truth: What the network made of them at the last look.
-        sources: None: the guard, not the trainer, chooses the best network.
-        reports: One for each look.
+        truth: The network's results at the last evaluation: the pseudo ground truth.
+        sources: Empty, because the guard and not the trainer chooses the best network.
+        reports: One for each evaluation.
     """
 
     sources: Sequence[Source] = ()
@@ -78,17 +81,19 @@ class AdaptingRecipe:
         self._saved_epoch = -1
         if config.weights:
             keep_norms(model)
+        if photos.notice and processes.is_first():
+            log.warning(photos.notice)
 
     @property
     def result(self) -> nn.Module:
-        """What derains the photos, is judged and saved."""
+        """The network that derains the photos and is evaluated and saved."""
         return self.model
 
     def begin_epoch(self, epoch: int) -> None:
-        """Derain all photos anew, report and judge them, keep the best network."""
+        """Derain all photos anew, report on them, and keep the network if it is the best."""
         frozen = self.config.pseudo_truth == "frozen" and self.truth.epoch >= 0
         if processes.is_first():
-            report = self._look(epoch, keep=not frozen)
+            report = self._evaluate(epoch, keep=not frozen)
             self.reports = [*self.reports[:epoch], self._judged(report)]
             lines = [json.dumps(asdict(report)) + "\n" for report in self.reports]
             write_whole(self._folder.path / REPORTS, "".join(lines).encode())
@@ -99,12 +104,12 @@ class AdaptingRecipe:
         if not frozen:
             self.truth.epoch = epoch
         if processes.is_first():
-            # The state saved last may be of an earlier epoch: resuming needs what that one read.
+            # The last saved state may belong to an earlier epoch, whose files resuming needs.
             self.truth.forget_all_but(self.truth.epoch, self._saved_epoch)
         processes.wait_for_all()
 
     def update(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
-        """One optimisation step, and a last look after the last; the loss parts, for the log.
+        """One optimisation step, and an evaluation after the last; the loss parts, for the log.
 
         Raises:
             TrainingError: The loss is not finite; the weights are left as they were.
@@ -123,7 +128,7 @@ class AdaptingRecipe:
         return self.photos.pixels(int(rng.integers(len(self.photos))))
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, reports and the epoch of the pseudo-truth, whose files stay in the folder."""
+        """Weights, reports and the epoch of the pseudo ground truth, whose files stay in place."""
         self._saved_epoch = self.truth.epoch
         reports = [asdict(report) for report in self.reports]
         return {"model": self.model.state_dict(), "epoch": self.truth.epoch, "reports": reports}
@@ -135,12 +140,12 @@ class AdaptingRecipe:
         self.reports = [EpochReport(**report) for report in state["reports"]]
 
     def is_better(self, report: EpochReport, best: EpochReport) -> bool:
-        """Whether an epoch that is not worse than the first is to be kept instead of another."""
+        """Whether an epoch that the guard accepts replaces the best so far."""
         return scores_better(report, best)
 
     def _judged(self, report: EpochReport) -> EpochReport:
         if report.epoch < self.warmup_epochs:
-            return replace(report, warming=True, kept=True)  # what there is, until it is compared
+            return replace(report, warming=True, kept=True)  # until an epoch can be compared
         earlier = self.reports[: report.epoch]
         reference = next((seen for seen in earlier if not seen.warming), None)
         if reference is None:
@@ -150,11 +155,12 @@ class AdaptingRecipe:
         return replace(report, worse=worse, kept=kept)
 
     @torch.no_grad()
-    def _look(self, epoch: int, *, keep: bool) -> EpochReport:
-        """Derain every photo with the network as it is now; measure, and keep as pseudo-truth."""
+    def _evaluate(self, epoch: int, *, keep: bool) -> EpochReport:
+        """Derain every photo with the current network, measure it, and store the results."""
         derainer = self._derainer()
         changes, energies, scores = [], [], []
-        for photo in range(len(self.photos)):
+        count = len(self.photos)
+        for photo in phases.each("deraining all photos", range(count), count):
             rainy = self.photos.crop(photo, (slice(None), slice(None)))
             derained = derain_whole(derainer, rainy)
             before = self.truth.whole(photo)
@@ -182,10 +188,10 @@ class AdaptingRecipe:
         return Derainer(self.result, entry, name=self.config.model, device=device, tile=tile)
 
     def _psnr(self, derainer: Derainer) -> float | None:
+        pairs = [pair for source in self._labelled for pair in source.validation()]
         scores = [
             min(psnr(derainer(rainy), clean, "y"), HIGHEST_PSNR)
-            for source in self._labelled
-            for rainy, clean in source.validation()
+            for rainy, clean in phases.each("validating", pairs, len(pairs))
         ]
         return float(np.mean(scores)) if scores else None
 
@@ -202,17 +208,17 @@ class AdaptingRecipe:
 
 
 def derain_whole(derainer: Derainer, rainy: Planes) -> Planes:
-    """Derained `(height, width, 3)` in 0..1, floats, in tiles where it must be."""
+    """Derained `(height, width, 3)` floats in 0..1, in tiles if memory requires it."""
     image = torch.from_numpy(np.ascontiguousarray(rainy.transpose(2, 0, 1)))[None]
     derained = derainer.derain_tensor(image)[0].cpu().numpy().transpose(1, 2, 0)
     return np.ascontiguousarray(derained, np.float32)
 
 
 def require_finetune_config(config: object) -> FinetuneConfig:
-    """The config, if it is one of `derain finetune-real`.
+    """The config as a `FinetuneConfig`.
 
     Raises:
-        ConfigError: It is another command's.
+        ConfigError: It is of another command.
     """
     if not isinstance(config, FinetuneConfig):
         raise ConfigError("recipes for real photos belong to `derain finetune-real`")

@@ -1,8 +1,8 @@
 """Collaborative training of HCN: all its sub-networks' results, at three sizes, are compared.
 
-Paper: C. Wang, J. Pan, X.-M. Wu, AAAI 2022, eq. 5 = eq. 2 + eq. 3. In the paper's words alpha_i are
-`--output-weights`, beta_j `--scale-weights`. Rainy and clean pyramids are of one kind, the
-network's `pyramid`.
+Paper (wang2022): C. Wang, J. Pan, X.-M. Wu, AAAI 2022, eq. 5 = eq. 2 + eq. 3. In the paper's words
+alpha_i are `--output-weights`, beta_j `--scale-weights`. Rainy and clean pyramids are of one kind,
+the network's `pyramid`.
 """
 
 from collections.abc import Mapping
@@ -41,14 +41,18 @@ class Collaborative(PairedRecipe):
 
     def losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 5 and its two parts."""
-        bottom, middle, top, half, quarter = self._forward(batch["rainy"], **self._outputs)
+        *results, half, quarter = self._forward(batch["rainy"], **self._outputs)
         clean, config = batch["clean"], self.config
+        # An ablation without T, or a chain, has fewer results: those that are there keep their
+        # alpha.
+        present = [
+            (alpha, result)
+            for alpha, result in zip(config.output_weights, results, strict=True)
+            if result is not None
+        ]
+        alphas, derained = zip(*present, strict=True)
         with torch.autocast(clean.device.type, enabled=False):
-            parts = {
-                "collaborative": losses.collaborative(
-                    (bottom, middle, top), clean, config.output_weights
-                )
-            }
+            parts = {"collaborative": losses.collaborative(derained, clean, alphas)}
             if half is not None:
                 parts["compact"] = losses.multi_scale_compact(
                     (half, quarter), clean, config.scale_weights, self._pyramid

@@ -1,10 +1,10 @@
 """Search of RDMC's connections by gradients: weights and alphas take turns on two halves.
 
-Paper: Z. Jiang et al., IEEE TCSVT 2023, section III-B, with the algorithm of H. Liu, K. Simonyan,
-Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019. One update moves the alphas on one
-half of the training images (DARTS eq. 3), then the weights on the other half (eq. 4).
+Paper (jiang2023): Z. Jiang et al., IEEE TCSVT 2023, section III-B, with the algorithm of H. Liu,
+K. Simonyan, Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019. One update moves the
+alphas on one half of the training images (DARTS eq. 3), then the weights on the other half (eq. 4).
 
-Paper: the learning rate of the alphas is not told apart from the weights'. We give both 1e-3. They
+Paper: names no learning rate of the alphas apart from the weights'. We give both 1e-3. They
 have no weight decay: DARTS' 1e-3 times alpha would outweigh the gradients of this loss.
 
 Measured by `tests/benchmarks/search_comparison.py` with 3 seeds, 400 steps of search and 800 of

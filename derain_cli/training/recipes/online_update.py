@@ -1,6 +1,6 @@
 """Online update: a network learns from its own derained photos, which are renewed every epoch.
 
-Paper: C. Wang et al., AAAI 2022, algorithm 1 and eq. 6. It works with every network.
+Paper (wang2022): C. Wang et al., AAAI 2022, algorithm 1 and eq. 6. It works with every network.
 
 ====================  ===============================================================
 paper                 here
@@ -17,16 +17,16 @@ Fig. 11 (b), (c), (d)  epoch 0 of the report, `--pseudo-truth frozen`, `--pseudo
 Measured by `tests/benchmarks/online_update_gain.py` with `menet-rain100l` on photos of
 `ddn_sirr_real`: nothing in eq. 6 asks for less rain than the network leaves, and none is gained. At
 the released rate of 1e-6 the rain removed falls by 3 % (20 photos, 4 epochs). At 1e-5 it falls by a
-fifth, with lambda 0 too: the pseudo-truth is the network's own result, and the gradient of L1 does
-not fade with the difference (its sign counts), so Adam wanders. A visible lambda (8) adds to that:
-over random partners the divergence is least for rain that is even everywhere.
+fifth, with lambda 0 too: the pseudo ground truth is the network's own result, and the gradient of
+L1 does not fade with the difference (its sign counts), so Adam wanders. A visible lambda (8) adds
+to that: over random partners the divergence is least for rain that is even everywhere.
 
-What helps is a pseudo-truth with less rain than the network leaves: its result of its result,
-`--pseudo-passes 2`. At 1e-5 on 50 photos, with the truth frozen, the rain left, as `rdmc-real` sees
-it, falls from 9.29 to 8.98 levels in 4 epochs and to 8.91 in 8; NIQE goes from 4.191 to 4.192 and
-4.188, PSNR of held-out pairs falls by 0.12 and 0.23 dB. A renewed truth takes it to 8.44 in 2
-epochs (NIQE 4.23, 0.06 dB), three frozen passes to 8.23 in 4 (NIQE 4.21, 0.19 dB). RDMC, whose
-stages are passes already, finds little more in a second one, and gains nothing.
+What helps is a pseudo ground truth with less rain than the network leaves: its result of its
+result, `--pseudo-passes 2`. At 1e-5 on 50 photos, with the truth frozen, the rain left, as
+`rdmc-real` sees it, falls from 9.29 to 8.98 levels in 4 epochs and to 8.91 in 8; NIQE goes from
+4.191 to 4.192 and 4.188, PSNR of held-out pairs falls by 0.12 and 0.23 dB. A renewed truth takes
+it to 8.44 in 2 epochs (NIQE 4.23, 0.06 dB), three frozen passes to 8.23 in 4 (NIQE 4.21, 0.19 dB).
+RDMC, whose stages are passes already, finds little more in a second one, and gains nothing.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def online_update_loss(
 
     Args:
         derained: `(batch, 3, height, width)` in 0..1, as are `truth` and `rainy`.
-        truth: The pseudo-truth.
+        truth: The pseudo ground truth.
         rainy: The photos.
         other_rain: Rain of other photos, same shape.
         kl_weight: lambda.
@@ -145,7 +145,7 @@ class OnlineUpdate(AdaptingRecipe):
         return report.rain_energy > best.rain_energy
 
     def state_dict(self) -> dict[str, Any]:
-        """All that resuming needs, apart from the pseudo-truth's files."""
+        """All that resuming needs, apart from the pseudo ground truth's files."""
         return super().state_dict() | {"optimizer": self._optimization.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

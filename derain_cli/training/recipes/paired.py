@@ -1,8 +1,10 @@
-"""What recipes that learn from rainy and clean pairs have in common: all but their loss."""
+"""The base of recipes that learn from rainy and clean pairs: everything but their loss."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,11 @@ from derain_cli.training.data.sources import build_sources
 from derain_cli.training.optimization import MovingAverage, Optimization, autocast
 
 Pixels = NDArray[np.uint8]
+Config = TypeVar("Config", bound=TrainConfig)
 
 
 def sources_of(config: TrainConfig) -> list[Source]:
-    """The sources of pairs that the config names, their images looked at.
+    """The sources of pairs that the config names; the headers of all their images are checked.
 
     Raises:
         DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
@@ -33,11 +36,31 @@ def sources_of(config: TrainConfig) -> list[Source]:
         held_out=config.held_out,
         seed=config.seed,
         ten_crops=config.crops == "ten",
+        hold_out_by=config.hold_out_by,
         cache=ImageCache(int(config.cache * 2**30)),
     )
     for source in sources:
         source.check(max(config.crop, config.final_crop))
     return sources
+
+
+# Corners and middle of an image, each also mirrored, are ten samples of an epoch.
+VIEWS = {"random": 1, "ten": 10}
+
+
+def with_steps(config: Config) -> Config:
+    """The config with its epochs turned into steps of the data that is really used.
+
+    Raises:
+        DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
+    """
+    if not config.epochs:
+        return config
+    steps = config.epoch_steps
+    if not steps:
+        images = sum(source.training_count for source in sources_of(config))
+        steps = math.ceil(images * VIEWS[config.crops] / config.batch_size)
+    return replace(config, steps=config.epochs * steps)
 
 
 class PairedRecipe:
@@ -46,7 +69,7 @@ class PairedRecipe:
     Attributes:
         model: The network in training.
         sources: Where its pairs come from.
-        steps_per_epoch: 0: it knows no epochs.
+        steps_per_epoch: 0, because these recipes have no epochs.
     """
 
     steps_per_epoch = 0
@@ -68,11 +91,11 @@ class PairedRecipe:
 
     @property
     def result(self) -> nn.Module:
-        """What is validated and saved: the moving average if there is one."""
+        """The network that is validated and saved: the moving average if there is one."""
         return self._average.network if self._average else self.model
 
     def begin_epoch(self, epoch: int) -> None:
-        """Nothing."""
+        """Do nothing: there are no epochs."""
 
     def draw(self, step: int, part: range) -> dict[str, NDArray[np.float32]]:
         """Samples `part` of the batch of a step."""

@@ -23,8 +23,8 @@ class Recipe(Protocol):
       `begin_epoch` left. So all randomness of a step belongs there, not into `update`.
     - **Epochs.** With `steps_per_epoch` above 0, `begin_epoch(k)` is called before anything of
       epoch k is drawn, and nothing is drawn ahead across that border: there a recipe renews its
-      pseudo-truth. Before a resumed step in the middle of an epoch it is not called: what it made
-      must come back with `load_state_dict`, from the state or from a file in `folder`.
+      pseudo ground truth. Before a resumed step in the middle of an epoch it is not called: what it
+      made must come back with `load_state_dict`, from the state or from a file in `folder`.
     - **Its networks.** `model` is put into training mode before each step (batch norm frozen at the
       end of the run); `result` is what is validated and saved: `model`, or an average of it.
       Forward passes go through `processes.wrap(model, config)`, which averages gradients over

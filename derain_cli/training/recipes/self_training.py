@@ -1,6 +1,6 @@
 """Self-training: labelled pairs, and noisy images that a slower copy of the network labels.
 
-Paper: H. Huang, A. Yu, R. He, CVPR 2021 (MOSS), sections 3.2 and 4.2.
+Paper (huang2021): H. Huang, A. Yu, R. He, CVPR 2021 (MOSS), sections 3.2 and 4.2.
 
 ====================  ===============================================================
 paper                 here
@@ -12,6 +12,7 @@ R, eq. 8              rainy - clean of other pairs, photo - pseudo-label of othe
 x_n, eq. 9            `noisy_images`
 L_s, L_u, L_TV        `labelled`, `noisy`, `variation`: eq. 6, 10, 11; eq. 12 is `learn`
 Table 4               `--without memory`, `self-training`, `tv`, `skip-connection`
+D_L, D_U (sec. 4.4)   `--labelled` and `--real rest`; `labelled.json` says which are which
 ====================  ===============================================================
 
 Measured by `tests/benchmarks/self_training_gain.py --parts real` with `menet-rain100l`, dB over the
@@ -20,9 +21,12 @@ light streaks finds little rain in the photos and learns from no more than that.
 passes and stronger rain (`--pseudo-passes 2 --alpha 0.5 3 --noisy-weight 5`; 1200 steps, rate 3e-4)
 gain 0.38 and 0.32 (two seeds, spread 0.03 and 0.06).
 
-The memory is updated in the forward pass of a step, by labelled and noisy images at once.
+The memory is updated in the forward pass of a step, by labelled and noisy images at once
+(`--memory-update unlabelled`: by the noisy ones alone). Without self-training the photos still pass
+through the encoder, so that the memory knows real rain although no loss asks for it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,16 +36,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from derain_cli.datasets.layouts import Pair
 from derain_cli.errors import ConfigError
 from derain_cli.losses.formulas import l1, total_variation
 from derain_cli.models import find_model
 from derain_cli.training import processes
+from derain_cli.training.configs.finetune import REST
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.real_photos import RealPhotos
-from derain_cli.training.data.samples import Source, draw_batch
+from derain_cli.training.data.samples import PairSource, Source, draw_batch
 from derain_cli.training.optimization import MovingAverage, Optimization, autocast
 from derain_cli.training.recipes.adaptation import AdaptingRecipe, passes, require_finetune_config
 from derain_cli.training.recipes.paired import sources_of
+from derain_cli.whole_files import write_whole
 
 
 def noisy_images(
@@ -79,27 +86,48 @@ class SelfTraining(AdaptingRecipe):
             DatasetError: No photos, unreadable or small ones, or pairs that are none.
         """
         chosen = require_finetune_config(config)
-        self._pairs = labelled_sources(chosen)
-        photos = RealPhotos.of(chosen)
+        every = every_source(chosen)
+        self._pairs = [source.part(chosen.labelled, chosen.seed) for source in every]
+        rest = left_over(every, self._pairs) if chosen.real == REST else []
+        photos = RealPhotos.of_pairs(rest, chosen) if chosen.real == REST else RealPhotos.of(chosen)
         length = passes(labelled_count(self._pairs), chosen)
         super().__init__(model, chosen, folder, photos, self._pairs, length)
         self.warmup_epochs = chosen.warmup_epochs
         self._optimization = Optimization(model.parameters(), config)
         # From random weights the average must forget those; trained ones it may keep.
         self._target = MovingAverage(model, config.ema, young=not config.weights)
+        self._shares = _union_shares(labelled_count(self._pairs), len(photos))
         unused = bool(find_model(config.model).training_outputs)
         self._forward = processes.wrap(model, config, unused=unused)
 
     @property
     def result(self) -> nn.Module:
-        """The target network: it labels the photos, and is the steadier one."""
-        return self._target.network
+        """The target network, which labels the photos and is the steadier one, or the student."""
+        return self._target.network if self.config.save == "average" else self.model
+
+    def begin_epoch(self, epoch: int) -> None:
+        """As every adaptation; before the first, note which pairs are labelled."""
+        if epoch == 0 and processes.is_first():
+            text = json.dumps(self._split(), indent=2)
+            write_whole(self._folder.path / "labelled.json", text.encode())
+        super().begin_epoch(epoch)
+
+    def _split(self) -> dict[str, list[str]]:
+        labelled = [
+            pair.name
+            for source in self._pairs
+            if isinstance(source, PairSource)
+            for pair in source.training
+        ]
+        return {"labelled": labelled, "unlabelled": [path.name for path in self.photos.paths]}
 
     def draw(self, step: int, part: range) -> dict[str, NDArray[np.float32]]:
         """Samples `part` of a step's batch: pairs; after the warm-up also rain and photos."""
         rainy, clean = self._draw_pairs(step, part, 0)
-        if not self._mixes(step):
+        if not self._sees_photos(step):
             return {"rainy": rainy, "clean": clean}
+        if "self-training" in self.config.without:
+            return {"rainy": rainy, "clean": clean, "real": self._draw_photos(step, part, 1)}
         other_rainy, other_clean = self._draw_pairs(step, part, self.config.crop_at(step)[1])
         return {
             "rainy": rainy,
@@ -111,9 +139,9 @@ class SelfTraining(AdaptingRecipe):
             "mix": self._draw_mix(step, part),
         }
 
-    def _mixes(self, step: int) -> bool:
+    def _sees_photos(self, step: int) -> bool:
         warm = step >= self.warmup_epochs * self.steps_per_epoch
-        return warm and "self-training" not in self.config.without
+        return warm and "photos" not in self.config.without
 
     def _draw_pairs(
         self, step: int, part: range, offset: int
@@ -140,27 +168,60 @@ class SelfTraining(AdaptingRecipe):
         for index in part:
             rng = np.random.default_rng([self.config.seed, step, index, 3])
             low, high = self.config.alpha
-            mix.append((rng.integers(4), rng.integers(2), rng.uniform(low, high)))
+            mix.append((*self._kinds(rng), rng.uniform(low, high)))
         return np.array(mix, np.float32)[..., None, None]
+
+    def _kinds(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Number of a background's kind and of its rain's.
+
+        Paper: draws an image of the union of four sets and a residual of the union of two (eq.
+        8-9), which are as large as their numbers of images: with 9100 pairs and 147 photos real
+        rain would be one in 63. Released code: every kind as often. We do as the release by
+        default, because else nothing would be learnt from the photos; `--sampling union` is the
+        paper's.
+        """
+        if self.config.sampling == "even":
+            return int(rng.integers(4)), int(rng.integers(2))
+        labelled, real = self._shares
+        kinds = (labelled / 2, labelled / 2, real / 2, real / 2)
+        return int(rng.choice(4, p=kinds)), int(rng.choice(2, p=(labelled, real)))
 
     def learn(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
         """One step down eq. 12 (eq. 6 in the warm-up), and one of the target (eq. 7)."""
         rainy, clean = batch["rainy"], batch["clean"]
         with autocast(self.config, rainy.device):
             if "mix" in batch:
-                noisy, label = noisy_images(batch, *self._pseudo_labels(batch))
-                derained = self._forward(torch.cat((rainy, noisy))).float()
+                noisy, label = self._noisy(batch)
+                derained, derained_noisy = self._derain_both(rainy, noisy)
                 parts = {
-                    "labelled": l1(derained[: len(rainy)], clean),
-                    "noisy": l1(derained[len(rainy) :], label),
-                    "variation": total_variation(derained[len(rainy) :]),
+                    "labelled": l1(derained, clean),
+                    "noisy": l1(derained_noisy, label),
+                    "variation": total_variation(derained_noisy),
                 }
             else:
+                if "real" in batch:
+                    with torch.no_grad():  # for the memory alone
+                        self._forward(batch["real"])
                 parts = {"labelled": l1(self._forward(rainy).float(), clean)}
         total = sum(self._weights()[name] * part for name, part in parts.items())
         logged = self._optimization.step(torch.as_tensor(total), parts, step, len(rainy))
         self._target.follow(self.model, step)
         return logged
+
+    def _noisy(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Images without ground truth and their labels: eq. 9, or the photos as they are."""
+        pseudo, other_pseudo = self._pseudo_labels(batch)
+        if "mixing" in self.config.without:
+            return batch["real"], pseudo
+        return noisy_images(batch, pseudo, other_pseudo)
+
+    def _derain_both(self, rainy: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        """Results for labelled and noisy images; what the memory learns from is the config's."""
+        if self.config.memory_update == "unlabelled" and hasattr(self.model, "memory"):
+            labelled = self._forward(rainy, update_memory=False)
+            return labelled.float(), self._forward(noisy).float()
+        derained = self._forward(torch.cat((rainy, noisy))).float()
+        return derained[: len(rainy)], derained[len(rainy) :]
 
     @torch.no_grad()
     def _pseudo_labels(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -204,12 +265,42 @@ def labelled_sources(config: TrainConfig) -> list[Source]:
         DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
     """
     config = require_finetune_config(config)
+    return [source.part(config.labelled, config.seed) for source in every_source(config)]
+
+
+def every_source(config: TrainConfig) -> list[Source]:
+    """The named pairs, before `--labelled` takes its share.
+
+    Raises:
+        ConfigError: No labelled pairs are named.
+        DatasetError: A test set, an unknown name, a missing folder, or images that do not fit.
+    """
     if not (config.dataset or config.data or config.clean):
         raise ConfigError(
             "self-training learns from labelled pairs too: give `dataset` NAME or `data` "
             "RAINY CLEAN; without any, take `method` online-update"
         )
-    return [source.part(config.labelled, config.seed) for source in sources_of(config)]
+    return sources_of(config)
+
+
+def left_over(every: Sequence[Source], labelled: Sequence[Source]) -> list[Pair]:
+    """The training pairs that are not among the labelled ones; held-out pairs never are."""
+    rest: list[Pair] = []
+    for source, part in zip(every, labelled, strict=True):
+        if isinstance(source, PairSource) and isinstance(part, PairSource):
+            kept = set(part.training)
+            rest += [pair for pair in source.training if pair not in kept]
+    return rest
+
+
+def _union_shares(labelled: int, real: int) -> tuple[float, float]:
+    """Shares of labelled and of real images in the unions of eq. 8-9.
+
+    Example:
+        >>> _union_shares(3, 1)
+        (0.75, 0.25)
+    """
+    return labelled / (labelled + real), real / (labelled + real)
 
 
 def labelled_count(sources: Sequence[Source]) -> int:

@@ -1,7 +1,7 @@
 """Supervised training: pairs, and a weighted sum of losses between derained and clean.
 
 The recipe of RDMC (eq. 10), MENET (eq. 2, with `--loss-weighting`), MOSS's warm-up (eq. 6) and the
-fifth paper (section 2.1); `presets` holds each one's terms and weights.
+gu2023 (section 2.1); `presets` holds each one's terms and weights.
 """
 
 from collections.abc import Mapping

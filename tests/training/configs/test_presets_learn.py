@@ -21,6 +21,7 @@ STEPS = {
     "rdmc": 200,
     "menet": 200,
     "menet-deep": 200,
+    "nimbus": 120,
     "resnet": 60,
     "unet": 80,
     "swinir": 90,

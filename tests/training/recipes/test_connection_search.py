@@ -394,3 +394,23 @@ def test_planted_edges_are_found(pairs, seed, second_order):
         (place,) = (edges.index(edge) for edge in PLANTED if edge in edges)
         others = [share for index, share in enumerate(row.tolist()) if index != place]
         assert row[place] > 1.5 * max(others)
+
+
+def test_training_starts_from_the_searched_network_with_the_supernets_weights(tmp_path, pairs):
+    """jiang2023, section IV-A: the searched model is loaded and fine-tuned on all data."""
+    from derain_cli.checkpoints.files import save_checkpoint
+    from derain_cli.models.rdmc import RdmcSupernet, SupernetConfig
+    from derain_cli.training.trainer import _initial_model
+
+    torch.manual_seed(0)
+    supernet = RdmcSupernet(SupernetConfig(widths=(2, 2, 2, 2, 2), stages=2))
+    save_checkpoint(tmp_path / "search.safetensors", supernet, "rdmc-supernet", {})
+    options = ("widths=[2,2,2,2,2]", "stages=2", "connections=[[4,8],[2,8]]")
+    weights = str(tmp_path / "search.safetensors")
+    config = TrainConfig(model="rdmc", model_option=options, weights=weights)
+    found, expected = _initial_model(config), supernet.derived([(4, 8), (2, 8)])
+    for name, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value)
+    other = dataclasses.replace(config, model_option=("stages=2",))
+    with pytest.raises(ConfigError, match="supernet of another shape"):
+        _initial_model(other)

@@ -260,11 +260,21 @@ def test_one_photo_needs_no_divergence(config, tmp_path, pairs):
 def test_unreadable_and_small_photos(config, tmp_path, pairs):
     folder = tmp_path / "photos"
     shutil.copytree(pairs / "rainy", folder)
-    with pytest.raises(DatasetError, match="smaller than `crop` 50"):
+    with pytest.raises(DatasetError, match=r"no photo in .* is as large as `crop` 50"):
         train(config(real=str(folder), crop=50), tmp_path / "run")
     (folder / "1.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"1\.png"):
         train(config(real=str(folder)), tmp_path / "run2")
+
+
+def test_small_photos_are_skipped_with_a_notice(config, tmp_path, pairs, caplog):
+    folder = tmp_path / "photos"
+    shutil.copytree(pairs / "rainy", folder)
+    count = len(list(folder.iterdir()))
+    Image.new("RGB", (30, 7)).save(folder / "small.png")
+    assert train(config(real=str(folder), steps=1), tmp_path / "run").finished
+    expected = f"skipped 1 of {count + 1} photos smaller than a crop: 'small.png'"
+    assert [record.getMessage() for record in caplog.records] == [expected]
 
 
 def test_lost_pseudo_truth_is_said(config, tmp_path):

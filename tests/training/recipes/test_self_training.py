@@ -157,8 +157,10 @@ def test_batches_depend_on_seed_and_step_alone(config, tmp_path):
 
 def test_ablations_of_table_4(config, tmp_path):
     plain = recipe_of(config(without=("self-training",)), tmp_path)
-    assert set(plain.draw(8, range(2))) == {"rainy", "clean"}
+    assert set(plain.draw(8, range(2))) == {"rainy", "clean", "real"}
     assert plain.model.memory is not None
+    pairs_alone = recipe_of(config(without=("photos",)), tmp_path)
+    assert set(pairs_alone.draw(8, range(2))) == {"rainy", "clean"}
     without_tv = recipe_of(config(without=("tv",)), tmp_path)
     assert without_tv._weights()["variation"] == 0
     assert recipe_of(config(without=("memory",)), tmp_path).model.memory is None

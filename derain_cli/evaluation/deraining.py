@@ -1,0 +1,34 @@
+"""Derainers as an evaluation runs them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from derain_cli.inference.derainer import Derainer
+
+Pixels = NDArray[np.uint8]
+
+
+class EvaluatedModel:
+    """A derainer under the name it was asked for by, at a strength.
+
+    Attributes:
+        name: In rows and tables.
+        derainer: What runs it.
+    """
+
+    def __init__(self, derainer: Derainer, name: str, strength: float = 1.0) -> None:
+        self.name, self.derainer, self._strength = name, derainer, strength
+
+    def __call__(self, rainy: Pixels) -> Pixels:
+        """Derained 8-bit image."""
+        return self.derainer(rainy, strength=self._strength)
+
+    def derain_together(self, rainy: Sequence[Pixels]) -> list[Pixels]:
+        """Derained 8-bit images of 8-bit images of one size, in one pass of the network."""
+        levels = torch.from_numpy(np.stack(rainy).astype(np.float32) / 255).permute(0, 3, 1, 2)
+        derained = torch.lerp(levels, self.derainer.derain_tensor(levels).cpu(), self._strength)
+        pixels = (derained.permute(0, 2, 3, 1) * 255).round().numpy().astype(np.uint8)
+        return list(pixels)

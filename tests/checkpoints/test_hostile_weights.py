@@ -1,0 +1,114 @@
+"""A stranger's checkpoint cannot take all memory or hours, whichever command looks at it."""
+
+import json
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from derain_cli.checkpoints.catalogue import read_entries
+from derain_cli.checkpoints.files import build_described, read_metadata
+from derain_cli.cli.app import app
+from derain_cli.errors import CheckpointError, DerainError
+from derain_cli.models import MODELS, build_model
+
+
+def header_of(content: bytes) -> tuple[dict[str, object], bytes]:
+    length = struct.unpack("<Q", content[:8])[0]
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def with_config(checkpoint: Path, target: Path, model: str, config: object) -> Path:
+    """The checkpoint with other metadata."""
+    header, tensors = header_of(checkpoint.read_bytes())
+    told = config if isinstance(config, str) else json.dumps(config)
+    header["__metadata__"] |= {"model": model, "model_config": told}
+    text = json.dumps(header).encode()
+    target.write_bytes(struct.pack("<Q", len(text)) + text + tensors)
+    return target
+
+
+HOSTILE = {
+    "wide": ("resnet", {"channels": 6000, "blocks": 2}),
+    "deep": ("resnet", {"channels": 1, "blocks": 10_000_000}),
+    "wide and deep": ("swinir", {"channels": 60_000, "depths": [99_999] * 4}),
+    "large buffer": ("moss", {"items": 2_000_000_000}),
+    "large window": ("swinir", {"window": 65_536}),
+    "negative": ("resnet", {"channels": -4}),
+    "of another kind": ("unet", {"channels": {"a": []}}),
+    "no object": ("rdmc", "[1, 2]"),
+    "nested": ("rdmc", "[" * 50_000),
+    "a number of 4000 digits": ("resnet", '{"channels": ' + "9" * 4000 + "}"),
+    "not a number": ("resnet", '{"channels": NaN}'),
+    "infinite": ("resnet", '{"channels": Infinity}'),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_metadata_end_in_one_line_and_in_time(
+    name: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    path = with_config(tiny_checkpoint, tmp_path / "x.safetensors", *HOSTILE[name])
+    build_model("moss")  # what the first build loads is not counted
+    began = time.thread_time()
+    with pytest.raises(CheckpointError) as caught:
+        build_described(path, read_metadata(path))
+    assert time.thread_time() - began < 3
+    assert "describes no network" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    result = CliRunner().invoke(app, ["models", "info", str(path)])
+    assert result.exit_code == 4
+    assert result.output.startswith("error: ")
+
+
+def test_every_published_network_passes_the_guard(tmp_path: Path) -> None:
+    from derain_cli.checkpoints.files import save_checkpoint
+
+    for name in MODELS:
+        path = tmp_path / f"{name}.safetensors"
+        save_checkpoint(path, build_model(name), name, {})
+        build_described(path, read_metadata(path))
+
+
+def test_endless_metadata_are_not_parsed(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    header, tensors = header_of(tiny_checkpoint.read_bytes())
+    header["__metadata__"]["about"] = "x" * (1 << 25)
+    text = json.dumps(header).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + tensors)
+    with pytest.raises(CheckpointError, match="bytes of metadata, far more than a network needs"):
+        read_metadata(path)
+
+
+ENTRY = '[x]\nmodel = "rdmc"\nfile = "x.safetensors"\nsha256 = "0"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = 1",
+        "[x]\nmodel = 1\nfile = 'a'\nsha256 = 'b'",
+        ENTRY.replace("x.safetensors", "../../etc/passwd"),
+        ENTRY + "default = 'yes'\n",
+        ENTRY + "revision = 7\n",
+        ENTRY + "revision = 'main'\n",
+        "[x]\n",
+        "[[x]]\n",
+        "\x00",
+        "[x",
+        "x = " + "[" * 5000,
+    ],
+)
+def test_any_weights_toml_ends_in_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "weights.toml").write_text(text)
+    with pytest.raises(DerainError) as caught:
+        read_entries(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_weights_toml_that_is_no_text_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "weights.toml").write_bytes(bytes(range(256)))
+    with pytest.raises(CheckpointError, match="is not TOML"):
+        read_entries(tmp_path)
