@@ -91,7 +91,7 @@ def test_an_evaluation_gives_the_rows_of_one_process(
         ),
     }
     for process in runs.values():
-        _, error = process.communicate(timeout=300)
+        _, error = process.communicate(timeout=1200)
         assert process.returncode == 0, error.decode()
     rows = [
         [line.rsplit(",", 1)[0] for line in (tmp_path / f"{name}.csv").read_text().splitlines()]
@@ -115,7 +115,7 @@ def test_an_actor_and_a_machine_are_killed_and_every_image_is_there_once(
     names = upload(f"in{images}", images)
     common = [f"s3://photos/in{images}/", "-r", "-q", "-m", steady, "-d", "cpu", "--threads", "1"]
     alone = derain_process(*common, "-o", f"s3://photos/alone{images}/")
-    assert alone.communicate(timeout=300)[1] == b""
+    assert alone.communicate(timeout=1200)[1] == b""
     assert alone.returncode == 0
 
     manifest = tmp_path / "run.jsonl"
@@ -129,7 +129,7 @@ def test_an_actor_and_a_machine_are_killed_and_every_image_is_there_once(
     wait_for_lines(process, images // 6)
     assert len(s3.find(f"photos/many{images}")) < images, "too late to kill anything"
     cluster.remove_node(raylets(cluster)[other], allow_graceful=False)
-    out, error = process.communicate(timeout=300)
+    out, error = process.communicate(timeout=1200)
     assert process.returncode == 0, error.decode()
 
     assert len(out.splitlines()) == images - 1 - images // 6
