@@ -98,6 +98,7 @@ class Films:
             temporal=self._options.temporal,
             batch_size=self._options.batch_size,
             overwrite=self._options.overwrite,
+            strict=self._options.strict,
         )
         with contextlib.closing(
             derain_film(source, target, self._network.derainer, options, self._in_network)

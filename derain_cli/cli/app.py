@@ -21,6 +21,7 @@ from derain_cli.cli import (
     doctor,
     evaluate,
     finetune_real,
+    manual,
     models,
     plot,
     reproduce,
@@ -217,6 +218,7 @@ app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
+app.command("manual")(manual.manual)
 app.command("reproduce")(reproduce.reproduce)
 app.command("compare")(compare.compare)
 app.command("doctor")(doctor.doctor)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.cli.output_files import DataRoot, default_data_root
+from derain_cli.cli.output_files import DataRoot, default_data_root, require_output_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -288,7 +288,8 @@ def synth(
     rain: Annotated[
         str,
         typer.Option(
-            help="small, medium, large, heavy, streaks:FOLDER of rain layers, or pairs:DATASET."
+            help="small, medium, large, heavy, wide, drops, streaks:FOLDER of rain layers, "
+            "pairs:DATASET, mixed:FOLDER, or a scene as phone+veil+structures+wide."
         ),
     ] = "large",
     seed: Annotated[int, typer.Option(min=0, help="The same seed paints the same rain.")] = 0,
@@ -300,3 +301,24 @@ def synth(
     root = Path(data_root or default_data_root())
     count = synthesize(clean_folder, out, rain, seed, root)
     typer.echo(f"{count} pairs in {out}", err=True)
+
+
+@app.command("rain-sheet")
+def rain_sheet(
+    clean_folder: Annotated[Path, typer.Argument(help="Folder of photos.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    rain: Annotated[
+        list[str] | None,
+        typer.Option(help="Kind of rain, as of synth; repeatable. All that need no data set."),
+    ] = None,
+    columns: Annotated[int, typer.Option(min=1, help="Photos per kind.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same sheet.")] = 0,
+    data_root: DataRoot = None,
+) -> None:
+    """Draw kinds of rain on photos into one image, to look at."""
+    from derain_cli.rain.sheet import ALONE, draw_sheet
+
+    require_output_file(out, "--out", ".png")
+    root = Path(data_root or default_data_root())
+    draw_sheet(clean_folder, out, rain or ALONE, columns, seed, root)
+    typer.echo(str(out))

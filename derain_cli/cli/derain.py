@@ -417,6 +417,7 @@ def _watch(
 
     check_watching(folder, inputs, options)
     derainer = _load(model, engine)
+    _say_harm(model, report)
     as_json, quiet, verbose = messages
 
     def run(plan: "Plan") -> None:
@@ -465,6 +466,7 @@ def _run(
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.to_do else None
+        _say_harm(model, report)
     except KeyboardInterrupt:
         report.say_interrupted(options)
         raise typer.Exit(INTERRUPTED) from None
@@ -516,6 +518,14 @@ def _read_image() -> bytes:
     if sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("'-' reads an image from stdin, which is a terminal: pipe one in")
     return read_standard_input("an image")
+
+
+def _say_harm(model: str | None, report: "BatchReport") -> None:
+    from derain_cli.checkpoints.catalogue import known_harm
+
+    harm = known_harm(model) if model else ""
+    if harm:
+        report.say(f"{model}: {harm}")
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":

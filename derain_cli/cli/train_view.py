@@ -127,6 +127,9 @@ def show_progress(config: TrainConfig, *, quiet: bool) -> Iterator[Callable[["Pr
 
     def report(progress: "Progress") -> None:
         nonlocal last_line, last_phase
+        if progress.notice:
+            console.print(progress.notice, highlight=False, markup=False, soft_wrap=True)
+            return
         view.note(progress)
         last_phase = "training"
         if progress.validation:

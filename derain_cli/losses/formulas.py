@@ -98,6 +98,35 @@ def l1(derained: Tensor, clean: Tensor) -> Tensor:
 
 
 @_without_autocast
+def charbonnier(derained: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Mean of sqrt(difference^2 + epsilon^2): L1 with a round bottom.
+
+    Example:
+        >>> black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+        >>> round(charbonnier(black, white).item(), 4), round(charbonnier(black, black).item(), 4)
+        (1.0, 0.001)
+    """
+    return torch.sqrt((derained - clean) ** 2 + epsilon**2).mean()
+
+
+@_without_autocast
+def fourier_l1(derained: Tensor, clean: Tensor) -> Tensor:
+    """Mean absolute difference of the Fourier transforms' real and imaginary parts.
+
+    Args:
+        derained: `(batch, channels, height, width)`.
+        clean: The same shape.
+
+    Example:
+        >>> black, white = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+        >>> fourier_l1(black, white)  # 16 in one of 4 x 3 coefficients, real and imaginary
+        tensor(0.6667)
+    """
+    spectrum = torch.fft.rfft2(derained - clean)
+    return torch.view_as_real(spectrum).abs().mean()
+
+
+@_without_autocast
 def mse(derained: Tensor, clean: Tensor) -> Tensor:
     """Mean squared difference: `mean (derained - clean)^2` (MENET eq. 3, RDMC eq. 8).
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError, UsageError, did_you_mean
-from derain_cli.models import hcn, menet, moss, prenet, rdmc, resnet, swinir, unet
+from derain_cli.models import hcn, menet, moss, nimbus, prenet, rdmc, resnet, swinir, unet
 
 
 @runtime_checkable
@@ -156,6 +156,14 @@ MODELS: Mapping[str, ModelEntry] = {
         padding_multiple=1,
         tile_overlap=96,
         receptive_radius=6 * 13,
+    ),
+    "nimbus": ModelEntry(
+        build=nimbus.Nimbus,
+        config=nimbus.NimbusConfig,
+        paper="this project's own, no paper",
+        padding_multiple=16,
+        tile_overlap=128,
+        receptive_radius=223,
     ),
     "resnet": ModelEntry(
         build=resnet.ResNet,

@@ -1,11 +1,12 @@
 """A data set made of clean images: rain is painted once, and the pairs are written as files."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.typing import NDArray
 
 from derain_cli.datasets.image_cache import ImageCache, read_pixels
 from derain_cli.datasets.layouts import list_images
@@ -14,9 +15,13 @@ from derain_cli.images import Picture, encode_image
 from derain_cli.rain.kinds import layer_source
 from derain_cli.rain.layers import LayerSource
 from derain_cli.rain.painting import RAIN_KINDS, paint
+from derain_cli.rain.scenes import build_scene, is_scene
 from derain_cli.whole_files import write_whole
 
 SIDES = ("rainy", "clean")
+
+Pixels = NDArray[np.uint8]
+Maker = Callable[[Pixels, np.random.Generator], tuple[Pixels, Pixels]]
 
 
 def synthesize(
@@ -41,13 +46,11 @@ def synthesize(
     if not images:
         raise DatasetError(f"no images in {str(clean_folder)!r}")
     _refuse_one_name(images)
-    layer = _fresh_layers(rain, data_root)
+    make = _maker(rain, data_root)
     with _all_or_none(out) as folder:
         for index, path in enumerate(images):
-            clean = read_pixels(path)
-            height, width = clean.shape[:2]
-            drops = layer(height, width, np.random.default_rng([seed, index]))
-            for side, pixels in zip(SIDES, (paint(clean, drops), clean), strict=True):
+            both = make(read_pixels(path), np.random.default_rng([seed, index]))
+            for side, pixels in zip(SIDES, both, strict=True):
                 write_whole(folder / side / f"{path.stem}.png", encode_image(Picture(pixels)))
     return len(images)
 
@@ -60,6 +63,14 @@ def _refuse_one_name(images: Sequence[Path]) -> None:
             raise DatasetError(
                 f"{other.name!r} and {path.name!r} would both become '{path.stem}.png': rename one"
             )
+
+
+def _maker(rain: str, data_root: Path) -> Maker:
+    """What makes a rainy and a clean image of a photo."""
+    if is_scene(rain):
+        return build_scene(rain, data_root, held_out=0, seed=0)
+    layer = _fresh_layers(rain, data_root)
+    return lambda clean, rng: (paint(clean, layer(clean.shape[0], clean.shape[1], rng)), clean)
 
 
 def _fresh_layers(rain: str, data_root: Path) -> LayerSource:

@@ -23,6 +23,8 @@ TERMS: Mapping[str, Term] = {
     "neg-ssim": lambda derained, clean: -losses.ssim(derained, clean),
     "mse": lambda derained, clean: torch.mean((derained - clean) ** 2),
     "l1": lambda derained, clean: torch.mean(torch.abs(derained - clean)),
+    "charbonnier": losses.charbonnier,
+    "fft": losses.fourier_l1,
     "pixel": lambda derained, clean: losses.menet_losses(derained, clean)["pixel"],
     "edge": losses.edge_aware,
     "texture": losses.texture,

@@ -58,7 +58,8 @@ class Optimization:
             TrainingError: Loss or gradient is not finite; the parameters are left as they were.
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = self._config.lr_at(step)
+            # Less than 1 after a collapse; it lies in the group because it must outlive a resume.
+            group["lr"] = self._config.lr_at(step) * group.get("rate_share", 1.0)
         share = samples * processes.world_size() / self._config.crop_at(step)[1]
         self._optimizer.zero_grad(set_to_none=True)
         scaled = self._scaler.scale(total if share == 1 else share * total)

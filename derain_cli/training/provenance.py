@@ -29,11 +29,20 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
     A checkpoint that none of our commands made has no such fields.
 
     Raises:
-        CheckpointError: Its config is not one of this version.
+        CheckpointError: Its config is not one of this version, or no training writes such metadata.
     """
     metadata = read_metadata(checkpoint)
     if "config" not in metadata:
         return {}
+    try:
+        return _facts_of(checkpoint, metadata)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(checkpoint)!r} holds facts that no training writes: {error!r:.100}"
+        ) from error
+
+
+def _facts_of(checkpoint: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     config = _config_of(checkpoint, metadata)
     facts: dict[str, Any] = {
         "data": describe_data(config),
@@ -54,7 +63,7 @@ def _config_of(checkpoint: Path, metadata: Mapping[str, str]) -> TrainConfig:
     kind = CONFIGS.get(metadata.get("recipe", ""), TrainConfig)
     try:
         return kind.from_mapping(json.loads(metadata["config"]))
-    except (ValueError, UsageError) as error:
+    except (AttributeError, RecursionError, TypeError, ValueError, UsageError) as error:
         raise CheckpointError(f"{str(checkpoint)!r} holds a foreign config: {error}") from error
 
 

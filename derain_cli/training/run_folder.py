@@ -4,6 +4,8 @@
 config.json            the run's `TrainConfig`
 metrics.jsonl          one line per log or validation
 state.pt               everything that resuming needs
+good.pt                the last sound state, for a collapsed run to go back to
+candidate.pt           a later one that has not proved itself yet
 last.safetensors       the network at the last validation
 best.safetensors       the network with the highest mean PSNR; `--model RUN` uses it
 images/                validation images: rainy, derained, clean and removed rain
@@ -30,6 +32,8 @@ from derain_cli.training.metrics_log import METRICS, read_metrics
 from derain_cli.training.origin import machine, source_commit
 from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole
+
+STATE, CANDIDATE, GOOD_STATE = "state.pt", "candidate.pt", "good.pt"
 
 
 class RunFolder:
@@ -109,12 +113,43 @@ class RunFolder:
         """
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        write_whole(self.path / "state.pt", buffer.getbuffer())
+        write_whole(self.path / STATE, buffer.getbuffer())
+
+    def note_candidate(self) -> None:
+        """Copy the state just saved: it is what a collapse goes back to, if it proves itself.
+
+        Raises:
+            ResourceError: No space or no permission; an older candidate stays.
+        """
+        write_whole(self.path / CANDIDATE, (self.path / STATE).read_bytes())
+
+    def promote_candidate(self) -> None:
+        """Make the candidate the good state: it has proved itself."""
+        if (self.path / CANDIDATE).exists():
+            (self.path / CANDIDATE).replace(self.path / GOOD_STATE)
+
+    def drop_fallbacks(self) -> None:
+        """Delete the states that a collapse would go back to: the run is over."""
+        for name in (CANDIDATE, GOOD_STATE):
+            (self.path / name).unlink(missing_ok=True)
+
+    @property
+    def has_good_state(self) -> bool:
+        """Whether a state has proved itself."""
+        return (self.path / GOOD_STATE).exists()
+
+    def load_good_state(self, device: torch.device) -> dict[str, Any]:
+        """The last state that proved itself.
+
+        Raises:
+            TrainingError: The file is damaged.
+        """
+        return self._load(self.path / GOOD_STATE, device)
 
     @property
     def has_state(self) -> bool:
         """Whether a state was saved; without one, resuming starts from the beginning."""
-        return (self.path / "state.pt").exists()
+        return (self.path / STATE).exists()
 
     def load_state(self, device: torch.device) -> dict[str, Any]:
         """The state that was saved last.
@@ -122,7 +157,9 @@ class RunFolder:
         Raises:
             TrainingError: The file is damaged.
         """
-        path = self.path / "state.pt"
+        return self._load(self.path / STATE, device)
+
+    def _load(self, path: Path, device: torch.device) -> dict[str, Any]:
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # whatever bytes of any kind make of a reader

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,22 +12,38 @@ from torch import nn
 from derain_cli.training import phases, processes
 from derain_cli.training.batch_norm import gather_norm_statistics
 from derain_cli.training.batches import to_device
+from derain_cli.training.collapse import MOST_RETURNS, PATIENCE, CollapseWatch, halve_rates
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.recipes.recipe import Recipe
 from derain_cli.training.run_folder import RunFolder
 from derain_cli.training.validation import Validation, file_name, statistics_images, validate
 
 STATISTICS_IMAGES = 48
+NO_SAVE = -10 * PATIENCE
 
 
 @dataclass
 class RunState:
-    """What changes between steps, apart from the recipe's own state."""
+    """What changes between steps, apart from the recipe's own state.
+
+    Attributes:
+        rate_share: Share of the scheduled learning rate that is left after collapses.
+        candidate: Step of the save that a collapse would go back to once it has proved itself; far
+            below 0 = none yet.
+        returned_to: Step of the save that the run last went back to; far below 0 = never.
+        returns: How often it went back to that one.
+        watch: State of the collapse watch.
+    """
 
     step: int = 0
     best_psnr: float = float("-inf")
     seconds: float = 0.0
     norm_frozen: bool = False
+    rate_share: float = 1.0
+    candidate: int = NO_SAVE
+    returned_to: int = NO_SAVE
+    returns: int = 0
+    watch: dict[str, float] = field(default_factory=dict)
 
 
 class Saving:
@@ -42,6 +58,7 @@ class Saving:
     ) -> None:
         self._recipe, self._config, self._folder, self._device = recipe, config, folder, device
         self.state = RunState()
+        self.watch = CollapseWatch(config.collapse)
 
     def open(self, *, resume: bool) -> None:
         """Make the run's folder, or read the state that it holds."""
@@ -53,19 +70,69 @@ class Saving:
         if self._folder.has_state:
             state = self._folder.load_state(self._device)
             try:
-                self.state = RunState(**state["run"])
-                self._recipe.load_state_dict(state["recipe"])
+                self._take(state)
             except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 raise self._folder.damaged_state() from error
         if processes.is_first():
             self._folder.forget_log_after(self.state.step)
 
+    def _take(self, state: dict[str, Any]) -> None:
+        self.state = RunState(**state["run"])
+        self.watch.load_state_dict(self.state.watch)
+        self._recipe.load_state_dict(state["recipe"])
+
     def save_state(self) -> None:
         """Write everything that resuming needs."""
+        if not processes.is_first():
+            return
+        aged = self.state.step - self.state.candidate >= PATIENCE
+        renewing = bool(self._config.collapse) and self.watch.trusts and aged
+        if renewing:
+            # A collapse that had begun before the candidate was saved would show by now.
+            if self.state.candidate >= 0:
+                self._folder.promote_candidate()
+            self.state.candidate = self.state.step
+        self._write_state()
+        if self.state.step >= self._config.steps:
+            self._folder.drop_fallbacks()
+        elif renewing:
+            self._folder.note_candidate()
+
+    def _write_state(self) -> None:
+        phases.say("saving")
+        self.state.watch = self.watch.state_dict()
+        state = {"run": asdict(self.state), "recipe": self._recipe.state_dict()}
+        self._folder.save_state(state)
+
+    def go_back(self) -> str:
+        """Return to the last good state at half the rate; what to tell, "" if there is none.
+
+        There is none before two saves, or when it was returned to too often already.
+        """
+        processes.wait_for_all()
+        if not self._folder.has_good_state:
+            return ""
+        state = self._folder.load_good_state(self._device)
+        left, before = self.state.step, self.state
+        same = before.returned_to == state["run"]["step"]
+        returns = before.returns + 1 if same else 1
+        if returns > MOST_RETURNS:
+            return ""
+        share = 0.5 * before.rate_share
+        factor = share / RunState(**state["run"]).rate_share
+        self._take({"run": state["run"], "recipe": halve_rates(state["recipe"], factor)})
+        self.state.rate_share, self.state.returns = share, returns
+        self.state.returned_to, self.state.candidate = self.state.step, NO_SAVE
+        told = (
+            f"collapsed at step {left}: back to step {self.state.step}, at {share:g} of the "
+            "learning rate"
+        )
         if processes.is_first():
-            phases.say("saving")
-            state = {"run": asdict(self.state), "recipe": self._recipe.state_dict()}
-            self._folder.save_state(state)
+            self._folder.forget_log_after(self.state.step)
+            self.log({"collapse": told})
+            self._write_state()
+        processes.wait_for_all()
+        return told
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to the metrics, with its step and seconds."""

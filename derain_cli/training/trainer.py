@@ -6,7 +6,7 @@ The recipe says what happens to one batch (`recipes.recipe`), `batches` draws th
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.paired import with_steps
 from derain_cli.training.recipes.recipe import Batch, Recipe
 from derain_cli.training.run_folder import RunFolder
-from derain_cli.training.saving import Saving
+from derain_cli.training.saving import RunState, Saving
 from derain_cli.training.validation import Validation
 
 LOG_EVERY = 50
@@ -50,6 +50,7 @@ class Progress:
         waited: Seconds of it that the network waited for the batch.
         validation: PSNR per source, when scored.
         psnr: Its mean.
+        notice: What the user should be told of this step.
     """
 
     step: int
@@ -61,6 +62,7 @@ class Progress:
     waited: float
     validation: dict[str, float] | None = None
     psnr: float | None = None
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,12 @@ class _Run:
         self.recipe: Recipe = RECIPES[config.recipe](model, config, folder.path)
         self.saving = Saving(self.recipe, config, folder, self.device)
         self.saving.open(resume=resume)
-        self.state, self.clock = self.saving.state, Clock()
+        self.clock = Clock()
+
+    @property
+    def state(self) -> RunState:
+        """What changes between steps; going back replaces it."""
+        return self.saving.state
 
     def run(
         self, report: Callable[[Progress], None], should_stop: Callable[[], bool]
@@ -170,11 +177,14 @@ class _Run:
         """Take steps until the last, or until `should_stop` or the time limit says so."""
         self.clock = clock = Clock()
         before = self.state.seconds
-        batches = Batches(self.recipe, self.config, self.device)
-        for step, batch, waited in batches.after(self.state.step):
+        for step, batch, waited in self._batches():
             began = time.monotonic()
             self._prepare(step)
-            parts = self._update(batch, step)
+            parts, notice = self._guarded_update(batch, step)
+            if notice:
+                if processes.is_first():
+                    report(self._progress(parts, 0.0, waited, None, notice))
+                continue
             self.state.step = step + 1
             self.state.seconds = before + clock.elapsed
             taken = waited + time.monotonic() - began
@@ -189,6 +199,32 @@ class _Run:
         finished, best = self._is_finished(), self.state.best_psnr
         return TrainResult(self.folder.path, self.state.step, finished, best, *clock.rates())
 
+    def _batches(self) -> Iterator[tuple[int, Batch, float]]:
+        """Steps and their batches until the last step, begun anew where the run went back."""
+        batches = Batches(self.recipe, self.config, self.device)
+        while not self._is_finished():
+            for step, batch, waited in batches.after(self.state.step):
+                yield step, batch, waited
+                if self.state.step != step + 1:
+                    break
+
+    def _guarded_update(self, batch: Batch, step: int) -> tuple[dict[str, float], str]:
+        """The loss parts of a step; or, if the run went back instead, what to tell of it."""
+        try:
+            parts = self._update(batch, step)
+        except TrainingError:
+            notice = self.saving.go_back() if self.config.collapse else ""
+            if not notice:
+                raise
+            return {}, notice
+        if not self.saving.watch.has_collapsed(parts["loss"], self.config.crop_at(step)[0]):
+            return parts, ""
+        self.state.step = step + 1
+        notice = self.saving.go_back()
+        if not notice:
+            self.saving.watch.above = 0  # nowhere to go: look again in a while
+        return parts, notice
+
     def _is_finished(self) -> bool:
         return self.state.step >= self.config.steps
 
@@ -196,19 +232,25 @@ class _Run:
         return bool(self.config.max_time) and self.clock.elapsed > 60 * self.config.max_time
 
     def _progress(
-        self, parts: dict[str, float], taken: float, waited: float, scored: Validation | None
+        self,
+        parts: dict[str, float],
+        taken: float,
+        waited: float,
+        scored: Validation | None,
+        notice: str = "",
     ) -> Progress:
-        step = self.state.step
+        step = max(1, self.state.step)
         return Progress(
             step=step,
             steps=self.config.steps,
             parts=parts,
-            lr=self.config.lr_at(step - 1),
+            lr=self.config.lr_at(step - 1) * self.state.rate_share,
             images=self.config.crop_at(step - 1)[1],
             seconds_per_step=taken,
             waited=waited,
             validation=scored.scores if scored else None,
             psnr=scored.psnr if scored else None,
+            notice=notice,
         )
 
     def _prepare(self, step: int) -> None:
@@ -245,7 +287,7 @@ class _Run:
         if step % LOG_EVERY == 0:
             speed, waited = self.clock.rates()
             pace = {"images_per_second": round(speed, 2), "waited": round(waited, 4)}
-            self.saving.log({"lr": config.lr_at(step - 1)} | parts | pace)
+            self.saving.log({"lr": config.lr_at(step - 1) * self.state.rate_share} | parts | pace)
         scored = None
         if self._is_finished() or (config.validate_every and step % config.validate_every == 0):
             scored = self.saving.validate()

@@ -13,14 +13,14 @@ def test_share_and_mean_are_those_of_the_pixels_that_changed(dtype):
     level = np.iinfo(dtype).max // 255
     rainy = np.full(SHAPE, 100 * level, dtype)
     derained = rainy.copy()
-    derained[1000:1010, :20, 1] -= (VISIBLE + 4) * level  # in the second band of rows
+    derained[1000:1020, :20, 1] -= (VISIBLE + 4) * level  # in the second band of rows
     derained[:5, :, 2] -= VISIBLE * level  # too little to be seen
     rain = measure_rain(rainy, derained)
-    assert rain.share == pytest.approx(10 * 20 / (1030 * 40))
-    total = 10 * 20 * (VISIBLE + 4) + 5 * 40 * VISIBLE
+    assert rain.share == pytest.approx(20 * 20 / (1030 * 40))
+    total = 20 * 20 * (VISIBLE + 4) + 5 * 40 * VISIBLE
     assert rain.mean == pytest.approx(total / (1030 * 40 * 3))
     assert not rain.is_dry
-    assert rain.in_words() == "rain in 0.485 % of the image"
+    assert rain.in_words() == "rain in 0.971 % of the image"
 
 
 def test_an_unchanged_image_is_dry():

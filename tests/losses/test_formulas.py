@@ -52,6 +52,8 @@ LARGE = (1, 1, 12, 13)
 GRADIENTS: dict[str, tuple[Loss, tuple[int, ...]]] = {
     "l1": (losses.l1, SMALL),
     "mse": (losses.mse, SMALL),
+    "charbonnier": (losses.charbonnier, SMALL),
+    "fourier_l1": (losses.fourier_l1, SMALL),
     "edge_aware": (losses.edge_aware, SMALL),
     "texture": (losses.texture, (2, 1, 9, 4)),
     "texture, averaged": (lambda a, b: losses.texture(a, b, average_gram=True), (2, 1, 9, 4)),

@@ -70,3 +70,13 @@ def test_a_full_disk_leaves_nothing(tmp_path, photos, monkeypatch):
     with pytest.raises(ResourceError, match="No space left"):
         synthesize(photos, tmp_path / "made", "large", 0)
     assert not (tmp_path / "made").exists()
+
+
+def test_a_scene_changes_the_clean_image_too(tmp_path, photos):
+    synthesize(photos, tmp_path / "made", "veil+large", 3)
+    rainy, clean = read_pair(find_pairs(tmp_path / "made")[0])
+    assert (rainy >= clean).all()
+    assert (rainy > clean).any()
+    with Image.open(photos / "a.png") as opened:
+        photo = np.asarray(opened)
+    assert clean.std() < photo.std()

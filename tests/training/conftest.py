@@ -15,6 +15,7 @@ from derain_cli.training.configs.train import TrainConfig
 
 TINY = {
     "rdmc": ("widths=[2,2,2,2,2]", "stages=2"),
+    "nimbus": ("widths=[4,4]", "encoder=[1,1]", "decoder=[1]", "full_size=2"),
     "resnet": ("channels=4", "blocks=1"),
     "unet": ("widths=[4,4]",),
     "swinir": ("channels=4", "depths=[1]", "heads=2"),

@@ -98,8 +98,8 @@ class TrainConfig:
     )
     rain: tuple[str, ...] = option(
         (),
-        "KIND[:WEIGHT] to paint: small, medium, large, heavy, dry, streaks:FOLDER or "
-        "pairs:DATASET; repeatable.",
+        "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, drops, dry, streaks:FOLDER, "
+        "pairs:DATASET, mixed:FOLDER, or a scene as phone+veil+structures+wide; repeatable.",
         group=DATA,
         yields_to=("dataset", "data", "rain"),
     )
@@ -116,6 +116,14 @@ class TrainConfig:
         "Images of each folder to keep for validation, at most half of them.",
         group=DATA,
         least=0,
+    )
+    hold_out_by: str = option(
+        "file",
+        "file, or photo to hold it out of every folder.",
+        group=DATA,
+        word="name",
+        one_of=("file", "photo"),
+        recipes=FROM_PAIRS,
     )
 
     crop: int = option(64, "Side of the crops.", group=CROPS, above=0)
@@ -199,6 +207,13 @@ class TrainConfig:
     clip_gradient: float = option(
         0.0, "Largest gradient norm; 0 for no limit.", group=SCHEDULE, least=0
     )
+    collapse: float = option(
+        1.8,
+        "Loss over its best at which to go back to a save; 0 for never.",
+        group=SCHEDULE,
+        least=0,
+        recipes=PAIRED,
+    )
     ema: float = option(
         0.0,
         "Save a moving average of the weights with this decay; 0 for none.",
@@ -218,8 +233,8 @@ class TrainConfig:
 
     loss: tuple[str, ...] = option(
         ("ssim:1", "mse:0.1"),
-        "LOSS[:WEIGHT]: ssim, neg-ssim, mse, l1, pixel, edge, texture, texture-mean, tv, "
-        "contrastive or perceptual; repeatable.",
+        "LOSS[:WEIGHT]: ssim, neg-ssim, mse, l1, charbonnier, fft, pixel, edge, texture, "
+        "texture-mean, tv, contrastive or perceptual; repeatable.",
         group=LOSSES,
         recipes=WEIGHTED_LOSSES,
     )
@@ -432,7 +447,7 @@ class TrainConfig:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read config {str(path)!r}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"config {str(path)!r} is not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise ConfigError(f"config {str(path)!r} must be a JSON object of options")

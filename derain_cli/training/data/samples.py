@@ -31,6 +31,10 @@ BACKGROUND_SIDE = 128
 BACKGROUNDS = 5_128_128
 
 
+VALIDATION_SIDE = 512
+"""Scenes and painted rain are validated on at most the middle of this side of a photo."""
+
+
 class Source(Protocol):
     """Something that yields training samples and whole validation pairs."""
 
@@ -94,7 +98,7 @@ class PairSource:
         """The same place of both images of a random pair."""
         rainy, clean = self.cache.pair(self.training[int(rng.integers(len(self.training)))])
         if not self.ten_crops:
-            window = _window(rainy, crop, rng, self.name)
+            window = window_of(rainy, crop, rng, self.name)
             return rainy[window], clean[window]
         window = _one_of_five(rainy, crop, rng, self.name)
         direction = 1 if rng.random() < 0.5 else -1
@@ -115,13 +119,13 @@ class PairSource:
             DatasetError: The first that cannot be read, is too small or differs from its partner.
         """
         for pair in (*self.training, *self.held_out):
-            width, height = _size_of(pair if pair.rainy_half else pair.rainy)
-            if not pair.rainy_half and (width, height) != (other := _size_of(pair.clean)):
+            width, height = size_of(pair if pair.rainy_half else pair.rainy)
+            if not pair.rainy_half and (width, height) != (other := size_of(pair.clean)):
                 raise DatasetError(
                     f"pair {pair.name!r}: {str(pair.rainy)!r} is {width}x{height}, "
                     f"{str(pair.clean)!r} is {other[0]}x{other[1]}; a pair must have one size"
                 )
-            _require_room(str(pair.rainy), height, width, crop)
+            require_room(str(pair.rainy), height, width, crop)
 
     @property
     def training_count(self) -> int:
@@ -140,12 +144,12 @@ class PairSource:
             DatasetError: Nothing is left to learn from.
         """
         cleans = set(sorted({pair.clean for pair in self.training})[which::2])
-        _require_two(self.name, cleans)
+        require_two(self.name, cleans)
         return replace(self, training=[pair for pair in self.training if pair.clean in cleans])
 
     def part(self, share: float, seed: int) -> Self:
         """The source with a share of its pairs, chosen by the seed; one at least."""
-        return replace(self, training=_part(self.training, share, seed))
+        return replace(self, training=part_of(self.training, share, seed))
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ class PaintedSource:
     def sample(self, crop: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         """A random place of a random clean image, and the same with fresh rain."""
         clean = self._background(rng)
-        clean = clean[_window(clean, crop, rng, self.name)]
+        clean = clean[window_of(clean, crop, rng, self.name)]
         return paint(clean, self.layer(crop, crop, rng)), clean
 
     def _background(self, rng: np.random.Generator) -> Pixels:
@@ -192,7 +196,7 @@ class PaintedSource:
     def validation(self) -> list[tuple[Pixels, Pixels]]:
         """The held-out images, each under rain that never changes."""
         rng = np.random.default_rng(0)
-        images = [self._pixels(clean) for clean in self.held_out]
+        images = [middle_of(self._pixels(clean)) for clean in self.held_out]
         return [
             (paint(clean, self.layer(clean.shape[0], clean.shape[1], rng)), clean)
             for clean in images
@@ -215,9 +219,9 @@ class PaintedSource:
                 f"{crop}x{crop} crop; choose a smaller `crop`"
             )
         for clean in (*self.training, *self.held_out):
-            width, height = _size_of(clean)
+            width, height = size_of(clean)
             path = clean.clean if isinstance(clean, Pair) else clean
-            _require_room(str(path), height, width, crop)
+            require_room(str(path), height, width, crop)
 
     @property
     def training_count(self) -> int:
@@ -236,15 +240,16 @@ class PaintedSource:
             DatasetError: Nothing is left to paint on.
         """
         images, patches = self.training[which::2], self.backgrounds[which::2]
-        _require_two(self.name, patches if self.backgrounds else images)
+        require_two(self.name, patches if self.backgrounds else images)
         return replace(self, training=images, backgrounds=patches)
 
     def part(self, share: float, seed: int) -> Self:
         """The source with a share of its clean images, chosen by the seed; one at least."""
-        return replace(self, training=_part(self.training, share, seed))
+        return replace(self, training=part_of(self.training, share, seed))
 
 
-def _require_two(name: str, kept: Collection[Any]) -> None:
+def require_two(name: str, kept: Collection[Any]) -> None:
+    """Refuse a half of the training images in which there is none."""
     if not kept:
         raise DatasetError(
             f"{name!r} has one training image; a search needs two: weights learn on one half, "
@@ -252,7 +257,8 @@ def _require_two(name: str, kept: Collection[Any]) -> None:
         )
 
 
-def _part(items: Sequence[Item], share: float, seed: int) -> Sequence[Item]:
+def part_of(items: Sequence[Item], share: float, seed: int) -> Sequence[Item]:
+    """A share of the items in their order, chosen by the seed; one at least."""
     if share == 1:
         return items
     count = max(1, round(share * len(items)))
@@ -268,7 +274,7 @@ def choose_backgrounds(paths: Sequence[Clean], count: int, seed: int) -> list[Ba
     Raises:
         DatasetError: No image is large enough.
     """
-    sizes = {path: _size_of(path) for path in paths}
+    sizes = {path: size_of(path) for path in paths}
     large = [path for path in paths if min(sizes[path]) >= BACKGROUND_SIDE]
     if not large:
         raise DatasetError(
@@ -286,7 +292,7 @@ def choose_backgrounds(paths: Sequence[Clean], count: int, seed: int) -> list[Ba
     return chosen
 
 
-def _size_of(image: Clean) -> tuple[int, int]:
+def size_of(image: Clean) -> tuple[int, int]:
     """(width, height) from the header; of a half, where a pair lies side by side."""
     path = image.clean if isinstance(image, Pair) else image
     try:
@@ -302,7 +308,8 @@ def _size_of(image: Clean) -> tuple[int, int]:
     return width // 2, height
 
 
-def _require_room(image: str, height: int, width: int, crop: int) -> None:
+def require_room(image: str, height: int, width: int, crop: int) -> None:
+    """Refuse an image that is smaller than a crop."""
     if min(height, width) < crop:
         raise DatasetError(
             f"{image!r} is {width}x{height}, smaller than the {crop}x{crop} crop; "
@@ -310,9 +317,24 @@ def _require_room(image: str, height: int, width: int, crop: int) -> None:
         )
 
 
-def _window(pixels: Pixels, crop: int, rng: np.random.Generator, source: str) -> Window:
+def middle_of(image: Pixels) -> Pixels:
+    """The middle of a large photo: whole ones would take most of a validation's time.
+
+    Example:
+        >>> middle_of(np.zeros((2000, 300, 3), np.uint8)).shape
+        (512, 300, 3)
+    """
+    rows, columns = (
+        slice(max(0, side - VALIDATION_SIDE) // 2, (side + VALIDATION_SIDE) // 2)
+        for side in image.shape[:2]
+    )
+    return image[rows, columns]
+
+
+def window_of(pixels: Pixels, crop: int, rng: np.random.Generator, source: str) -> Window:
+    """A random square of an image."""
     height, width = pixels.shape[:2]
-    _require_room(f"an image of {source}", height, width, crop)
+    require_room(f"an image of {source}", height, width, crop)
     top, left = rng.integers(0, height - crop + 1), rng.integers(0, width - crop + 1)
     return slice(top, top + crop), slice(left, left + crop)
 
@@ -320,7 +342,7 @@ def _window(pixels: Pixels, crop: int, rng: np.random.Generator, source: str) ->
 def _one_of_five(pixels: Pixels, crop: int, rng: np.random.Generator, source: str) -> Window:
     """A corner or the middle."""
     height, width = pixels.shape[:2]
-    _require_room(f"an image of {source}", height, width, crop)
+    require_room(f"an image of {source}", height, width, crop)
     down, right = height - crop, width - crop
     places = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
     top, left = places[int(rng.integers(len(places)))]

@@ -18,6 +18,8 @@ from derain_cli.datasets.known import (
 from derain_cli.datasets.layouts import Pair, find_pairs, list_images, match_pairs
 from derain_cli.errors import ConfigError, DatasetError, ImageError
 from derain_cli.rain.kinds import layer_source, trainable_pairs
+from derain_cli.rain.scenes import build_scene, is_scene
+from derain_cli.training.data.backgrounds import HeldOutPhotos
 from derain_cli.training.data.samples import (
     Clean,
     PaintedSource,
@@ -25,6 +27,7 @@ from derain_cli.training.data.samples import (
     Source,
     choose_backgrounds,
 )
+from derain_cli.training.data.scenes import SceneSource
 
 
 def build_sources(
@@ -38,6 +41,7 @@ def build_sources(
     data: Sequence[str] = (),
     backgrounds: int = 0,
     ten_crops: bool = False,
+    hold_out_by: str = "file",
     cache: ImageCache | None = None,
 ) -> list[Source]:
     """Training sources from what the command line says.
@@ -46,13 +50,15 @@ def build_sources(
         dataset: `NAME_OR_FOLDER[:WEIGHT]` of given pairs.
         clean: `NAME_OR_FOLDER` of clean images for painted rain.
         rain: `KIND[:WEIGHT]`; KIND is small, medium, large, heavy, dry, `streaks:FOLDER` (grey rain
-            layers) or `pairs:NAME_OR_FOLDER` (the rain of given pairs).
+            layers), `pairs:NAME_OR_FOLDER` (the rain of given pairs), or a scene (`rain.scenes`).
         data_root: Where named data sets lie.
         held_out: Images per folder that are kept out of training, for validation.
         seed: Of the painted rain and of the backgrounds.
         data: A folder of rainy and one of clean images, matched by name; or nothing.
         backgrounds: Patches of the clean images to paint on; 0 = all of them.
         ten_crops: See `PairSource`.
+        hold_out_by: "file", or "photo" to take out of training every image that shows a photo
+            which is held out in any of the folders.
         cache: Of decoded images; a new one when left out.
 
     Raises:
@@ -63,10 +69,7 @@ def build_sources(
     cache = cache or ImageCache()
     given = [_named_pairs(spec, data_root) for spec in dataset]
     given += [_folder_pairs(*data)] if data else []
-    sources: list[Source] = [
-        PairSource(name, weight, *hold_out(pairs, held_out), ten_crops, cache)
-        for name, weight, pairs in given
-    ]
+    pair_parts = [(name, weight, hold_out(pairs, held_out)) for name, weight, pairs in given]
     parts = [hold_out(_clean_images(name, data_root), held_out) for name in clean]
     if rain and not parts:
         raise ConfigError(f"rain {rain[0]!r} needs clean images to fall on: give `clean` FOLDER")
@@ -74,10 +77,27 @@ def build_sources(
         raise ConfigError(f"clean images {clean[0]!r} need rain: give `rain` KIND")
     training = [path for part, _ in parts for path in part]
     validation = [path for _, part in parts for path in part]
+    if hold_out_by == "photo":
+        photos = HeldOutPhotos(cache)
+        photos.add(validation)
+        for _, _, (_, held) in pair_parts:
+            photos.add(held)
+        training = photos.without(training)
+        pair_parts = [
+            (name, weight, (photos.without(part), held))
+            for name, weight, (part, held) in pair_parts
+        ]
+    sources: list[Source] = [
+        PairSource(name, weight, *both, ten_crops, cache) for name, weight, both in pair_parts
+    ]
     shown = hold_out(validation, held_out)[1] or validation
     patches = choose_backgrounds(training, backgrounds, seed) if backgrounds and rain else []
     for spec in rain:
         kind, weight = split_weight(spec)
+        if is_scene(kind):
+            scene = build_scene(kind, data_root, held_out, seed, cache)
+            sources.append(SceneSource(kind, weight, training, shown, scene, cache))
+            continue
         layer = layer_source(kind, data_root, held_out, seed, cache)
         sources.append(PaintedSource(kind, weight, training, shown, layer, patches, cache))
     if not sources:

@@ -36,6 +36,7 @@ def sources_of(config: TrainConfig) -> list[Source]:
         held_out=config.held_out,
         seed=config.seed,
         ten_crops=config.crops == "ten",
+        hold_out_by=config.hold_out_by,
         cache=ImageCache(int(config.cache * 2**30)),
     )
     for source in sources:

@@ -10,6 +10,7 @@ from derain_cli.datasets.image_cache import read_pixels
 from derain_cli.datasets.known import hold_out
 from derain_cli.datasets.layouts import Pair
 from derain_cli.errors import ConfigError, DatasetError
+from derain_cli.rain import streaks, structures
 from derain_cli.training.data.samples import (
     BACKGROUND_SIDE,
     PairSource,
@@ -290,3 +291,53 @@ def test_plain_images_stay_whole(tmp_path):
     (source,) = build_sources(clean=["photos"], **options)
     assert all(isinstance(path, Path) for path in (*source.training, *source.held_out))
     assert source.validation()[0][1].shape == (40, 80, 3)
+
+
+def test_a_photo_held_out_in_one_folder_is_held_out_of_all(tmp_path):
+    """Two data sets of the same photos, one of them compressed: in other places held out."""
+    for name, quality in (("first", None), ("second", 85)):
+        for index in range(9):
+            coarse = np.random.default_rng(index).integers(0, 200, (5, 6, 3), np.uint8)
+            photo = Image.fromarray(coarse).resize((60, 50), Image.Resampling.BICUBIC)
+            for side in ("rainy", "clean"):
+                (tmp_path / name / side).mkdir(parents=True, exist_ok=True)
+                shown = index if name == "first" else (index + 1) % 9
+                suffix, options = ("png", {}) if quality is None else ("jpg", {"quality": quality})
+                photo.save(tmp_path / name / side / f"{shown}.{suffix}", **options)
+    options = {
+        "dataset": [str(tmp_path / "first"), str(tmp_path / "second")],
+        "clean": [str(tmp_path / "first" / "clean")],
+        "rain": ["wide"],
+        "held_out": 2,
+        "seed": 0,
+        "data_root": tmp_path,
+    }
+    by_file = build_sources(**options)
+    assert [source.training_count for source in by_file] == [7, 7, 7]
+    by_photo = build_sources(**options, hold_out_by="photo")
+    assert [source.held_out_count for source in by_photo] == [2, 2, 1]
+    # Four photos are held out in one of the folders, or three where both chose the same one.
+    assert [source.training_count for source in by_photo] == [5, 5, 5]
+    again = build_sources(**options, hold_out_by="photo")
+    assert [source.training for source in by_photo] == [source.training for source in again]
+    shown = {pair.name for pair in by_photo[0].training} & {
+        str((int(pair.name) - 1) % 9) for pair in by_photo[1].held_out
+    }
+    assert not shown
+
+
+def test_scenes_are_sources_like_any(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaks, "BANK_LAYERS", 2)
+    monkeypatch.setattr(structures, "BANK", 7)
+    _, scene = sources_of(tmp_path, rain=["phone+structures+wide:0.5"])
+    assert (scene.name, scene.weight) == ("phone+structures+wide", 0.5)
+    first = draw_batch([scene], 1, 7, range(8), 16, flip=True)
+    np.testing.assert_array_equal(first, draw_batch([scene], 1, 7, range(8), 16, flip=True))
+    assert first[0].shape == (8, 3, 16, 16)
+    assert len(scene.validation()) == scene.held_out_count == 1
+    np.testing.assert_array_equal(scene.validation()[0], scene.validation()[0])
+    assert scene.half(0).training_count + scene.half(1).training_count == scene.training_count
+    assert scene.part(0.5, 0).training_count == 2
+    scene.check(32)
+    with pytest.raises(DatasetError, match="smaller than the 33x33 crop"):
+        scene.check(33)

@@ -1,0 +1,345 @@
+"""Nimbus: a residual U-Net without norms, made for a few CPU cores first and for GPUs too.
+
+A network of our own; where other files cite a paper, this one cites measurements.
+
+Why it looks as it does:
+
+- **Half the size and below.** The image is folded to 1/2 (pixel unshuffle); layers of 12 channels
+  at full size reach a fifth of a CPU's speed, dense 3x3 layers of 32 channels and more nearly all
+  of it.
+- **No batch norm** (its statistics of crops fit no whole image) **and no layer norm** (slow at
+  large sizes). Every block adds a change to its input, and what is inside a block is bounded
+  (`LIMIT`): norm-free networks trained at 1e-3 can collapse within 50 steps, and an unbounded
+  product of two features is the likeliest place for that to begin.
+- **A finite receptive field**, so that tiles equal the whole image: `receptive_radius`. The
+  attention of the block kinds that have one averages over a fixed window, in training as in use.
+- **It starts as the identity**: the last layer's weights are near 0, the output is the rainy image
+  plus a change.
+
+- **Plain blocks.** A first comparison at equal compute, far too short to be the last word (120
+  seconds of one core each; `python tests/benchmarks/nimbus_bakeoff.py --seconds 120 --threads 1`;
+  AMD EPYC with AVX2 only, fp32, the machine shared, so that seconds are processor time), both of
+  32 / 64 / 128 channels, 2-3-6-3-2 blocks, SSIM + L1:
+
+  =========  ==========  =====  =========  ======  =====================================  =====
+  block      parameters  GMAC   ms, image  steps   held-out dB: light, Rain800, heavy     mean
+  =========  ==========  =====  =========  ======  =====================================  =====
+  plain      2.32 M      12.9   380        464     30.05, 25.46, 24.09; dry 32.08         25.58
+  gated      2.45 M      13.5   392        426     28.40, 24.18, 23.94; dry 29.29         24.48
+  =========  ==========  =====  =========  ======  =====================================  =====
+
+  The mean is over eight sources. Hybrid and naf blocks, the losses and the path at full size were
+  not compared: run the benchmark at 1800 seconds a design on a machine that is free.
+- **A fourth level**, not compared either: at 1/16 of the size context costs next to nothing. With
+  fewer blocks above it a training step takes 219 ms instead of 267 (8 crops of 64x64, one core).
+
+Four kinds of block can be chosen, for `tests/benchmarks/nimbus_bakeoff.py` to compare:
+
+========  =====================================================================================
+plain     conv3 - ReLU6 - conv3
+gated     conv3 to twice the channels - product of the halves, bounded - conv1
+hybrid    gated at 1/2 and 1/4; below, depthwise 7x7 - conv1 - gate - local attention - conv1
+naf       layer norm, depthwise 3x3, gate and local attention (Chen et al., ECCV 2022), all levels
+========  =====================================================================================
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from derain_cli.sizes import pad_to_multiple
+
+LIMIT = 6.0
+"""No feature inside a block is farther from 0 than this."""
+FIRST_SHARE = 0.1
+"""A block's last layer starts at this share of its usual size, so that blocks start small."""
+WINDOW = 9
+"""Side of the window that local attention averages over, in pixels of its level."""
+
+
+@dataclass(frozen=True)
+class NimbusConfig:
+    """Shape of the network.
+
+    Attributes:
+        block: Kind of the blocks: plain, gated, hybrid or naf.
+        widths: Channels at 1/2, 1/4, ... of the size.
+        encoder: Blocks per level on the way down; the last are those of the lowest level.
+        decoder: Blocks per level on the way up, the level at 1/2 first.
+        full_size: Channels of the path at full size that joins the result with the input; 0 =
+            the result comes straight from 1/2 of the size.
+    """
+
+    block: str = "plain"
+    widths: tuple[int, ...] = (32, 64, 128, 160)
+    encoder: tuple[int, ...] = (1, 2, 2, 3)
+    decoder: tuple[int, ...] = (2, 2, 2)
+    full_size: int = 16
+
+    def __post_init__(self) -> None:
+        """Turn lists (from JSON) into tuples; refuse impossible values."""
+        for name in ("widths", "encoder", "decoder"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.block not in BLOCKS:
+            raise ValueError(f"block must be one of {', '.join(BLOCKS)}, not {self.block!r}")
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths must be one or more numbers from 1 up, not {self.widths!r}")
+        levels = len(self.widths)
+        for name, length in (("encoder", levels), ("decoder", levels - 1)):
+            counts = getattr(self, name)
+            if len(counts) != length or min(counts, default=0) < 0:
+                raise ValueError(f"{name} must be {length} counts of blocks, not {counts!r}")
+        if self.full_size < 0:
+            raise ValueError(f"full_size must not be negative, not {self.full_size!r}")
+
+
+class PlainBlock(nn.Module):
+    """x + conv3(ReLU6(conv3(x)))."""
+
+    reach = 2
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(channels, channels, 3)
+        self.last = _conv(channels, channels, 3, share=FIRST_SHARE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the input's shape."""
+        changed: Tensor = self.last(F.relu6(self.first(x)))
+        return x + changed
+
+
+class GatedBlock(nn.Module):
+    """x + conv1(gate(conv3(x)))."""
+
+    reach = 1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(channels, 2 * channels, 3)
+        _open_gate(self.first)
+        self.last = _conv(channels, channels, 1, share=FIRST_SHARE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the input's shape."""
+        changed: Tensor = self.last(gate(self.first(x)))
+        return x + changed
+
+
+class WideBlock(nn.Module):
+    """x + conv1(attention(gate(conv1(depthwise7(x)))))."""
+
+    reach = 3 + WINDOW // 2
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.across = _conv(channels, channels, 7, groups=channels)
+        self.first = _conv(channels, 2 * channels, 1)
+        _open_gate(self.first)
+        self.attention = LocalAttention(channels)
+        self.last = _conv(channels, channels, 1, share=FIRST_SHARE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the input's shape."""
+        changed: Tensor = self.last(self.attention(gate(self.first(self.across(x)))))
+        return x + changed
+
+
+class NafBlock(nn.Module):
+    """Two residual steps after a layer norm each: one looks around, one mixes channels."""
+
+    reach = 1 + WINDOW // 2
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm_around = ChannelNorm(channels)
+        self.widen = _conv(channels, 2 * channels, 1)
+        self.across = _conv(2 * channels, 2 * channels, 3, groups=2 * channels)
+        _open_gate(self.across)
+        self.attention = LocalAttention(channels)
+        self.last_around = _conv(channels, channels, 1, share=FIRST_SHARE)
+        self.norm_mix = ChannelNorm(channels)
+        self.mix = _conv(channels, 2 * channels, 1)
+        _open_gate(self.mix)
+        self.last_mix = _conv(channels, channels, 1, share=FIRST_SHARE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the input's shape."""
+        gated = self.attention(gate(self.across(self.widen(self.norm_around(x)))))
+        x = x + self.last_around(gated)
+        mixed: Tensor = self.last_mix(gate(self.mix(self.norm_mix(x))))
+        return x + mixed
+
+
+class LocalAttention(nn.Module):
+    """Weigh channels by their mean over a fixed window: a whole image would make tiles differ."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weigh = _conv(channels, channels, 1, share=FIRST_SHARE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the input's shape, each channel times 0..2 at each place."""
+        half = WINDOW // 2
+        rows = F.avg_pool2d(x, (WINDOW, 1), 1, (half, 0), count_include_pad=False)
+        around = F.avg_pool2d(rows, (1, WINDOW), 1, (0, half), count_include_pad=False)
+        return x * (2 * torch.sigmoid(self.weigh(around)))
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each place."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the input's shape."""
+        normed: Tensor = self.norm(x.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)
+
+
+Block = type[PlainBlock] | type[GatedBlock] | type[WideBlock] | type[NafBlock]
+
+BLOCKS: Mapping[str, tuple[Block, Block]] = {
+    "plain": (PlainBlock, PlainBlock),
+    "gated": (GatedBlock, GatedBlock),
+    "hybrid": (GatedBlock, WideBlock),
+    "naf": (NafBlock, NafBlock),
+}
+"""Blocks at 1/2 and 1/4 of the size, and below."""
+
+
+class Nimbus(nn.Module):
+    """The whole network: rainy image in, derained image out.
+
+    Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.
+    """
+
+    def __init__(self, config: NimbusConfig = NimbusConfig()) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        steps = tuple(pairwise(widths))
+        self.stem = _conv(4 * 3, widths[0], 3)
+        self.encoder = nn.ModuleList(
+            _blocks(config, level, count) for level, count in enumerate(config.encoder)
+        )
+        self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, stride=2) for upper, lower in steps)
+        self.up = nn.ModuleList(_conv(lower, 4 * upper, 1) for upper, lower in steps)
+        self.decoder = nn.ModuleList(
+            _blocks(config, level, count) for level, count in enumerate(config.decoder)
+        )
+        self.tail = FullSizeTail(config) if config.full_size else HalfSizeTail(config)
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        """Derained image: the rainy one plus the change found for it."""
+        height, width = rainy.shape[-2:]
+        padded = pad_to_multiple(rainy, 2 ** len(self.config.widths))
+        centred = padded - 0.5  # so that the zeros around it are a middle grey
+        x = self.stem(F.pixel_unshuffle(centred, 2))
+        skips = []
+        for blocks, down in zip(self.encoder, self.down, strict=False):
+            skips.append(blocks(x))
+            x = down(skips[-1])
+        x = self.encoder[-1](x)
+        for up, blocks in zip(reversed(self.up), reversed(self.decoder), strict=True):
+            x = blocks(F.pixel_shuffle(up(x), 2) + skips.pop())
+        derained: Tensor = padded + self.tail(x, centred)
+        return derained[..., :height, :width]
+
+
+class FullSizeTail(nn.Module):
+    """The change, found at full size from features at 1/2 and the image itself."""
+
+    reach = 2
+
+    def __init__(self, config: NimbusConfig) -> None:
+        super().__init__()
+        channels = config.full_size
+        self.to_full = _conv(config.widths[0], 4 * channels, 1)
+        self.see = _conv(3, channels, 3)
+        self.join = _conv(channels, channels, 3)
+        self.to_change = _small(nn.Conv2d(channels, 3, 3, padding=1))
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        """The change `(batch, 3, height, width)`."""
+        joined = F.relu6(F.pixel_shuffle(self.to_full(x), 2) + self.see(image))
+        change: Tensor = self.to_change(F.relu6(self.join(joined)))
+        return change
+
+
+class HalfSizeTail(nn.Module):
+    """The change, unfolded from features at 1/2 of the size."""
+
+    reach = 2
+
+    def __init__(self, config: NimbusConfig) -> None:
+        super().__init__()
+        self.to_change = _small(nn.Conv2d(config.widths[0], 4 * 3, 3, padding=1))
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        """The change `(batch, 3, height, width)`."""
+        return F.pixel_shuffle(self.to_change(x), 2)
+
+
+def receptive_radius(config: NimbusConfig) -> int:
+    """Pixels beyond which nothing changes an output pixel.
+
+    Example:
+        >>> receptive_radius(NimbusConfig())
+        223
+    """
+    levels = len(config.widths)
+    # Stem and tail, and the grids: a pixel may be the first of its cell and look at the last.
+    reach = 2 + (FullSizeTail if config.full_size else HalfSizeTail).reach
+    reach += int(2**levels) - 1
+    for counts in (config.encoder, config.decoder):
+        for level, count in enumerate(counts):
+            reach += int(count * _block(config, level).reach * 2 ** (level + 1))
+    return reach
+
+
+def _block(config: NimbusConfig, level: int) -> Block:
+    return BLOCKS[config.block][level >= 2]
+
+
+def _blocks(config: NimbusConfig, level: int, count: int) -> nn.Sequential:
+    make: Callable[[int], nn.Module] = _block(config, level)
+    return nn.Sequential(*(make(config.widths[level]) for _ in range(count)))
+
+
+def _conv(
+    inputs: int, outputs: int, kernel: int, *, groups: int = 1, share: float = 1.0
+) -> nn.Conv2d:
+    """Convolution that keeps the size and, but for `share`, the variance of what goes in."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
+    fan_in = inputs // groups * kernel * kernel
+    nn.init.normal_(conv.weight, std=share * fan_in**-0.5)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _small(conv: nn.Conv2d) -> nn.Conv2d:
+    """Convolution whose output is nearly 0: the network starts as the identity."""
+    nn.init.normal_(conv.weight, std=1e-3)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _open_gate(conv: nn.Conv2d) -> None:
+    """Start the gates around 1: a block begins nearly linear, and every weight learns."""
+    assert conv.bias is not None
+    nn.init.ones_(conv.bias[conv.out_channels // 2 :])
+
+
+def gate(x: Tensor) -> Tensor:
+    """Product of the two halves of the channels, within `LIMIT` of 0."""
+    value, gate = x.chunk(2, dim=1)
+    return (value * gate).clamp(-LIMIT, LIMIT)

@@ -1,0 +1,77 @@
+"""What is before the rain and what a phone makes of the scene: mist, lens, sensor, JPEG."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+def add_veil(scene: Floats, rng: np.random.Generator) -> Floats:
+    """Scene in mist: thinner in front (below), uneven, of a nearly grey light.
+
+    The mist belongs to the scene: networks learn to take out the rain and to leave the mist.
+
+    Args:
+        scene: `(height, width, 3)` in 0..1.
+        rng: Decides how thick it is.
+    """
+    height, width = scene.shape[:2]
+    coarse = rng.uniform(0.3, 1, (3, 3)) * np.linspace(1, rng.uniform(0.2, 1), 3)[:, None]
+    thick = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    share = np.clip(np.asarray(thick)[..., None] * rng.uniform(0.1, 0.7), 0, 0.8)
+    light = np.clip(rng.uniform(0.5, 0.95) + rng.normal(0, 0.02, 3), 0, 1)
+    return np.asarray(scene * (1 - share) + share * light, np.float32)
+
+
+def see_through_lens(scene: Floats, rng: np.random.Generator) -> Floats:
+    """Scene as a lens shows it: sharp, a little soft, or out of focus; lighter or darker.
+
+    Args:
+        scene: `(height, width, 3)` in 0..1.
+        rng: Decides how soft and how dark.
+    """
+    blur = rng.choice((0.0, rng.uniform(0.3, 1.0), rng.uniform(1.0, 5.0)), p=(0.35, 0.45, 0.2))
+    if blur > 0:
+        scene = np.asarray(cv2.GaussianBlur(scene, (0, 0), float(blur)), np.float32)
+    gamma = float(np.exp(rng.normal(0, 0.3)))  # above 1 is dusk, and night at the far end
+    return np.asarray(np.clip(scene, 0, 1) ** np.float32(gamma), np.float32)
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """Noise and JPEG of one photo, the same for the rainy and the clean image.
+
+    Were they in the rainy image alone, networks would learn to take out noise and to repair JPEGs,
+    and would no longer leave dry photos alone.
+
+    Attributes:
+        noise: Added to each image, `(height, width, 3)` in 0..1.
+        quality: JPEG's; 0 = not compressed.
+    """
+
+    noise: Floats
+    quality: int
+
+    @classmethod
+    def drawn(cls, height: int, width: int, rng: np.random.Generator) -> "Sensor":
+        """A sensor's noise, coarser in some, and JPEG at a quality of 60 to 95 in most."""
+        strength = rng.choice((0.0, rng.uniform(0.002, 0.012), rng.uniform(0.01, 0.03)))
+        noise = rng.standard_normal((height, width, 3), np.float32) * np.float32(strength)
+        if rng.random() < 0.4:
+            noise = np.asarray(cv2.GaussianBlur(noise, (3, 3), 0.7), np.float32)
+        quality = int(rng.integers(60, 96)) if rng.random() < 0.7 else 0
+        return cls(noise, quality)
+
+    def take(self, scene: Floats) -> NDArray[np.uint8]:
+        """The 8-bit photo of a scene in 0..1."""
+        pixels: NDArray[np.uint8] = np.rint(np.clip(scene + self.noise, 0, 1) * 255).astype(
+            np.uint8
+        )
+        if not self.quality:
+            return pixels
+        encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+        decoded = cv2.imdecode(encoded[1], cv2.IMREAD_COLOR)
+        return np.ascontiguousarray(np.asarray(decoded, np.uint8)[..., ::-1])

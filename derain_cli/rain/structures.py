@@ -1,0 +1,244 @@
+"""Things that stand and look like rain: joints of bricks, railings, blinds, wires, letters, gloss.
+
+A network that only ever saw rain on photos of nature takes all that is thin, bright and upright
+for rain. What tells the two apart: structures are regular, follow perspective, end at objects, are
+as sharp as these and may be darker than what is behind; rain is random, soft and only brighter.
+Here structures are drawn over photos, in perspective and shaded. They belong to the scene.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+CANVAS, BANK = 320, 160
+LETTERS = "ABCDEFGHIKLMNOPRSTUVWXYZabcdefghiklmnoprstuvwxyz0123456789!?&"
+FONTS = (
+    cv2.FONT_HERSHEY_SIMPLEX,
+    cv2.FONT_HERSHEY_DUPLEX,
+    cv2.FONT_HERSHEY_TRIPLEX,
+    cv2.FONT_HERSHEY_SCRIPT_SIMPLEX,
+)
+
+
+class _Sheet:
+    """A square to draw on: colours, and how opaque they are."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.colour = np.zeros((CANVAS, CANVAS, 3), np.uint8)
+        self.opaque = np.zeros((CANVAS, CANVAS), np.uint8)
+
+    def shade(self) -> tuple[int, int, int]:
+        """A colour, grey more often than not, light or dark."""
+        grey = self.rng.choice((self.rng.uniform(0, 90), self.rng.uniform(130, 255)))
+        tint = self.rng.normal(0, self.rng.choice((3.0, 25.0)), 3)
+        red, green, blue = np.clip(grey + tint, 0, 255).astype(int).tolist()
+        return red, green, blue
+
+    def line(
+        self, start: tuple[float, float], end: tuple[float, float], thick: float, colour: object
+    ) -> None:
+        """A line of a width of one pixel or more, with smooth edges."""
+        points = [tuple(round(16 * value) for value in point) for point in (start, end)]
+        for target, value in ((self.colour, colour), (self.opaque, 255)):
+            cv2.line(target, *points, value, max(1, round(thick)), cv2.LINE_AA, 4)  # type: ignore[call-overload]
+
+    def fill(self) -> None:
+        """A surface of one colour with some grain."""
+        self.colour[:] = self.shade()
+        self.opaque[:] = 255
+        grain = self.rng.normal(0, self.rng.uniform(0, 10), (CANVAS, CANVAS, 1))
+        self.colour = np.clip(self.colour + grain, 0, 255).astype(np.uint8)
+
+
+def _bars(sheet: _Sheet) -> None:
+    """Railings, fences, blinds, slats, corrugated iron: equal bars at equal distances."""
+    rng = sheet.rng
+    if rng.random() < 0.4:
+        sheet.fill()
+    gap = rng.uniform(5, 44)
+    thick, colour = max(1.0, gap * rng.uniform(0.08, 0.6)), sheet.shade()
+    edge = sheet.shade() if rng.random() < 0.5 else None
+    for place in np.arange(rng.uniform(0, gap), CANVAS, gap):
+        sheet.line((place, -9), (place, CANVAS + 9), thick, colour)
+        if edge and thick > 2.5:  # the lit side of a round bar
+            lit = place - 0.3 * thick
+            sheet.line((lit, -9), (lit, CANVAS + 9), max(1.0, 0.25 * thick), edge)
+    for _ in range(int(rng.integers(0, 4))):
+        height = rng.uniform(0, CANVAS)
+        sheet.line((-9, height), (CANVAS + 9, height), thick * rng.uniform(0.8, 2), colour)
+
+
+def _bricks(sheet: _Sheet) -> None:
+    """Rows of bricks or tiles: joints across, and upright ones that alternate."""
+    rng = sheet.rng
+    sheet.fill()
+    tall = rng.uniform(7, 36)
+    long, joint, colour = tall * rng.uniform(1, 3.2), max(1.0, tall * rng.uniform(0.04, 0.2)), None
+    shift, colour = rng.choice((0.0, 0.5)), sheet.shade()
+    for row, top in enumerate(np.arange(0, CANVAS + tall, tall)):
+        start = (row % 2) * shift * long
+        for left in np.arange(start - long, CANVAS, long):
+            tone = sheet.colour[0, 0].astype(int) + int(rng.normal(0, 14))
+            corner = (round(left), round(top)), (round(left + long), round(top + tall))
+            cv2.rectangle(sheet.colour, *corner, np.clip(tone, 0, 255).tolist(), -1)
+        for left in np.arange(start, CANVAS, long):
+            sheet.line((left, top), (left, top + tall), joint, colour)
+    for top in np.arange(0, CANVAS + tall, tall):
+        sheet.line((0, top), (CANVAS, top), joint, colour)
+
+
+def _wires(sheet: _Sheet) -> None:
+    """Wires, ropes, stalks and masts: thin, long, each with a course of its own."""
+    rng = sheet.rng
+    upright = rng.random() < 0.6
+    for _ in range(int(rng.integers(1, 9))):
+        thick, colour = rng.uniform(1, 4), sheet.shade()
+        ends, sag = rng.uniform(0, CANVAS, 2), rng.uniform(-25, 25)
+        along = np.linspace(-5, CANVAS + 5, 24)
+        course = np.linspace(ends[0], ends[1], 24) + sag * np.sin(np.linspace(0, np.pi, 24))
+        points = list(
+            zip(course, along, strict=True) if upright else zip(along, course, strict=True)
+        )
+        for start, end in pairwise(points):
+            sheet.line(start, end, thick, colour)
+
+
+def _letters(sheet: _Sheet) -> None:
+    """Lines of letters, as of signs, watermarks and subtitles."""
+    rng = sheet.rng
+    if rng.random() < 0.4:
+        sheet.fill()
+    colour, font, size = sheet.shade(), int(rng.choice(FONTS)), rng.uniform(0.4, 3)
+    thick = max(1, round(size * rng.uniform(0.7, 3)))
+    see_through = int(rng.choice((255, 255, 150)))
+    for base in np.arange(32 * size, CANVAS, 34 * size):
+        text = "".join(rng.choice(list(LETTERS)) for _ in range(int(34 / size)))
+        place = (int(rng.integers(-20, 20)), round(base))
+        cv2.putText(sheet.colour, text, place, font, size, colour, thick, cv2.LINE_AA)
+        cv2.putText(sheet.opaque, text, place, font, size, see_through, thick, cv2.LINE_AA)
+
+
+def _fans(sheet: _Sheet) -> None:
+    """Ribs that meet in a point: umbrellas, spokes, stays, folds of cloth."""
+    rng = sheet.rng
+    middle, count = rng.uniform(-0.2, 1.2, 2) * CANVAS, int(rng.integers(6, 40))
+    colour, thick = sheet.shade(), rng.uniform(1, 3.5)
+    for angle in np.linspace(0, 2 * np.pi, count, endpoint=False) + rng.random():
+        end = middle + 2 * CANVAS * np.array([np.cos(angle), np.sin(angle)])
+        sheet.line(tuple(middle), tuple(end), thick, colour)
+
+
+def _gloss(sheet: _Sheet) -> None:
+    """Highlights on round things, lamps and their reflections: bright, short, sharp or soft."""
+    rng = sheet.rng
+    for _ in range(int(rng.integers(4, 40))):
+        place = rng.integers(0, CANVAS, 2).tolist()
+        axes = [int(rng.integers(1, 6)), int(rng.integers(2, 34))]
+        bright = int(rng.integers(170, 256))
+        tilt = float(rng.normal(0, 25))
+        cv2.ellipse(sheet.colour, place, axes, tilt, 0, 360, (bright,) * 3, -1, cv2.LINE_AA)
+        cv2.ellipse(sheet.opaque, place, axes, tilt, 0, 360, int(rng.integers(120, 256)), -1)
+    soft = rng.choice((0.5, 1.5))
+    sheet.opaque = np.asarray(cv2.GaussianBlur(sheet.opaque, (0, 0), soft), np.uint8)
+
+
+def _poles(sheet: _Sheet) -> None:
+    """Poles, legs, window frames and trunks: a few bars with a lit and a dark side."""
+    rng = sheet.rng
+    for _ in range(int(rng.integers(1, 5))):
+        place, thick = rng.uniform(0, CANVAS), rng.uniform(3, 34)
+        lean, base = rng.normal(0, 20), np.array(sheet.shade(), float)
+        for share in np.linspace(-0.5, 0.5, max(2, round(thick / 2))):
+            tone = np.clip(base * (1 + 0.7 * share * rng.choice((-1, 1))), 0, 255).tolist()
+            left = place + share * thick
+            sheet.line((left, -9), (left + lean, CANVAS + 9), thick / 3, tone)
+
+
+STRUCTURES: Mapping[str, Callable[[_Sheet], None]] = {
+    "bars": _bars,
+    "bricks": _bricks,
+    "wires": _wires,
+    "letters": _letters,
+    "fans": _fans,
+    "gloss": _gloss,
+    "poles": _poles,
+}
+
+
+def draw_structure(kind: str, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """A structure seen in perspective: colours `(320, 320, 3)`, and how opaque they are."""
+    sheet = _Sheet(rng)
+    STRUCTURES[kind](sheet)
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * CANVAS
+    upright = rng.random() < 0.75  # most of what stands, stands upright or lies flat
+    angle = rng.choice((0.0, 90.0)) + rng.normal(0, 4) if upright else rng.uniform(0, 180)
+    turn = cv2.getRotationMatrix2D((CANVAS / 2, CANVAS / 2), angle, 1.45)
+    corners: Floats = np.column_stack((square, np.ones(4, np.float32)))
+    turned = corners @ np.asarray(turn, np.float32).T
+    strength = 0.28 * CANVAS * rng.random()
+    seen = turned + rng.uniform(-1, 1, (4, 2)).astype(np.float32) * np.float32(strength)
+    matrix = cv2.getPerspectiveTransform(square, seen.astype(np.float32))
+    sides = [
+        np.asarray(
+            cv2.warpPerspective(
+                side,
+                matrix,
+                (CANVAS, CANVAS),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
+            ),
+            np.uint8,
+        )
+        for side in (sheet.colour, sheet.opaque)
+    ]
+    return sides[0], sides[1]
+
+
+@lru_cache(maxsize=2)
+def _bank(seed: int) -> tuple[tuple[Pixels, Pixels], ...]:
+    kinds = list(STRUCTURES)
+    return tuple(
+        draw_structure(kinds[index % len(kinds)], np.random.default_rng([seed, index, 2]))
+        for index in range(BANK)
+    )
+
+
+def add_structure(scene: Floats, seed: int, rng: np.random.Generator) -> Floats:
+    """Scene with a structure before it, shaded and as sharp as photos are.
+
+    Args:
+        scene: `(height, width, 3)` in 0..1.
+        seed: Of the bank of structures.
+        rng: Decides which one, and how it stands.
+    """
+    height, width = scene.shape[:2]
+    bank = _bank(seed)
+    colour, opaque = bank[int(rng.integers(len(bank)))]
+    zoom = float(np.exp(rng.uniform(np.log(0.6), np.log(1.5)))) * max(1, max(height, width) / 300)
+    mirror = rng.choice((-1, 1))
+    # The piece of the sheet lies anywhere in it; where the sheet ends, the structure does.
+    place = rng.uniform(0.15, 0.85, 2) * CANVAS
+    shift = np.array([width, height]) / 2 - np.array([mirror * zoom, zoom]) * place
+    matrix = np.array([[mirror * zoom, 0, shift[0]], [0, zoom, shift[1]]])
+    seen = [cv2.warpAffine(side, matrix, (width, height)) for side in (colour, opaque)]
+    if rng.random() < 0.5:
+        blur = rng.uniform(0.3, 0.9)
+        seen = [cv2.GaussianBlur(side, (0, 0), blur) for side in seen]
+    share = seen[1][..., None].astype(np.float32) * np.float32(rng.uniform(0.7, 1) / 255)
+    shaded = seen[0].astype(np.float32) / 255 * _shade(height, width, rng)
+    return np.asarray(np.clip(scene * (1 - share) + share * shaded, 0, 1), np.float32)
+
+
+def _shade(height: int, width: int, rng: np.random.Generator) -> Floats:
+    """Light that falls unevenly: a smooth factor around 1, `(height, width, 1)`."""
+    coarse = rng.normal(1, rng.uniform(0, 0.25), (3, 3)).clip(0.3, 1.6).astype(np.float32)
+    shade = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(shade, np.float32)[..., None]
