@@ -147,6 +147,11 @@ class RunFolder:
         return self._load(self.path / GOOD_STATE, device)
 
     @property
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "config.json").exists()
+
+    @property
     def has_state(self) -> bool:
         """Whether a state was saved; without one, resuming starts from the beginning."""
         return (self.path / STATE).exists()
