@@ -64,8 +64,8 @@ def compare(
 def _views(
     photo: Path, names: Sequence[str], strength: float, device: str, threads: int | None
 ) -> "list[View]":
-    from derain_cli.evaluation.photo_comparison import View, describe_change
     from derain_cli.checkpoints.catalogue import known_harm
+    from derain_cli.evaluation.photo_comparison import View, describe_change
     from derain_cli.images import read_image
     from derain_cli.inference.derainer import Derainer
 

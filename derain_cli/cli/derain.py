@@ -417,7 +417,6 @@ def _watch(
 
     check_watching(folder, inputs, options)
     derainer = _load(model, engine)
-    _say_harm(model, report)
     as_json, quiet, verbose = messages
 
     def run(plan: "Plan") -> None:
