@@ -108,6 +108,7 @@ def test_readme_names_no_option_that_does_not_exist():
         "reproduce",
         "models info",
         "finetune-real",
+        "reproduce",
         "datasets synth",
         "datasets verify",
     ]

@@ -22,9 +22,11 @@ from derain_cli.cli import (
     evaluate,
     finetune_real,
     manual,
+    merge,
     models,
     plot,
     reproduce,
+    scale_plan,
     search,
     serve,
     train,
@@ -219,6 +221,8 @@ app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
 app.command("manual")(manual.manual)
+app.command("merge")(merge.merge)
+app.command("scale-plan")(scale_plan.scale_plan)
 app.command("reproduce")(reproduce.reproduce)
 app.command("compare")(compare.compare)
 app.command("doctor")(doctor.doctor)
