@@ -104,6 +104,8 @@ def test_readme_names_no_option_that_does_not_exist():
         "derain",
         "eval",
         "train",
+        "serve",
+        "reproduce",
         "models info",
         "finetune-real",
         "reproduce",
