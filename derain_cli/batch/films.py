@@ -99,6 +99,7 @@ class Films:
             temporal=self._options.temporal,
             batch_size=self._options.batch_size,
             overwrite=self._options.overwrite or bool(job.redo),
+            strict=self._options.strict,
         )
         with contextlib.closing(
             derain_film(source, target, self._network.derainer, options, self._in_network)

@@ -21,6 +21,7 @@ from derain_cli.cli import (
     doctor,
     evaluate,
     finetune_real,
+    manual,
     merge,
     models,
     plot,
@@ -219,6 +220,7 @@ app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
+app.command("manual")(manual.manual)
 app.command("merge")(merge.merge)
 app.command("scale-plan")(scale_plan.scale_plan)
 app.command("reproduce")(reproduce.reproduce)

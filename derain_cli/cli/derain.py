@@ -437,6 +437,8 @@ def _watch(
     check_watching(folder, inputs, options)
     derainer = _load(model, engine)
     as_json, quiet, verbose = messages
+    if not quiet:
+        _say_harm(model, partial(typer.echo, err=True))
 
     def batch(plan: "Plan", report: BatchReport, interrupter: "Interrupter") -> "Generator[Event]":
         return run_batch(plan, derainer, options, b"", interrupter, report.advance_within)
@@ -489,6 +491,7 @@ def _run(
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
         derainer = _load(model, engine) if plan.has_work and on is None else None
+        _say_harm(model, report.say)
     except KeyboardInterrupt:
         report.say_interrupted(options)
         raise typer.Exit(INTERRUPTED) from None
@@ -546,6 +549,15 @@ def _read_image() -> bytes:
     if sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("'-' reads an image from stdin, which is a terminal: pipe one in")
     return read_standard_input("an image")
+
+
+def _say_harm(model: str | None, say: Callable[[str], None]) -> None:
+    """Say what weights are known to do to some photos."""
+    from derain_cli.checkpoints.catalogue import known_harm
+
+    harm = known_harm(model) if model else ""
+    if harm:
+        say(f"{model}: {harm}")
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":

@@ -304,7 +304,7 @@ class Scoring:
 
     def load(self, view: "EvalView", names: Sequence[str]) -> None:
         """Load the models; an empty name is the default one's."""
-        from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+        from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, known_harm
         from derain_cli.checkpoints.resolving import resolve_weights
         from derain_cli.evaluation.deraining import EvaluatedModel
         from derain_cli.evaluation.identity import file_sha256
@@ -332,6 +332,8 @@ class Scoring:
             )
             # Checkpoints of two runs have one file name: tell them apart as the user did.
             self.models.append(EvaluatedModel(derainer, name, engine.strength))
+            if harm := known_harm(name):
+                typer.echo(f"{name}: {harm}", err=True)
 
     def open_journal(
         self, view: "EvalView", path: Path | None, *, resume: bool, overwrite: bool

@@ -99,7 +99,9 @@ class Saving:
                 self._folder.promote_candidate()
             self.state.candidate = self.state.step
         self._write_state()
-        if renewing:
+        if self.state.step >= self._config.steps:
+            self._folder.drop_fallbacks()
+        elif renewing:
             self._folder.note_candidate()
 
     def _write_state(self) -> None:
