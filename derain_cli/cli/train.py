@@ -57,7 +57,8 @@ def train(
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", hidden=True)] = False,
     until: Annotated[
-        float, typer.Option(min=0, help="Stop once the validation PSNR reaches this; 0 = never.")
+        float,
+        typer.Option(min=0, help="Stop at this validation PSNR; 0 = never.", show_default=False),
     ] = 0.0,
     patience: Annotated[
         int,

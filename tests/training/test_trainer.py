@@ -283,11 +283,11 @@ def test_starting_from_weights_keeps_them(tiny_config, tmp_path, saved_by):
     ("changes", "error", "message"),
     [
         ({"recipe": "supervise"}, ConfigError, "Did you mean 'supervised'"),
-        ({"precision": "fp16"}, ConfigError, "--precision fp16 needs a CUDA device, not cpu"),
+        ({"precision": "fp16"}, ConfigError, "`precision` fp16 needs a CUDA device, not cpu"),
         ({"dataset": ("nowhere",)}, DatasetError, "unknown data set 'nowhere'"),
         ({"crop": 50}, DatasetError, "64x48, smaller than the 50x50 crop"),
         ({"final_crop": 64}, DatasetError, "64x48, smaller than the 64x64 crop"),
-        ({"model_option": ("widths",)}, ConfigError, "--model-option is 'widths'"),
+        ({"model_option": ("widths",)}, ConfigError, "`model_option` is 'widths'"),
         ({"model_option": ("width=3",)}, ConfigError, "Did you mean 'widths'"),
         ({"loss": ("l2:1",)}, ConfigError, "unknown loss 'l2'"),
     ],
@@ -389,7 +389,7 @@ def test_full_disk_leaves_the_previous_state_whole(tiny_config, tmp_path, assert
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert "cannot write" in done.stdout
     assert "state.pt': File too large" in done.stdout
-    assert {path.name for path in out.iterdir()} == {"config.json", "state.pt"}
+    assert {path.name for path in out.iterdir()} == {"config.json", "state.pt", "candidate.pt"}
     assert torch.load(out / "state.pt", weights_only=True)["run"]["step"] == 3
     train(config, out, resume=True)
     train(config, tmp_path / "whole")
