@@ -43,8 +43,7 @@ def train(
         str | None,
         typer.Option(
             metavar="name",
-            help="Take the options of --arch that are named paper (as published), quick (minutes "
-            "on two CPU cores) or wide-rain.",
+            help="Take the options of --arch named paper, quick (minutes on a CPU) or wide-rain.",
         ),
     ] = None,
     connections: Annotated[
@@ -57,11 +56,13 @@ def train(
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", hidden=True)] = False,
     until: Annotated[
-        float, typer.Option(min=0, help="Stop once the validation PSNR reaches this; 0 = never.")
+        float, typer.Option(min=0, help="Stop at this validation PSNR; 0 for never.")
     ] = 0.0,
     patience: Annotated[
         int,
-        typer.Option(min=0, help="Stop after this many validations without a new best; 0 = never."),
+        typer.Option(
+            min=0, help="Stop after this many validations without a new best; 0 for never."
+        ),
     ] = 0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard's files to the run.")

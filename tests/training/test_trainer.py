@@ -283,11 +283,11 @@ def test_starting_from_weights_keeps_them(tiny_config, tmp_path, saved_by):
     ("changes", "error", "message"),
     [
         ({"recipe": "supervise"}, ConfigError, "Did you mean 'supervised'"),
-        ({"precision": "fp16"}, ConfigError, "--precision fp16 needs a CUDA device, not cpu"),
+        ({"precision": "fp16"}, ConfigError, "`precision` fp16 needs a CUDA device, not cpu"),
         ({"dataset": ("nowhere",)}, DatasetError, "unknown data set 'nowhere'"),
         ({"crop": 50}, DatasetError, "64x48, smaller than the 50x50 crop"),
         ({"final_crop": 64}, DatasetError, "64x48, smaller than the 64x64 crop"),
-        ({"model_option": ("widths",)}, ConfigError, "--model-option is 'widths'"),
+        ({"model_option": ("widths",)}, ConfigError, "`model_option` is 'widths'"),
         ({"model_option": ("width=3",)}, ConfigError, "Did you mean 'widths'"),
         ({"loss": ("l2:1",)}, ConfigError, "unknown loss 'l2'"),
     ],
