@@ -104,8 +104,11 @@ def test_readme_names_no_option_that_does_not_exist():
         "derain",
         "eval",
         "train",
+        "serve",
+        "reproduce",
         "models info",
         "finetune-real",
+        "reproduce",
         "datasets synth",
         "datasets verify",
     ]

@@ -4,9 +4,10 @@ import dataclasses
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from derain_cli.batch.events import Job, Result
 from derain_cli.batch.failures import as_derain_error
@@ -58,7 +59,7 @@ class Decoding:
         """Drop what nobody has asked for yet."""
         self._readers.shutdown(wait=False, cancel_futures=True)
 
-    def groups(self, jobs: Sequence[Job]) -> Iterator[Result | Moving | list[Decoded]]:
+    def groups(self, jobs: Iterable[Job]) -> Iterator[Result | Moving | list[Decoded]]:
         """Neighbours of one shape and depth together, at most `batch_size`."""
         group: list[Decoded] = []
         for read in self._read_ahead(jobs):
@@ -75,27 +76,29 @@ class Decoding:
         if group:
             yield group
 
-    def _read_ahead(self, jobs: Sequence[Job]) -> Iterator[Result | Moving | Decoded]:
+    def _read_ahead(self, jobs: Iterable[Job]) -> Iterator[Result | Moving | Decoded]:
         """Each job's image in order, while the next ones are being decoded."""
-        waiting = deque(jobs)
         ahead: deque[tuple[int, Future[Result | Moving | Decoded]]] = deque()
         most_ahead = max(self._options.thread_count, self._options.batch_size)
-        while waiting or ahead:
-            while waiting and len(ahead) <= most_ahead:
-                size = _bytes_of(waiting[0])
-                if ahead and size + sum(other for other, _ in ahead) > BYTES_AT_ONCE:
-                    break
-                ahead.append((size, self._readers.submit(self._read, waiting.popleft())))
+        for job in jobs:
+            size = _bytes_of(job)
+            while ahead and (
+                len(ahead) > most_ahead or size + sum(other for other, _ in ahead) > BYTES_AT_ONCE
+            ):
+                yield ahead.popleft()[1].result()
+            ahead.append((size, self._readers.submit(self.read, job)))
+        while ahead:
             yield ahead.popleft()[1].result()
 
-    def _read(self, job: Job) -> Result | Moving | Decoded:
+    def read(self, job: Job) -> Result | Moving | Decoded:
+        """The image of a job; the result where that is known or it cannot be read."""
         if job.skip:
             return Result(job, "skipped")
         if job.problem:
             return Result(job, "failed", error=UnreadableImageError(job.problem))
         if self._options.skip_existing:
             claimed = self._claims.take(job)
-            if results_exist(job):  # another run has been quicker
+            if results_exist(job) and not job.redo:  # another run has been quicker
                 self._claims.release(job)
                 return Result(job, "skipped")
             if not claimed:
@@ -114,18 +117,24 @@ class Decoding:
         most, strict = self._options.max_pixels or DEFAULT_MAX_PIXELS, self._options.strict
         if job.source is None:
             return read_image(self._stdin, max_pixels=most, name=job.name, strict=strict)
-        return read_image(job.source, max_pixels=most, strict=strict)
+        if isinstance(job.source, Path):
+            return read_image(job.source, max_pixels=most, strict=strict)
+        content = job.source.read_bytes()
+        return read_image(content, max_pixels=most, name=job.name, strict=strict)
 
 
 def results_exist(job: Job) -> bool:
     """Whether all files that a job would write are there."""
-    return bool(job.targets) and all(map(os.path.lexists, job.targets))
+    paths = job.paths
+    return 0 < len(job.targets) == len(paths) and all(map(os.path.lexists, paths))
 
 
 def _bytes_of(job: Job) -> int:
     """Size of the decoded pixels from the header, 0 where it cannot be read."""
     if job.source is None or job.skip or job.problem or job.kind != "image":
         return 0
+    if not isinstance(job.source, Path):
+        return job.source.decoded_size
     try:
         return decoded_bytes(job.source)
     except (DerainError, OSError):

@@ -1,8 +1,9 @@
 """What happens in a batch, as its consumer is told."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from derain_cli.batch.rain import Rain
 from derain_cli.errors import DerainError
@@ -16,6 +17,31 @@ class PassedOver:
     reason: str
 
 
+class Remote(Protocol):
+    """A file beyond this machine; `scale.addresses.Address` is one."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name."""
+
+    @property
+    def decoded_size(self) -> int:
+        """Bytes of the image in memory, 0 where that is not known."""
+
+    def read_bytes(self) -> bytes:
+        """The whole content."""
+
+    def write_whole(self, content: bytes, *, overwrite: bool) -> bool:
+        """Write it whole or not at all; False where something else is there and stays."""
+
+
+Location = Path | Remote
+
+
 @dataclass(frozen=True)
 class Job:
     """One image and where its results go.
@@ -27,15 +53,19 @@ class Job:
         compare: File for the side-by-side image, if wanted.
         skip: Whether all results are there already and are to be kept.
         problem: Why the image cannot be read, where that is known without opening it.
+        relative: Its path below the folder that was named; shards are told apart by it.
+        redo: Why results that are there are replaced although such results are kept.
         kind: What is read; decides which way it takes.
     """
 
-    source: Path | None
-    derained: Path | None = None
-    rain: Path | None = None
-    compare: Path | None = None
+    source: Location | None
+    derained: Location | None = None
+    rain: Location | None = None
+    compare: Location | None = None
     skip: bool = False
     problem: str = ""
+    relative: str = ""
+    redo: str = ""
     kind: Literal["image", "animation", "film"] = "image"
 
     @property
@@ -44,22 +74,46 @@ class Job:
         return "stdin" if self.source is None else str(self.source)
 
     @property
-    def targets(self) -> tuple[Path, ...]:
+    def targets(self) -> tuple[Location, ...]:
         """Files to write; the derained image comes last: once it is there, all are."""
         return tuple(path for path in (self.rain, self.compare, self.derained) if path is not None)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files to write that lie on this machine."""
+        return tuple(target for target in self.targets if isinstance(target, Path))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every job of a batch, in the order of the inputs; folders in natural order."""
+    """Every job of a batch, in the order of the inputs; folders in natural order.
 
-    jobs: tuple[Job, ...]
+    Attributes:
+        jobs: What is to be done. Where `is_open`, they can be taken once, and there are as many as
+            have been taken.
+        passed_over: What was named or found and is no input.
+        is_open: Whether the jobs become known only while they are taken, as a long listing of a
+            server is read.
+    """
+
+    jobs: Collection[Job]
     passed_over: tuple[PassedOver, ...] = ()
+    is_open: bool = False
 
     @property
     def to_do(self) -> tuple[Job, ...]:
-        """Jobs whose image is to be read."""
-        return tuple(job for job in self.jobs if not job.skip and not job.problem)
+        """Jobs whose image is to be read; none where they are not known yet."""
+        return tuple(job for job in self.known if not job.skip and not job.problem)
+
+    @property
+    def known(self) -> Collection[Job]:
+        """The jobs that are known before they are taken; none of an open plan."""
+        return () if self.is_open else self.jobs
+
+    @property
+    def has_work(self) -> bool:
+        """Whether an image may have to be read."""
+        return self.is_open or bool(self.to_do)
 
 
 @dataclass(frozen=True)
@@ -119,6 +173,7 @@ class Result:
         notices: What the user should be told.
         error: Why it failed.
         content: The encoded image, where it goes to stdout.
+        digest: SHA-256 of the derained file.
         motion: Of films and animations.
         rain: What changed, of images.
         precision: Of the network's arithmetic.
@@ -134,6 +189,7 @@ class Result:
     notices: tuple[str, ...] = ()
     error: DerainError | None = None
     content: bytes | None = None
+    digest: str | None = None
     motion: Motion | None = None
     rain: Rain | None = None
     precision: str | None = None

@@ -62,15 +62,16 @@ class Films:
         self._network.seconds += time.perf_counter() - began
 
     def _film(self, job: Job) -> Iterator[Frames | Result]:
-        if job.source is not None and job.derained is not None:
-            yield from self._file(job, job.source, job.derained)
+        source, target = _paths_of(job)
+        if source is not None and target is not None:
+            yield from self._file(job, source, target)
             return
         with tempfile.TemporaryDirectory(prefix="derain-") as folder:
             yield from self._piped(job, Path(folder))
 
     def _piped(self, job: Job, folder: Path) -> Iterator[Frames | Result]:
         """A film from or to a pipe, by way of files: films are jumped about in, pipes cannot be."""
-        source, target = job.source, job.derained
+        source, target = _paths_of(job)
         if source is None:
             source = folder / ("stdin" + (film_suffix_of_bytes(self._stdin) or ".mp4"))
             source.write_bytes(self._stdin)
@@ -97,7 +98,8 @@ class Films:
             quality=self._options.quality,
             temporal=self._options.temporal,
             batch_size=self._options.batch_size,
-            overwrite=self._options.overwrite,
+            overwrite=self._options.overwrite or bool(job.redo),
+            strict=self._options.strict,
         )
         with contextlib.closing(
             derain_film(source, target, self._network.derainer, options, self._in_network)
@@ -132,10 +134,11 @@ class Films:
             read_animation,
         )
 
-        assert job.source is not None
-        animation = read_animation(job.source, self._options.max_pixels or DEFAULT_MAX_PIXELS)
+        source, target = _paths_of(job)
+        assert source is not None
+        animation = read_animation(source, self._options.max_pixels or DEFAULT_MAX_PIXELS)
         total = len(animation.images)
-        suffix = (job.derained or job.source).suffix
+        suffix = (target or source).suffix
         steps = derain_animation(
             animation,
             self._derain_image,
@@ -147,9 +150,9 @@ class Films:
             if isinstance(event, int):
                 yield Frames(job, event, total)
                 continue
-            if job.derained is not None:
-                overwrite, mode = self._options.overwrite, mode_like(job.source)
-                write_result(event.content, job.derained, overwrite=overwrite, mode=mode)
+            if target is not None:
+                overwrite = self._options.overwrite or bool(job.redo)
+                write_result(event.content, target, overwrite=overwrite, mode=mode_like(source))
             height, width = animation.images[0].shape[:2]
             flicker = event.flicker.of_rainy, event.flicker.of_derained
             yield Result(
@@ -160,7 +163,7 @@ class Films:
                 8,
                 tile=0,
                 notices=self._notices(),
-                content=None if job.derained else event.content,
+                content=None if target else event.content,
                 motion=Motion(total, 0, sum(animation.durations) / 1000, event.format, flicker),
             )
 
@@ -172,3 +175,14 @@ class Films:
         if self._options.save_rain or self._options.compare:
             return ("--save-rain and --compare are for photos: a film has its result alone",)
         return ()
+
+
+def _paths_of(job: Job) -> tuple[Path | None, Path | None]:
+    """Source and target of a film, which are files of this machine: FFmpeg jumps about in them."""
+    source, target = job.source, job.derained
+    for place in (source, target):
+        if place is not None and not isinstance(place, Path):
+            raise UsageError(f"{job.name!r} is a film: films are derained from file to file")
+    assert source is None or isinstance(source, Path)
+    assert target is None or isinstance(target, Path)
+    return source, target

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from derain_cli.batch.events import PassedOver
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
@@ -45,10 +45,13 @@ MAGIC = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Input:
-    """An image that was named or found; `relative` is mirrored below an output folder."""
+    """An image that was named or found; `relative` is mirrored below an output folder.
+
+    The latter is text: of a million images each path that need not be made counts.
+    """
 
     path: Path | None
-    relative: Path
+    relative: str
     problem: str = ""
 
 
@@ -70,14 +73,28 @@ def collect_inputs(
     """
     if STDIN in words and len(words) + len(listed) > 1:
         raise UsageError("'-' (an image on stdin) must be the only input")
-    resolved.cache_clear()  # links and the working folder may have changed since the last plan
+    for remembered in (resolved, _resolved_text):  # links and the working folder may have changed
+        remembered.cache_clear()
     found = [item for word in words for item in _from_word(word, options)]
     found += [item for word in listed for item in _from_word(word, options, mirror=True)]
-    inputs: dict[Path | None, Input] = {}
-    for item in found:
-        if isinstance(item, Input):
-            inputs.setdefault(item.path and resolved_parent(item.path) / item.path.name, item)
-    return tuple(inputs.values()), tuple(item for item in found if isinstance(item, PassedOver))
+    inputs = [item for item in found if isinstance(item, Input)]
+    if len(words) + len(listed) > 1:  # what one word names is named once
+        once: dict[object, Input] = {}
+        for item in inputs:
+            once.setdefault(item.path and _own_place(item.path), item)
+        inputs = list(once.values())
+    return tuple(inputs), tuple(item for item in found if isinstance(item, PassedOver))
+
+
+def _own_place(path: Path) -> tuple[str, str]:
+    """The one true folder and the name of a path itself, not of what it links to."""
+    folder, name = os.path.split(path)  # as text: several times faster than as paths
+    return _resolved_text(folder), name
+
+
+@lru_cache(maxsize=4096)
+def _resolved_text(folder: str) -> str:
+    return str(resolved(Path(folder)))
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -114,7 +131,7 @@ def _from_word(word: str, options: BatchOptions, *, mirror: bool = False) -> Ite
         raise UsageError("one of the inputs is an empty name (an unset variable?)")
     path = Path(word)
     if word == STDIN and not mirror:
-        yield Input(None, Path("stdin"))
+        yield Input(None, "stdin")
     elif is_folder(path):
         yield from _from_folder(path, options)
     elif mirror or os.path.lexists(path) or not MAGIC.search(word):
@@ -124,12 +141,12 @@ def _from_word(word: str, options: BatchOptions, *, mirror: bool = False) -> Ite
 
 
 def _from_file(path: Path, options: BatchOptions, *, mirror: bool) -> Found:
-    if _is_own(path, {options.suffix}):
+    if is_own_result(path, {options.suffix}):
         return PassedOver(
             str(path), f"its name ends in {options.suffix!r}: a result of this program"
         )
     keeps_folders = mirror and not path.is_absolute() and ".." not in path.parts
-    return Input(path, path if keeps_folders else Path(path.name), _problem(path))
+    return Input(path, str(path) if keeps_folders else path.name, _problem(path))
 
 
 def _problem(path: Path) -> str:
@@ -146,15 +163,18 @@ def _problem(path: Path) -> str:
 
 
 def _from_folder(folder: Path, options: BatchOptions) -> Iterator[Found]:
-    found = list(_walk(folder, Path(), options))
+    found = list(_walk(folder, "", options))
     if not any(isinstance(item, Input) for item in found):
         deeper = "" if options.recursive else "; -r looks into the folders below"
         found.append(PassedOver(str(folder), f"no image in this folder{deeper}"))
     yield from found
 
 
-def _walk(folder: Path, relative: Path, options: BatchOptions) -> Iterator[Found]:
-    """Files first, then the folders below; links to folders are not followed, so none can loop."""
+def _walk(folder: Path, relative: str, options: BatchOptions) -> Iterator[Found]:
+    """Files first, then the folders below; links to folders are not followed, so none can loop.
+
+    `relative` is what goes before each name, with its separator.
+    """
     try:
         with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: natural_order(entry.name))
@@ -162,32 +182,43 @@ def _walk(folder: Path, relative: Path, options: BatchOptions) -> Iterator[Found
         yield Input(folder, relative, f"cannot open {str(folder)!r}: {error.strerror}")
         return
     entries = [entry for entry in entries if not entry.name.startswith(".")]
+    folders = []
     for entry in entries:
-        if not is_folder(folder / entry.name):
-            yield from _sift(folder / entry.name, relative / entry.name, options)
-    for entry in entries if options.recursive else ():
         path = folder / entry.name
-        if not is_folder(path) or _is_output_folder(path, options):
+        # What the listing says spares a look at each of a million files.
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_folder(path)):
+            folders.append((entry, path))
+        else:
+            is_plain = entry.is_file(follow_symlinks=False)
+            yield from _sift(path, relative + entry.name, options, is_plain=is_plain)
+    for entry, path in folders if options.recursive else ():
+        if _is_output_folder(path, options):
             continue
         if entry.is_symlink():
             yield PassedOver(str(path), "a link to a folder is not followed")
         else:
-            yield from _walk(path, relative / entry.name, options)
+            yield from _walk(path, relative + entry.name + os.sep, options)
 
 
-def _sift(path: Path, relative: Path, options: BatchOptions) -> Iterator[Found]:
-    """A file that was found and not named: only images by their ending, and no own results."""
-    unread = unread_ending(path.suffix)
-    if unread:
-        yield PassedOver(str(path), unread)
-    if path.suffix.lower() not in READABLE_SUFFIXES and not looks_like_film(path):
-        return
-    mode = mode_of(path)
+def _sift(
+    path: Path, relative: str, options: BatchOptions, *, is_plain: bool = False
+) -> Iterator[Found]:
+    """A file that was found and not named: only images by their ending, and no own results.
+
+    `is_plain` says that it is known to be a regular file.
+    """
+    if path.suffix.lower() not in READABLE_SUFFIXES:
+        unread = unread_ending(path.suffix)
+        if unread:
+            yield PassedOver(str(path), unread)
+        if not looks_like_film(path):
+            return
+    mode = stat.S_IFREG if is_plain else mode_of(path)
     if not mode and path.is_symlink():
         yield PassedOver(str(path), "a link that leads nowhere")
     if not stat.S_ISREG(mode):
         return
-    if _is_own(path, {options.suffix, DEFAULT_SUFFIX}):
+    if is_own_result(path, {options.suffix, DEFAULT_SUFFIX}):
         yield PassedOver(str(path), "a result of this program")
     else:
         yield Input(path, relative)
@@ -209,13 +240,18 @@ def _from_glob(pattern: Path, options: BatchOptions) -> Iterator[Found]:
         hidden = not dotted and any(part.startswith(".") for part in relative.parts)
         below = (base / parent for parent in relative.parents if parent != Path())
         if not hidden and not any(_is_output_folder(folder, options) for folder in below):
-            found += _sift(path, relative, options)
+            found += _sift(path, str(relative), options)
     yield from found or [PassedOver(str(pattern), "no file of this name, and no image matches it")]
 
 
-def _is_own(path: Path, suffixes: Iterable[str]) -> bool:
-    endings = tuple(suffix + layer for suffix in suffixes if suffix for layer in LAYERS)
-    return path.stem.endswith(endings)
+def is_own_result(path: PurePath, suffixes: Iterable[str]) -> bool:
+    """Whether a name ends as those of results do."""
+    return path.stem.endswith(_own_endings(frozenset(suffixes)))
+
+
+@lru_cache(maxsize=16)
+def _own_endings(suffixes: frozenset[str]) -> tuple[str, ...]:
+    return tuple(suffix + layer for suffix in suffixes if suffix for layer in LAYERS)
 
 
 def _is_output_folder(folder: Path, options: BatchOptions) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -65,9 +65,9 @@ class _Pipeline:
         self._encoding = Encoding(options, self._claims, stdin)
         self._films = Films(network, options, stdin, interrupter)
         self._leaving = _Leaving(2 * options.thread_count)
-        self._tally = _Tally()
+        self._tally = Tally()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def run(self, jobs: Collection[Job]) -> Iterator[Event]:
         """All events of the jobs, in order."""
         began = time.perf_counter()
         try:
@@ -148,7 +148,7 @@ class _Leaving:
             yield result
 
 
-class _Tally:
+class Tally:
     """Counts of a batch."""
 
     def __init__(self) -> None:

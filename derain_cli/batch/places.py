@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePath
 from typing import Literal
 
+from derain_cli.batch.events import Remote
 from derain_cli.batch.inputs import Input, is_folder, resolved
 from derain_cli.batch.options import ENDINGS, STDIN, BatchOptions
 from derain_cli.errors import UsageError
@@ -43,7 +45,8 @@ def choose_place(
     if from_stdin:
         raise UsageError("an image from stdin has no name: -o must be a file or '-'")
     _check_folder(folder, words, options)
-    return lambda item, layer: _mirrored(item, layer, folder, options)
+    folder_of = lru_cache(maxsize=4096)(folder.__truediv__)
+    return lambda item, layer: _mirrored(item, layer, folder_of, options)
 
 
 def _without_device(output: str | None) -> str | None:
@@ -124,20 +127,32 @@ def _check_file(file: Path, item: Input, options: BatchOptions) -> None:
         raise UsageError(f"-o {str(file)!r} is no {options.format} file: leave --format away")
 
 
-def written_format(path: Path) -> str | None:
+def written_format(path: PurePath | Remote) -> str | None:
     """The format that a name asks for, None if it asks for none that can be written."""
-    format = FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    return _format_of_suffix(path.suffix)
+
+
+def _format_of_suffix(suffix: str) -> str | None:
+    format = FORMAT_OF_SUFFIX.get(suffix.lower())
     return format if format in WRITABLE_FORMATS else None
 
 
 def _beside(item: Input, layer: str, options: BatchOptions) -> Path:
-    path = item.path or item.relative
+    path = item.path or Path(item.relative)
     return path.with_name(path.stem + options.suffix + layer + _ending(item, options))
 
 
-def _mirrored(item: Input, layer: str, folder: Path, options: BatchOptions) -> Path:
-    name = item.relative.stem + layer + _ending(item, options)
-    return folder / item.relative.parent / name
+def _mirrored(
+    item: Input, layer: str, folder_of: Callable[[str], Path], options: BatchOptions
+) -> Path:
+    below, _separator, name = item.relative.rpartition(os.sep)
+    return folder_of(below) / result_name(item, name, layer, options)
+
+
+def result_name(item: Input, name: str, layer: str, options: BatchOptions) -> str:
+    """The name of a layer of the result for an image of that name."""
+    stem = os.path.splitext(name)[0]  # noqa: PTH122 (a million names)
+    return stem + layer + _ending(item, options)
 
 
 def _ending(item: Input, options: BatchOptions) -> str:
@@ -145,13 +160,13 @@ def _ending(item: Input, options: BatchOptions) -> str:
 
     `.png` where neither can be written.
     """
-    suffix = item.relative.suffix
+    suffix = os.path.splitext(item.relative)[1]  # noqa: PTH122 (a million names)
     kind = kind_of(item, options)
     if kind == "film":
         return written_suffix(suffix)
     if kind == "animation" and suffix.lower() == ".gif" and options.format is None:
         return suffix
-    own = written_format(item.relative)
+    own = _format_of_suffix(suffix)
     if options.format is not None:
         wanted = ENDINGS[options.format]
         return suffix if own == written_format(Path("x" + wanted)) else wanted

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Set
 from pathlib import Path
 
-from derain_cli.batch.events import Job, Plan
+from derain_cli.batch.events import Job, Location, Plan
 from derain_cli.batch.inputs import is_folder
 from derain_cli.images import write_failure
 from derain_cli.whole_files import is_abandoned, owner_tag, write_whole_file
@@ -24,15 +24,19 @@ _claimed: set[Path] = set()  # claims of this process, whichever batch made them
 
 def remove_stale_parts(plan: Plan) -> None:
     """Remove what a killed run left of the files of this plan; those of a live run stay."""
-    parts: dict[Path, set[str]] = {}
-    for job in plan.jobs:
-        for target in job.targets:
-            parts.setdefault(target.parent, set()).add(target_digest(target))
-    for folder, digests in parts.items():
-        if is_folder(folder):
-            for path in list(folder.iterdir()):
-                if _is_stale(path, digests):
-                    path.unlink(missing_ok=True)
+    targets: dict[Path, list[Path]] = {}
+    for target in (path for job in plan.known for path in job.paths):
+        targets.setdefault(target.parent, []).append(target)
+    for folder, ours in targets.items():
+        left = [path for path in _files(folder) if path.name.startswith(".derain-")]
+        digests = {target_digest(target) for target in ours} if left else frozenset()
+        for path in left:
+            if _is_stale(path, digests):
+                path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if is_folder(folder) else []
 
 
 def _is_stale(path: Path, digests: Set[str]) -> bool:
@@ -82,10 +86,10 @@ def target_digest(target: Path) -> str:
     return hashlib.blake2s(os.fsencode(target.name), digest_size=6).hexdigest()
 
 
-def mode_like(source: Path | None) -> int:
+def mode_like(source: Location | None) -> int:
     """Permissions of a result: nobody may read it who may not read the input."""
     try:
-        mode = source.stat().st_mode if source else 0o666
+        mode = source.stat().st_mode if isinstance(source, Path) else 0o666
     except OSError:
         return 0o666
     return mode & 0o666 | 0o600
@@ -106,7 +110,7 @@ class Claims:
 
     def take(self, job: Job) -> bool:
         """Claim a job's image; False when a live run has."""
-        if job.derained is None:
+        if not isinstance(job.derained, Path):
             return True
         path = job.derained.with_name(f".derain-{target_digest(job.derained)}.claim")
         with self._lock:

@@ -110,3 +110,9 @@ def entry_named(name: str) -> WeightsEntry | None:
     named = [entry for entry in entries if entry.name == name]
     defaults = [entry for entry in entries if entry.default and entry.model == name]
     return next(iter(named + defaults), None)
+
+
+def known_harm(name: str) -> str:
+    """What the weights of this name are known to do badly, as their entry says; "" for nothing."""
+    entry = entry_named(name)
+    return str(entry.about.get("harm", "")) if entry else ""

@@ -21,9 +21,12 @@ from derain_cli.cli import (
     doctor,
     evaluate,
     finetune_real,
+    manual,
+    merge,
     models,
     plot,
     reproduce,
+    scale_plan,
     search,
     serve,
     train,
@@ -217,6 +220,9 @@ app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
 app.command("plot")(plot.plot)
 app.command("serve")(serve.serve)
+app.command("manual")(manual.manual)
+app.command("merge")(merge.merge)
+app.command("scale-plan")(scale_plan.scale_plan)
 app.command("reproduce")(reproduce.reproduce)
 app.command("compare")(compare.compare)
 app.command("doctor")(doctor.doctor)

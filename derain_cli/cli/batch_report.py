@@ -83,7 +83,7 @@ class BatchReport:
         plain = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
         self.console = Console(stderr=True, **plain)  # type: ignore[arg-type]
         self.bar = _progress_bar(self.console, shown=self.console.is_terminal and not quiet)
-        self.task = self.bar.add_task("", start=False, total=len(plan.to_do), speed="")
+        self.task = self.bar.add_task("", start=False, total=_total(plan), speed="")
         self.film: TaskID | None = None
         self.first_frame = 0
         self.derainer: Derainer | None = None
@@ -133,8 +133,10 @@ class BatchReport:
         from derain_cli.batch import Result, Summary
         from derain_cli.errors import UnreadableImageError
 
-        failures = []
+        failures, to_do, skipped = [], 0, 0
         for job in self.plan.jobs:
+            skipped += job.skip
+            to_do += not (job.skip or job.problem)
             error = UnreadableImageError(job.problem) if job.problem else None
             result = Result(job, "skipped" if job.skip else "planned", error=error)
             if error:
@@ -142,15 +144,14 @@ class BatchReport:
                 failures.append(result)
             self._tell(result)
             self._deliver(result)
-        to_do, skipped = len(self.plan.to_do), sum(job.skip for job in self.plan.jobs)
         self.summary = Summary(0, skipped, tuple(failures), to_do, 0.0, 0.0, 0.0)
 
     def say_interrupted(self, options: "BatchOptions", why: str = "interrupted") -> None:
         """What is done and how to go on."""
         command = resume_command(sys.argv[1:], overwrite=options.overwrite)
-        total = len(self.plan.jobs)
+        total = "" if self.plan.is_open else f" of {len(self.plan.jobs)}"
         kept = "" if self.film is None else " (frames of the film at hand are kept)"
-        self.say(f"{why}: {self.finished} of {total} done{kept}. Go on with:", always=True)
+        self.say(f"{why}: {self.finished}{total} done{kept}. Go on with:", always=True)
         self.say(f"  {command}", always=True)
 
     def finish(self) -> None:
@@ -242,6 +243,10 @@ class BatchReport:
         sys.stdout.buffer.flush()
 
 
+def _total(plan: "Plan") -> int | None:
+    return None if plan.is_open else len(plan.to_do)
+
+
 def _progress_bar(console: "Console", *, shown: bool) -> "Progress":
     from rich import progress
 
@@ -300,7 +305,7 @@ def _summary_text(summary: "Summary", plan: "Plan", rain: "Rain | None" = None) 
     if not summary.done:
         return text
     if len(plan.jobs) == 1:
-        text = f"{plan.jobs[0].derained} written"
+        text = f"{next(iter(plan.jobs)).derained} written"
         text += f", {rain.in_words()}," if rain else ""
     speed = _speed(summary.done, summary.megapixels, summary.seconds)
     return f"{text} in {summary.seconds:.1f} s ({speed})"

@@ -64,6 +64,7 @@ def compare(
 def _views(
     photo: Path, names: Sequence[str], strength: float, device: str, threads: int | None
 ) -> "list[View]":
+    from derain_cli.checkpoints.catalogue import known_harm
     from derain_cli.evaluation.photo_comparison import View, describe_change
     from derain_cli.images import read_image
     from derain_cli.inference.derainer import Derainer
@@ -76,7 +77,7 @@ def _views(
         began = time.perf_counter()
         derained, facts = derainer.run(rainy.rgb, strength)
         seconds, after = time.perf_counter() - began, _eight_bits(derained)
-        for notice in facts.notices:
+        for notice in filter(None, (*facts.notices, known_harm(name))):
             typer.echo(f"{name}: {notice}", err=True)
         views.append(View(derainer.name, after, describe_change(before, after, seconds)))
     return views

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain_cli.cli.output_files import DataRoot, default_data_root, require_output_file
+from derain_cli.cli.scaling import ShardOption, shard_filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -294,12 +295,16 @@ def synth(
     ] = "large",
     seed: Annotated[int, typer.Option(min=0, help="The same seed paints the same rain.")] = 0,
     data_root: DataRoot = None,
+    shard: ShardOption = None,
 ) -> None:
-    """Paint rain onto clean images and write the pairs."""
+    """Paint rain onto clean images and write the pairs.
+
+    With --shard, runs may share one --out.
+    """
     from derain_cli.rain.synthesis import synthesize
 
     root = Path(data_root or default_data_root())
-    count = synthesize(clean_folder, out, rain, seed, root)
+    count = synthesize(clean_folder, out, rain, seed, root, shard_filter(shard))
     typer.echo(f"{count} pairs in {out}", err=True)
 
 

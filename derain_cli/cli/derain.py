@@ -3,9 +3,10 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +15,21 @@ import typer
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.batch_report import BatchReport
 from derain_cli.cli.output_files import give_up_standard_output
+from derain_cli.cli.scaling import (
+    ManifestOption,
+    OnOption,
+    ShardOption,
+    check_engine,
+    events_of,
+    make_plan,
+    recording,
+    trust_in,
+)
 from derain_cli.cli.streams import LONGEST_LIST, read_standard_input
 from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
 if TYPE_CHECKING:
-    from derain_cli.batch import BatchOptions, Plan
+    from derain_cli.batch import BatchOptions, Event, Interrupter, Plan
     from derain_cli.inference.derainer import Derainer
 
 
@@ -359,6 +370,9 @@ def derain(
     temporal: Temporal = 1,
     save_rain: SaveRain = False,
     compare: Compare = False,
+    shard: ShardOption = None,
+    manifest: ManifestOption = None,
+    on: OnOption = None,
     dry_run: DryRun = False,
     fail_fast: FailFast = False,
     strict: Strict = False,
@@ -367,7 +381,7 @@ def derain(
     verbose: Verbose = False,
 ) -> None:
     """Take the rain out of images. The originals are never changed."""
-    from derain_cli.batch import BatchOptions, plan_batch
+    from derain_cli.batch import BatchOptions
 
     options = BatchOptions(
         output=output,
@@ -396,12 +410,16 @@ def derain(
     if watch is not None:
         _watch(watch, inputs or [], options, model, engine, (as_json, quiet, verbose))
         return
-    plan = plan_batch(inputs or [], options, _read_list(from_file, inputs or []))
+    check_engine(on)
+    trust = trust_in(manifest, model, options, engine)
+    listed = _read_list(from_file, inputs or [])
+    plan = make_plan(inputs or [], options, listed, shard, trust)
     report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
     if dry_run:
         report.show_plan()
     else:
-        _run(plan, options, model, engine, report)
+        with recording(manifest, trust) as record:
+            _run(plan, options, model, engine, report, on, record)
     report.finish()
 
 
@@ -413,15 +431,21 @@ def _watch(
     engine: dict[str, Any],
     messages: tuple[bool, bool, bool],
 ) -> None:
+    from derain_cli.batch import run_batch
     from derain_cli.cli.watching import check_watching, watch_folder
 
     check_watching(folder, inputs, options)
     derainer = _load(model, engine)
     as_json, quiet, verbose = messages
+    if not quiet:
+        _say_harm(model, partial(typer.echo, err=True))
+
+    def batch(plan: "Plan", report: BatchReport, interrupter: "Interrupter") -> "Generator[Event]":
+        return run_batch(plan, derainer, options, b"", interrupter, report.advance_within)
 
     def run(plan: "Plan") -> None:
         report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
-        _run_with(plan, options, derainer, report)
+        _run_with(partial(batch, plan, report), options, derainer, report, lambda _event: None)
         try:
             report.finish()
         except DerainError as error:  # the next one may be better
@@ -460,31 +484,40 @@ def _run(
     model: str | None,
     engine: dict[str, Any],
     report: "BatchReport",
+    on: str | None,
+    record: "Callable[[Event], None]",
 ) -> None:
     report.check_stdout()
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
-        derainer = _load(model, engine) if plan.to_do else None
+        derainer = _load(model, engine) if plan.has_work and on is None else None
+        _say_harm(model, report.say)
     except KeyboardInterrupt:
         report.say_interrupted(options)
         raise typer.Exit(INTERRUPTED) from None
-    _run_with(plan, options, derainer, report, stdin)
+
+    def run(interrupter: "Interrupter") -> "Generator[Event]":
+        progress = report.advance_within
+        return events_of(plan, model, derainer, options, engine, on, stdin, interrupter, progress)
+
+    _run_with(run, options, derainer, report, record)
 
 
 def _run_with(
-    plan: "Plan",
+    run: "Callable[[Interrupter], Generator[Event]]",
     options: "BatchOptions",
     derainer: "Derainer | None",
     report: "BatchReport",
-    stdin: bytes = b"",
+    record: "Callable[[Event], None]",
 ) -> None:
-    from derain_cli.batch import Interrupter, run_batch
+    from derain_cli.batch import Interrupter
 
     interrupter = Interrupter()
     try:
-        events = run_batch(plan, derainer, options, stdin, interrupter, report.advance_within)
+        events = run(interrupter)
         with report.watching(derainer), closing(events), _on_ctrl_c(interrupter.interrupt):
             for event in events:
+                record(event)
                 report.show(event)
     except KeyboardInterrupt:
         report.say_interrupted(options)
@@ -516,6 +549,15 @@ def _read_image() -> bytes:
     if sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("'-' reads an image from stdin, which is a terminal: pipe one in")
     return read_standard_input("an image")
+
+
+def _say_harm(model: str | None, say: Callable[[str], None]) -> None:
+    """Say what weights are known to do to some photos."""
+    from derain_cli.checkpoints.catalogue import known_harm
+
+    harm = known_harm(model) if model else ""
+    if harm:
+        say(f"{model}: {harm}")
 
 
 def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":

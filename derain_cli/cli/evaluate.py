@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain_cli.cli.output_files import DataRoot, default_data_root, require_output_file
+from derain_cli.cli.scaling import OnOption, ShardOption, check_engine, shard_of_pairs
 from derain_cli.cli.scores import Results, show_json, show_tables, summarise_rows
 from derain_cli.errors import INTERRUPTED, UsageError
 
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from derain_cli.datasets.layouts import Pair
     from derain_cli.evaluation.deraining import EvaluatedModel
     from derain_cli.evaluation.journal import Journal
-    from derain_cli.evaluation.scoring import Scored
+    from derain_cli.evaluation.scoring import Key, Scored
     from derain_cli.evaluation.statistics import Row
+    from derain_cli.scale.evaluation_on_ray import Weights
 
+ENGINE = ("device", "precision", "passes", "tta", "tile", "tile_overlap", "threads")
 WHAT, HOW, SPEED, RESULTS = "What is scored", "How", "Speed and memory", "Results"
 METRICS_HELP = (
     "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
@@ -218,6 +221,8 @@ def evaluate(
         bool, _option("--json", panel=RESULTS, help="JSON lines on stdout.")
     ] = False,
     quiet: Annotated[bool, _option("--quiet", "-q", panel=RESULTS, help="No progress.")] = False,
+    shard: ShardOption = None,
+    on: OnOption = None,
 ) -> None:
     """Score models on pairs of rainy and clean images; the untouched input is the first row.
 
@@ -230,7 +235,11 @@ def evaluate(
         raise UsageError("--input-only and --model exclude each other: leave one out")
     if resume and (overwrite or not csv_file):
         raise UsageError("--resume goes with --csv FILE, and without --overwrite")
+    check_engine(on)
+    if on and (html or save_images):
+        raise UsageError("--on ray scores alone: leave --html and --save-images away")
     pairs = _pairs_of(dataset or [], rainy, clean, images, data_root or default_data_root())
+    pairs = shard_of_pairs(pairs, shard)
     if csv_file:
         require_output_file(csv_file, "--csv", ".csv")
     if html:
@@ -242,7 +251,7 @@ def evaluate(
     engine = Engine(
         device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads
     )
-    scoring = Scoring(pairs, metric_names, protocol, engine, workers, save_images)
+    scoring = Scoring(pairs, metric_names, protocol, engine, workers, save_images, on)
     with EvalView(quiet=quiet).shown() as view:
         scoring.load(view, [] if input_only else model or [""])
         journal = scoring.open_journal(view, csv_file, resume=resume, overwrite=overwrite)
@@ -278,7 +287,10 @@ class Scoring:
         engine: Engine,
         workers: int,
         save_images: Path | None,
+        on: str | None = None,
     ) -> None:
+        self.on = on
+        self.sent: list[Weights] = []
         self.pairs, self.metrics, self.protocol, self.engine = pairs, metrics, protocol, engine
         self.workers, self.save_images = workers, save_images
         self.models: list[EvaluatedModel] = []
@@ -288,15 +300,16 @@ class Scoring:
     @property
     def total(self) -> int:
         """How many rows there are in all."""
-        return sum(map(len, self.pairs.values())) * (1 + len(self.models))
+        return sum(map(len, self.pairs.values())) * (1 + len(self.weights))
 
     def load(self, view: "EvalView", names: Sequence[str]) -> None:
         """Load the models; an empty name is the default one's."""
-        from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+        from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, known_harm
         from derain_cli.checkpoints.resolving import resolve_weights
         from derain_cli.evaluation.deraining import EvaluatedModel
         from derain_cli.evaluation.identity import file_sha256
         from derain_cli.inference.derainer import Derainer
+        from derain_cli.scale.evaluation_on_ray import read_weights
 
         engine = self.engine
         for number, name in enumerate(name or DEFAULT_WEIGHTS for name in names):
@@ -304,6 +317,9 @@ class Scoring:
             if name in self.weights:
                 raise UsageError(f"--model {name!r} is given twice")
             self.weights[name] = file_sha256(resolve_weights(name))
+            if self.on:
+                self.sent.append(read_weights(name))
+                continue
             derainer = Derainer.load(
                 name,
                 device=engine.device,
@@ -316,6 +332,8 @@ class Scoring:
             )
             # Checkpoints of two runs have one file name: tell them apart as the user did.
             self.models.append(EvaluatedModel(derainer, name, engine.strength))
+            if harm := known_harm(name):
+                typer.echo(f"{name}: {harm}", err=True)
 
     def open_journal(
         self, view: "EvalView", path: Path | None, *, resume: bool, overwrite: bool
@@ -349,17 +367,8 @@ class Scoring:
         column = leading_column(scoring.columns_of(self.metrics))
         images = sum(map(len, self.pairs.values()))
         began = time.perf_counter()
-        fresh = scoring.evaluate(
-            self.pairs,
-            self.models,
-            self.protocol,
-            metrics=self.metrics,
-            observe=self._observer(),
-            done={scoring.key_of(row) for row in rows},
-            workers=self.workers,
-            batch_size=self.engine.batch_size,
-        )
-        view.begin_scoring(images, 1 + len(self.models), rows, column)
+        fresh = self._fresh({scoring.key_of(row) for row in rows})
+        view.begin_scoring(images, 1 + len(self.weights), rows, column)
         try:
             for row in fresh:
                 rows.append(row)
@@ -371,6 +380,27 @@ class Scoring:
         if journal and rows:
             journal.end()
         return rows, time.perf_counter() - began, False
+
+    def _fresh(self, done: "Collection[Key]") -> "Iterator[Row]":
+        """The rows that are not known yet, from this process or from Ray."""
+        from derain_cli.evaluation import scoring
+
+        if self.on is None:
+            return scoring.evaluate(
+                self.pairs,
+                self.models,
+                self.protocol,
+                metrics=self.metrics,
+                observe=self._observer(),
+                done=done,
+                workers=self.workers,
+                batch_size=self.engine.batch_size,
+            )
+        from derain_cli.scale.evaluation_on_ray import evaluate_on_ray
+
+        engine = {name: getattr(self.engine, name) for name in ENGINE}
+        task = (self.protocol, self.metrics, self.engine.strength)
+        return evaluate_on_ray(self.pairs, self.sent, engine, *task, done, self.on)
 
     def _observer(self) -> "Callable[[Scored], None] | None":
         if not self.save_images:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from derain_cli.checkpoints.catalogue import WeightsEntry
 
 PIPE_WIDTH = 240
+UNTRAINED = "untrained"
+SETS = {"rain100l": "Rain100L", "rain100h": "Rain100H", "ddn_sirr_test": "DDN-SIRR"}
 
 app = typer.Typer(help="Networks and their weights.", no_args_is_help=True)
 
@@ -28,27 +30,54 @@ Name = Annotated[
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """Show the weights that can be named and where they are, and the networks without weights."""
-    rows = list(_rows())
+    """Show the weights there are, the ones for any photo first, and what speaks for each.
+
+    s/MP is seconds per megapixel on two CPU cores. The columns of sets are dB PSNR, and dry is how
+    close a photo without rain comes back, in dB: more is better. `derain models info NAME` says
+    more.
+    """
+    rows = sorted(_rows(), key=_by_use)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row, default=str))
         return
-    _print_table(rows)
+    _print_table([row for row in rows if row["where"] != UNTRAINED])
+    without = [row["name"] for row in rows if row["where"] == UNTRAINED]
+    if without:
+        typer.echo(f"Networks without weights, to train: {', '.join(without)}")
 
 
 def _rows() -> Iterator[dict[str, Any]]:
-    from derain_cli.checkpoints.catalogue import list_weights
+    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, list_weights
     from derain_cli.models import MODELS
 
     entries = list_weights()
     for entry in entries:
-        told = {"name": entry.name, "model": entry.model, "default": entry.default}
-        yield told | {"where": _where(entry)} | dict(entry.about)
+        facts = {"name": entry.name, "model": entry.model, "default": entry.default}
+        facts |= {"recommended": entry.name == DEFAULT_WEIGHTS, "where": _where(entry)}
+        yield facts | {"megabytes": _megabytes(entry)} | dict(entry.about)
     for model in sorted(MODELS.keys() - {entry.model for entry in entries}):
         summary = f"no weights yet: train some ({MODELS[model].paper})"
-        told = {"name": model, "model": model, "default": False}
-        yield told | {"where": "untrained", "summary": summary}
+        facts = {"name": model, "model": model, "default": False, "recommended": False}
+        yield facts | {"where": UNTRAINED, "summary": summary}
+
+
+def _by_use(row: Mapping[str, Any]) -> tuple[bool, bool, bool, bool, float]:
+    """The default first, then weights for any photo, then the others by their scores."""
+    scores = [_psnr(row, name) or 0.0 for name in SETS]
+    for_any_photo = row["name"].endswith("-real") and not row.get("harm")
+    return (
+        row["where"] == UNTRAINED,
+        not row["recommended"],
+        not for_any_photo,
+        bool(row.get("harm")),
+        -sum(scores),
+    )
+
+
+def _psnr(row: Mapping[str, Any], name: str) -> float | None:
+    score = row.get("scores", {}).get(name, {})
+    return score.get("psnr") if isinstance(score, dict) else None
 
 
 def _where(entry: "WeightsEntry") -> str:
@@ -60,17 +89,41 @@ def _where(entry: "WeightsEntry") -> str:
     return "bundled" if found == entry.bundled_path else "cached"
 
 
+def _megabytes(entry: "WeightsEntry") -> float | None:
+    from derain_cli.checkpoints.resolving import locate
+
+    found = locate(entry)
+    return round(found.stat().st_size / 1e6, 1) if found else None
+
+
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "network", "where", "", box=None)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    for title in ("s/MP", *SETS.values(), "dry", "MB"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("what it is for")
     for row in rows:
-        network = f"{row['model']} (default)" if row["default"] else row["model"]
-        cells = (row["name"], network, row["where"], str(row.get("summary", "")))
+        name = f"{row['name']} (default)" if row["recommended"] else row["name"]
+        figures = [row.get("seconds_per_megapixel"), *(_psnr(row, name) for name in SETS)]
+        figures += [row.get("dry_psnr"), row.get("megabytes")]
+        cells = (name, *map(_figure, figures), _sentence(row))
         table.add_row(*map(printable, cells))
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     Console(markup=False, highlight=False, width=width).print(table)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _sentence(row: Mapping[str, Any]) -> str:
+    """What the weights are for, what harm they do, and where they are if not here."""
+    parts = [row.get("summary", ""), row.get("harm", "")]
+    parts += [f"({row['where']})"] if row["where"] != "bundled" else []
+    return "; ".join(part for part in parts[:2] if part) + "".join(f" {part}" for part in parts[2:])
 
 
 @app.command("info")

@@ -12,6 +12,7 @@ import typer
 
 from derain_cli.cli.output_files import DataRoot, default_data_root
 from derain_cli.cli.runs import stop_on_signal
+from derain_cli.cli.scaling import ShardOption
 from derain_cli.errors import INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -75,13 +76,7 @@ def reproduce(
     ] = "auto",
     precision: Annotated[str, typer.Option(help="Of training: fp32, bf16 or fp16.")] = "fp32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = as PyTorch chooses.")] = 0,
-    shard: Annotated[
-        str,
-        typer.Option(
-            help="I/N trains the I-th of N parts; the same --out, or a copy of all parts in one "
-            "folder, makes the whole table."
-        ),
-    ] = "1/1",
+    shard: ShardOption = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -95,7 +90,8 @@ def reproduce(
 ) -> None:
     """Train, score and print a table of one of the five papers, beside the paper's figures.
 
-    Call it again to go on with what an interruption or a kill left.
+    Call it again to go on with what an interruption or a kill left. With --shard a part of the
+    trainings is done; the same --out, or a copy of all parts in one folder, makes the whole table.
     """
     from derain_cli.reproduce.catalogue import find_table
     from derain_cli.reproduce.plan import Options
@@ -137,18 +133,14 @@ def _replacements(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _shard_of(text: str) -> tuple[int, int]:
-    if text == "auto":
-        number = os.environ.get("SLURM_ARRAY_TASK_ID") or os.environ.get("JOB_COMPLETION_INDEX")
-        count = os.environ.get("SLURM_ARRAY_TASK_COUNT") or os.environ.get("JOB_COMPLETIONS")
-        if number is None or count is None:
-            raise UsageError("`shard` auto needs an array of Slurm or Kubernetes; give I/N")
-        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
-        return int(number) - first + 1, int(count)
-    number, separator, count = text.partition("/")
-    if not (separator and number.isdigit() and count.isdigit()):
-        raise UsageError(f"`shard` is {text!r}; it must be I/N or auto")
-    return int(number), int(count)
+def _shard_of(text: str | None) -> tuple[int, int]:
+    """The number of this part, from 1, and how many there are."""
+    if text is None:
+        return 1, 1
+    from derain_cli.scale.shards import parse_shard
+
+    shard = parse_shard(text)
+    return shard.index + 1, shard.count
 
 
 def _show_list(data_root: Path) -> None:

@@ -86,11 +86,14 @@ def _serve(
     *,
     open_page: bool,
 ) -> None:
+    from derain_cli.checkpoints.catalogue import known_harm
     from derain_cli.serve.listening import address
     from derain_cli.serve.networks import Networks
     from derain_cli.serve.running import serve as run
 
     networks = Networks(model, {"device": device, "threads": threads})
+    if harm := known_harm(networks.default):
+        _say(f"{networks.default}: {harm}")
     if not options.is_private:
         _say(
             f"every machine that reaches {options.host} can use this server: "

@@ -10,6 +10,7 @@ from derain_cli.errors import NothingToDoError, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Plan
+    from derain_cli.batch.events import Location
 
 SETTLED = 1.0  # seconds without a change after which a file counts as copied to its end
 Version = tuple[Path, int, int]
@@ -51,7 +52,7 @@ def watch_folder(folder: Path, options: "BatchOptions", run: "Callable[[Plan], N
         plan = _new_in(folder, options, tried)
         if plan.jobs:
             run(plan)
-            tried.update(_version(job.source) for job in plan.jobs if job.source)
+            tried.update(_version(job.source) for job in plan.jobs)
 
 
 def _occasions(folder: Path, *, recursive: bool) -> Iterator[None]:
@@ -83,11 +84,12 @@ def _new_in(folder: Path, options: "BatchOptions", tried: set[Version]) -> "Plan
         plan = plan_batch([str(folder)], options)
     except NothingToDoError:
         return Plan(())
-    jobs = [job for job in plan.to_do if job.source and _version(job.source) not in tried]
+    jobs = [job for job in plan.to_do if _version(job.source) not in tried]
     return Plan(tuple(jobs))
 
 
-def _version(path: Path) -> Version:
+def _version(path: "Location | None") -> Version:
+    assert isinstance(path, Path), "what is watched is a folder of this machine"
     try:
         facts = path.stat()
     except OSError:

@@ -52,7 +52,7 @@ def probe_image(path: str | Path) -> tuple[int, int]:
         return (opened.height, opened.width) if opened.orientation >= 5 else opened.size
 
 
-def decoded_bytes(path: str | Path) -> int:
+def decoded_bytes(path: str | Path | bytes) -> int:
     """Memory that the decoded image takes, from the header alone.
 
     Raises:

@@ -25,7 +25,12 @@ Maker = Callable[[Pixels, np.random.Generator], tuple[Pixels, Pixels]]
 
 
 def synthesize(
-    clean_folder: Path, out: Path, rain: str, seed: int, data_root: Path = Path()
+    clean_folder: Path,
+    out: Path,
+    rain: str,
+    seed: int,
+    data_root: Path = Path(),
+    holds: Callable[[str], bool] | None = None,
 ) -> int:
     """Write `rainy/NAME.png` and `clean/NAME.png` for every image, all or none; how many pairs.
 
@@ -35,6 +40,8 @@ def synthesize(
         rain: Kind of rain, as in `build_sources`.
         seed: 0 or more; the same seed paints the same rain.
         data_root: Where data sets and layers lie that `rain` names and are not here.
+        holds: Whether an image of this name is for this run, one of several that share `out`: each
+            file is then written by itself, and replaces one of an earlier run.
 
     Raises:
         ConfigError: An unknown kind of rain.
@@ -47,12 +54,13 @@ def synthesize(
         raise DatasetError(f"no images in {str(clean_folder)!r}")
     _refuse_one_name(images)
     make = _maker(rain, data_root)
-    with _all_or_none(out) as folder:
-        for index, path in enumerate(images):
+    mine = [(i, path) for i, path in enumerate(images) if holds is None or holds(path.name)]
+    with _all_or_none(out) if holds is None else _shared(out) as folder:
+        for index, path in mine:
             both = make(read_pixels(path), np.random.default_rng([seed, index]))
             for side, pixels in zip(SIDES, both, strict=True):
                 write_whole(folder / side / f"{path.stem}.png", encode_image(Picture(pixels)))
-    return len(images)
+    return len(mine)
 
 
 def _refuse_one_name(images: Sequence[Path]) -> None:
@@ -78,6 +86,14 @@ def _fresh_layers(rain: str, data_root: Path) -> LayerSource:
     if rain in RAIN_KINDS:
         return RAIN_KINDS[rain]
     return layer_source(rain, data_root, 0, 0, ImageCache())
+
+
+@contextlib.contextmanager
+def _shared(out: Path) -> Iterator[Path]:
+    """The folder itself, with both sides."""
+    for side in SIDES:
+        (out / side).mkdir(parents=True, exist_ok=True)
+    yield out
 
 
 @contextlib.contextmanager

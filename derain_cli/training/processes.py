@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
 from derain_cli.errors import ConfigError
@@ -24,6 +25,8 @@ from derain_cli.training.configs.train import TrainConfig
 
 # The others wait as long while process 0 validates.
 PATIENCE = timedelta(hours=6)
+# All processes are started at once, but some import torch more slowly.
+MEETING = timedelta(seconds=60)
 
 
 def world_size() -> int:
@@ -39,6 +42,15 @@ def rank() -> int:
 def is_first() -> bool:
     """Whether this is the process that validates, writes files and prints."""
     return rank() == 0
+
+
+def may_be_restarted() -> bool:
+    """Whether a launcher repeats this very command after a process or a machine was lost.
+
+    `torchrun --max-restarts N` and a requeued Slurm job do; they cannot add `--resume` to it.
+    """
+    names = ("TORCHELASTIC_MAX_RESTARTS", "SLURM_RESTART_COUNT")
+    return any(os.environ.get(name, "0") not in ("", "0") for name in names)
 
 
 def _together() -> bool:
@@ -59,7 +71,10 @@ def joined(device: str) -> Iterator[str]:
     if on_gpu:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    # A launcher that started some processes twice may have left an address of one that is gone: who
+    # waits for it must fail soon, to be started again, and not after hours.
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=MEETING)
+    _set_pg_timeout(PATIENCE)
     try:
         yield "cpu" if device == "auto" else device
     finally:

@@ -128,6 +128,11 @@ class RunFolder:
         if (self.path / CANDIDATE).exists():
             (self.path / CANDIDATE).replace(self.path / GOOD_STATE)
 
+    def drop_fallbacks(self) -> None:
+        """Delete the states that a collapse would go back to: the run is over."""
+        for name in (CANDIDATE, GOOD_STATE):
+            (self.path / name).unlink(missing_ok=True)
+
     @property
     def has_good_state(self) -> bool:
         """Whether a state has proved itself."""
@@ -140,6 +145,11 @@ class RunFolder:
             TrainingError: The file is damaged.
         """
         return self._load(self.path / GOOD_STATE, device)
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "config.json").exists()
 
     @property
     def has_state(self) -> bool:

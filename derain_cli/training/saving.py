@@ -61,7 +61,13 @@ class Saving:
         self.watch = CollapseWatch(config.collapse)
 
     def open(self, *, resume: bool) -> None:
-        """Make the run's folder, or read the state that it holds."""
+        """Make the run's folder, or read the state that it holds.
+
+        Where a launcher starts this command again after a process was lost, the run goes on.
+        """
+        if processes.may_be_restarted():
+            holds_run = processes.is_first() and self._folder.holds_run
+            resume = processes.any_of(resume or holds_run)
         if processes.is_first():
             self._folder.open(self._config, resume=resume)
         processes.wait_for_all()
@@ -93,7 +99,9 @@ class Saving:
                 self._folder.promote_candidate()
             self.state.candidate = self.state.step
         self._write_state()
-        if renewing:
+        if self.state.step >= self._config.steps:
+            self._folder.drop_fallbacks()
+        elif renewing:
             self._folder.note_candidate()
 
     def _write_state(self) -> None:

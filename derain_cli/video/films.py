@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from derain_cli.errors import ImageError
+from derain_cli.errors import ImageError, UnreadableImageError
 from derain_cli.images.failures import write_failure
 from derain_cli.video.encoding import Coding, choose_coding
 from derain_cli.video.frames import FrameNetwork, SegmentWriter, batches
@@ -40,6 +40,7 @@ class FilmOptions:
         temporal: Whether each frame is steadied by its two neighbours.
         batch_size: Frames that go through the network together; 1: as the device likes.
         overwrite: Whether a result that is there is replaced.
+        strict: Whether a film fails whose frames are not all whole.
     """
 
     strength: float = 1.0
@@ -48,6 +49,7 @@ class FilmOptions:
     temporal: bool = True
     batch_size: int = 1
     overwrite: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class _Work:
         if not (segments and segments[-1].is_last):
             yield from self._frames(resumed)
             segments = self._folder.finished()
+        self._check_damage(segments)
         part = self._folder.path / PART
         notices: tuple[str, ...] = ()
         total = sum(len(segment.times) for segment in segments)
@@ -160,6 +163,14 @@ class _Work:
         _publish(part, target, overwrite=self._options.overwrite)
         self._folder.remove()
         yield self._facts(segments, resumed, notices)
+
+    def _check_damage(self, segments: list[Segment]) -> None:
+        frames = sum(len(segment.times) for segment in segments)
+        damage = _damage(self._film, segments, frames)
+        if self._options.strict and damage:
+            raise UnreadableImageError(
+                f"{self._film.label} {damage[0]}; without `strict` it is written as it is"
+            )
 
     def _frames(self, first: int) -> Iterator[FilmProgress]:
         """Every frame from `first` on: one batch is decoded and some are encoded meanwhile."""
@@ -196,6 +207,7 @@ class _Work:
     def _facts(self, segments: list[Segment], resumed: int, notices: tuple[str, ...]) -> FilmFacts:
         flicker = sum((segment.flicker for segment in segments), Flicker())
         frames = sum(len(segment.times) for segment in segments)
+        said = (*self._film.notices, *self._coding.notices, *self._network.notices, *notices)
         return FilmFacts(
             self._film,
             self._coding.codec,
@@ -203,8 +215,21 @@ class _Work:
             resumed,
             flicker,
             self._network.tile,
-            (*self._film.notices, *self._coding.notices, *self._network.notices, *notices),
+            (*said, *_damage(self._film, segments, frames)),
         )
+
+
+def _damage(film: Film, segments: list[Segment], frames: int) -> list[str]:
+    """What of the input was not whole."""
+    lost, damaged = film.frames - frames, sum(segment.damaged for segment in segments)
+    return [
+        f"is damaged: {count} of {film.frames} frames {what}"
+        for count, what in (
+            (lost, "could not be decoded and are missing"),
+            (damaged, "are made up in part by the decoder"),
+        )
+        if count > 0
+    ]
 
 
 def _facts(

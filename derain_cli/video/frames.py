@@ -116,7 +116,7 @@ class SegmentWriter:
         self._encoder: SegmentEncoder | None = None
         self._packets: list[Encoded] = []
         self._times: list[int] = []
-        self._flicker = Flicker()
+        self._flicker, self._damaged = Flicker(), 0
         self.written = first
 
     @staticmethod
@@ -161,6 +161,7 @@ class SegmentWriter:
             )
         self._before = rainy.pixels, pixels
         self._times.append(rainy.time)
+        self._damaged += rainy.damaged
         self._packets += self._encoder.encode(pixels)
         self.written = rainy.index + 1
 
@@ -169,10 +170,15 @@ class SegmentWriter:
             return
         self._packets += self._encoder.finish()
         first = self.written - len(self._times)
-        self._folder.add(
-            first // SEGMENT,
-            Segment(first, tuple(self._times), self._flicker, is_last, (), self._packets),
+        segment = Segment(
+            first,
+            tuple(self._times),
+            self._flicker,
+            is_last,
+            self._damaged,
+            packets=self._packets,
         )
+        self._folder.add(first // SEGMENT, segment)
         # Neighbours in two segments are not compared: a resumed run would not have the first.
         self._encoder, self._before, self._flicker = None, None, Flicker()
-        self._packets, self._times = [], []
+        self._packets, self._times, self._damaged = [], [], 0

@@ -116,11 +116,15 @@ class Film:
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """An upright frame, its place in the film, and its time in units of the film's time base."""
+    """An upright frame, its place in the film, and its time in units of the film's time base.
+
+    It is damaged where the decoder had to make up a part of it.
+    """
 
     index: int
     time: int
     pixels: Frame
+    damaged: bool = False
 
 
 def probe_film(path: Path) -> Film:
@@ -169,7 +173,8 @@ def timed_frames(film: Film, first: int = 0) -> Iterator[TimedFrame]:
             stored = film.times[index] if index < len(film.times) else frame.pts
             time = _time_of(stored, time, step)
             if index >= first:
-                yield TimedFrame(index, time, turned_upright(_pixels(frame, film), film.matrix))
+                upright = turned_upright(_pixels(frame, film), film.matrix)
+                yield TimedFrame(index, time, upright, bool(frame.is_corrupt))
 
 
 def _time_of(stored: int | None, before: int | None, step: int) -> int:

@@ -20,7 +20,7 @@ from derain_cli.video.steadiness import Flicker
 from derain_cli.whole_files import write_whole_file
 
 FACTS = "film.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Segment:
         times: When each frame is shown, in units of the film's time base.
         flicker: Of the neighbours within the segment.
         is_last: Whether the film ends with it.
+        damaged: How many frames the decoder had to make up in part.
         order: Numbers of the frames, in the order of decoding.
         packets: In that order; empty where only the rest was asked for.
     """
@@ -40,6 +41,7 @@ class Segment:
     times: tuple[int, ...]
     flicker: Flicker
     is_last: bool
+    damaged: int = 0
     order: tuple[int, ...] = ()
     packets: Sequence[Encoded] = field(repr=False, default=())
 
@@ -86,6 +88,7 @@ class SegmentFolder:
             "times": segment.times,
             "flicker": [segment.flicker.rainy, segment.flicker.derained, segment.flicker.pairs],
             "last": segment.is_last,
+            "damaged": segment.damaged,
             "packets": [[one.index, one.is_key, len(one.content)] for one in segment.packets],
         }
         parts = [json.dumps(header).encode(), b"\n", *(one.content for one in segment.packets)]
@@ -142,7 +145,15 @@ def _read(file: Path, *, packets: bool) -> Segment:
         read = [Encoded(index, is_key, stream.read(size)) for index, is_key, size in table]
     order = tuple(index for index, _, _ in table)
     times, flicker = tuple(header["times"]), Flicker(*header["flicker"])
-    return Segment(header["first"], times, flicker, header["last"], order, read if packets else ())
+    return Segment(
+        header["first"],
+        times,
+        flicker,
+        header["last"],
+        header["damaged"],
+        order,
+        read if packets else (),
+    )
 
 
 def _text_of(file: Path) -> str:

@@ -22,6 +22,7 @@ import torch
 
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.models.rdmc import Rdmc, RdmcConfig
+from derain_cli.video.encoding import SEGMENT
 
 WIDTH, HEIGHT = 1280, 720
 TICKS = 12800
@@ -57,12 +58,14 @@ def make_film(path: Path, seconds: int, rate: int) -> None:
 
 def facts_of(path: Path) -> tuple[list[Fraction], list[bytes]]:
     """Times of the frames, and the packets of the sound."""
+    times, sound = [], []
     with av.open(str(path)) as film:
-        packets = [packet for packet in film.demux() if packet.size]
-    times = sorted(
-        packet.pts * packet.time_base for packet in packets if packet.stream.type == "video"
-    )
-    return times, [bytes(packet) for packet in packets if packet.stream.type == "audio"]
+        for packet in film.demux():
+            if packet.size and packet.stream.type == "video":
+                times.append(packet.pts * packet.time_base)
+            elif packet.size and packet.stream.type == "audio":
+                sound.append(bytes(packet))
+    return sorted(times), sound
 
 
 def megabytes(process: subprocess.Popen[bytes]) -> float:
@@ -110,7 +113,8 @@ def main() -> None:
         third = len(memory) // 3
         early, late = max(memory[third : 2 * third]), max(memory[2 * third :])
         print(f"memory: at most {early:.0f} MB in the middle third, {late:.0f} MB in the last")
-        derain(source, folder / "resumed.mp4", network, kill_after=4)
+        killed_at = options.seconds * options.rate // SEGMENT // 2
+        derain(source, folder / "resumed.mp4", network, kill_after=max(1, killed_at))
         assert not (folder / "resumed.mp4").exists(), "the run was not killed in time"
         derain(source, folder / "resumed.mp4", network)
         whole, resumed = (folder / "whole.mp4").read_bytes(), (folder / "resumed.mp4").read_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from derain_cli.checkpoints.catalogue import list_weights
+from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, list_weights
 from derain_cli.cli.app import app
 from derain_cli.models import MODELS
 
@@ -55,8 +55,27 @@ def test_list_says_where_each_is_and_which_networks_have_none(weights):
     assert untrained == MODELS.keys() - {"rdmc"}
     table = models("list").stdout
     (line,) = [line for line in table.splitlines() if "rdmc-tiny" in line]
-    assert "rdmc (default)" in line
     assert "For tests" in line
+    assert "(on the Hub)" in next(line for line in table.splitlines() if "rdmc-far" in line)
+
+
+def test_list_helps_to_choose():
+    """The weights of this checkout: a header, the default marked once and first, then by use."""
+    rows = json_lines("list")
+    assert [row["name"] for row in rows if row["recommended"]] == [rows[0]["name"]]
+    assert rows[0]["name"] == DEFAULT_WEIGHTS
+    head, *lines = models("list").stdout.splitlines()
+    for title in ("name", "s/MP", "Rain100L", "Rain100H", "DDN-SIRR", "dry", "MB"):
+        assert title in head
+    assert lines[0].startswith(f"{DEFAULT_WEIGHTS} (default)")
+    assert sum("(default)" in line for line in lines) == 1
+    here = [row for row in rows if row["where"] == "bundled"]
+    harmless = [row["name"] for row in here if row["name"].endswith("-real") and "harm" not in row]
+    assert [row["name"] for row in here][: len(harmless)] == harmless
+    for row in here:
+        assert row["seconds_per_megapixel"] > 0, row["name"]
+        assert row["dry_psnr"] > 20, row["name"]
+        assert row["megabytes"] > 0, row["name"]
 
 
 def test_info_of_a_network_and_of_its_weights(weights):
@@ -123,3 +142,15 @@ def test_bundle_prints_the_entry_that_it_wrote(weights, tiny_checkpoint, tmp_pat
     assert "rdmc-new: another file now; scores of the old one dropped" in result.stderr
     result = models("bundle", tiny_checkpoint, "rdmc-new", "--set", "summary")
     assert (result.exit_code, "--set 'summary' is not FIELD=TEXT" in result.stderr) == (2, True)
+
+
+def test_a_known_harm_is_said_when_the_weights_run(weights, tmp_path, make_image):
+    table = (weights / "weights.toml").read_text()
+    harmful = table.replace("seconds = 60", 'seconds = 60\nharm = "makes skies white"')
+    (weights / "weights.toml").write_text(harmful)
+    photo = str(make_image(tmp_path / "photo.png"))
+    for words in (["derain", photo, "-m", "rdmc"], ["derain", photo, "-m", "rdmc-tiny"]):
+        result = CliRunner().invoke(app, [*words, "--overwrite"])
+        assert f"{words[-1]}: makes skies white\n" in result.stderr
+        assert CliRunner().invoke(app, [*words, "--overwrite", "--quiet"]).stderr == ""
+    assert "makes skies white" in models("list").stdout

@@ -63,6 +63,12 @@ def config(tiny_config):
     )
 
 
+def test_a_finished_run_keeps_no_save_to_go_back_to(config, tmp_path, quick_watch):
+    train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "good.pt").exists()
+    assert not (tmp_path / "run" / "candidate.pt").exists()
+
+
 def test_a_planted_collapse_is_undone(config, tmp_path, quick_watch, planted, lines_of):
     notices = []
     result = train(config, tmp_path / "run", report=lambda p: notices.append((p.notice, p.lr)))
@@ -101,7 +107,8 @@ def test_resume_after_going_back_is_bit_equal(
 def test_the_save_to_return_to_stays_until_a_newer_one_has_proved_itself(
     config, tmp_path, quick_watch, planted
 ):
-    train(dataclasses.replace(config, steps=34), tmp_path / "run")
+    seen = []
+    train(config, tmp_path / "run", report=seen.append, should_stop=lambda: len(seen) == 32)
     good = torch.load(tmp_path / "run" / "good.pt", weights_only=True)
     assert good["run"]["step"] == 24  # 30 was saved too, a step before the collapse showed
 

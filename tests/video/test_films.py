@@ -307,3 +307,19 @@ def test_the_screen_of_an_hdr_film_is_kept_by_hevc(
     assert facts.notices == ()
     options = FilmOptions(strength=0, codec="h264")
     assert "not kept" in derain(source, tmp_path / "h264.mp4", derainer, options).notices[-1]
+
+
+def test_damage_in_the_middle_is_said(
+    make_film: MakeFilm, derainer: Derainer, tmp_path: Path
+) -> None:
+    whole = bytearray(make_film(tmp_path / "whole.mkv", frames=30, ticks=1000).read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 400] = bytes(400)
+    (tmp_path / "clip.mkv").write_bytes(whole)
+    facts = derain(tmp_path / "clip.mkv", tmp_path / "out.mkv", derainer, UNCHANGED)
+    assert any(notice.startswith("is damaged: ") for notice in facts.notices)
+    assert len(frames_of(tmp_path / "out.mkv")) == facts.frames
+    strict = FilmOptions(strength=0, strict=True)
+    with pytest.raises(UnreadableImageError, match="is damaged: "):
+        derain(tmp_path / "clip.mkv", tmp_path / "strict.mkv", derainer, strict)
+    assert not (tmp_path / "strict.mkv").exists()

@@ -45,3 +45,22 @@ def test_quick_preset_improves_whole_images(model, tmp_path):
     assert len(scores) == 2
     assert scores[-1] > rainy_psnr + 2
     assert scores[1] > scores[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "rain800_train").is_dir(), reason="needs ../shared/data")
+def test_the_recipe_of_nimbus_runs_as_it_stands(tmp_path):
+    """Its first 200 steps, with all its data, its scenes and its held-out photos."""
+    values = preset_values("nimbus", "paper", {}) | {"data_root": str(DATA), "device": "cpu"}
+    losses, waited, taken = [], [], []
+
+    def note(progress):
+        losses.append(progress.parts["loss"])
+        waited.append(progress.waited)
+        taken.append(progress.seconds_per_step)
+
+    config = TrainConfig(model="nimbus", **values)
+    train(config, tmp_path / "run", report=note, should_stop=lambda: len(losses) >= 200)
+    assert np.mean(losses[-50:]) < np.mean(losses[:50])
+    # Banks are drawn and photos decoded in the first steps; after that drawing keeps up.
+    assert np.sum(waited[100:]) < 0.03 * np.sum(taken[100:])

@@ -1,0 +1,165 @@
+"""Options of commands that may be one of many runs: shards, the manifest, the engine."""
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from derain_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from derain_cli.batch import BatchOptions, Event, Interrupter, Plan
+    from derain_cli.batch.network import OnProgress
+    from derain_cli.datasets.layouts import Pair
+    from derain_cli.inference.derainer import Derainer
+    from derain_cli.scale.trust import Trust
+
+PANEL = "Many machines"
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        rich_help_panel=PANEL,
+        help="Do part I of N, counted from 0; auto takes I and N from Slurm or Kubernetes, "
+        "auto/N takes I alone.",
+    ),
+]
+ManifestOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--manifest",
+        metavar="FILE",
+        rich_help_panel=PANEL,
+        help="Append a JSON line per image; with --skip-existing, make results again whose "
+        "input, weights or options have changed since.",
+    ),
+]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ENGINE",
+        rich_help_panel=PANEL,
+        help="ray starts a local Ray; ray://HOST:PORT or ray://auto uses a running cluster.",
+    ),
+]
+
+
+def shard_filter(text: str | None) -> Callable[[str], bool] | None:
+    """Whether a relative path is for this run; None: all are."""
+    if text is None:
+        return None
+    from derain_cli.scale.shards import parse_shard
+
+    return parse_shard(text).holds
+
+
+def check_engine(on: str | None) -> None:
+    """Refuse an engine that is not known or not installed, before anything else is done."""
+    if on is not None:
+        from derain_cli.scale.on_ray import address_of, import_ray
+
+        address_of(on)
+        import_ray()
+
+
+def trust_in(
+    manifest: Path | None, model: str | None, options: "BatchOptions", engine: Mapping[str, Any]
+) -> "Trust | None":
+    """What an earlier run left in the manifest, and what this one compares it with."""
+    if manifest is None:
+        return None
+    from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+    from derain_cli.checkpoints.resolving import resolve_weights
+    from derain_cli.scale.manifest import digest_of_file, read_manifest
+    from derain_cli.scale.trust import Trust, options_of
+
+    if manifest.is_dir():
+        raise UsageError(f"--manifest {str(manifest)!r} is a folder: name a file in it")
+    weights = digest_of_file(resolve_weights(model or DEFAULT_WEIGHTS))
+    return Trust(read_manifest(manifest), weights, options_of(options, engine))
+
+
+@contextmanager
+def recording(manifest: Path | None, trust: "Trust | None") -> Iterator[Callable[["Event"], None]]:
+    """A function that appends what an event says of an image to the manifest."""
+    from derain_cli.batch import Result
+
+    if manifest is None or trust is None:
+        yield lambda _event: None
+        return
+    from derain_cli.scale.manifest import ManifestWriter
+
+    with ManifestWriter(manifest) as writer:
+
+        def record(event: "Event") -> None:
+            if isinstance(event, Result) and event.status in ("done", "failed"):
+                writer.write(trust.record(event))
+
+        yield record
+
+
+def make_plan(
+    words: list[str],
+    options: "BatchOptions",
+    listed: tuple[str, ...] | None,
+    shard: str | None,
+    trust: "Trust | None",
+) -> "Plan":
+    """The plan of local files or of addresses, for this shard, compared with the manifest."""
+    from derain_cli.batch import plan_batch
+    from derain_cli.scale.planning import names_addresses, plan_addresses
+
+    holds = shard_filter(shard)
+    everything = [*words, *(listed or ())]
+    if names_addresses(everything, options.output):
+        plan = plan_addresses(everything, options, holds)
+    else:
+        plan = plan_batch(words, options, listed, holds)
+    return plan if trust is None else trust.check(plan)
+
+
+def events_of(
+    plan: "Plan",
+    model: str | None,
+    derainer: "Derainer | None",
+    options: "BatchOptions",
+    engine: Mapping[str, Any],
+    on: str | None,
+    stdin: bytes,
+    interrupter: "Interrupter",
+    on_progress: "OnProgress",
+) -> "Generator[Event]":
+    """What happens while a plan is carried out, in this process or on Ray."""
+    from derain_cli.batch import run_batch
+
+    if on is not None:
+        from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+        from derain_cli.checkpoints.resolving import load_model
+        from derain_cli.scale.on_ray import run_on_ray
+
+        checkpoint = load_model(model or DEFAULT_WEIGHTS).path  # refused here, not in each actor
+        return run_on_ray(plan, checkpoint, options, engine, on, interrupter)
+    if plan.is_open or any(not isinstance(job.source, Path | None) for job in plan.to_do):
+        from derain_cli.scale.fetching import REQUESTS, fetch_ahead
+
+        # Many requests are under way at once; each thread mostly waits for its server.
+        options = dataclasses.replace(options, workers=options.workers or REQUESTS)
+        plan = fetch_ahead(plan)
+    return run_batch(plan, derainer, options, stdin, interrupter, on_progress)
+
+
+def shard_of_pairs(
+    pairs: "Mapping[str, Sequence[Pair]]", shard: str | None
+) -> "dict[str, list[Pair]]":
+    """The pairs of each data set that are for this run."""
+    holds = shard_filter(shard)
+    return {
+        name: [pair for pair in members if holds is None or holds(pair.name)]
+        for name, members in pairs.items()
+    }

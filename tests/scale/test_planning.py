@@ -1,0 +1,149 @@
+"""Batches of addresses, planned while they are listed; fsspec's memory is the server."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from derain_cli.batch import BatchOptions
+from derain_cli.errors import NothingToDoError, UsageError
+from derain_cli.scale import fetching
+from derain_cli.scale.addresses import Address
+from derain_cli.scale.fetching import fetch_ahead, listed_ahead
+from derain_cli.scale.planning import names_addresses, plan_addresses
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    names = ("a.jpg", "b.png", "notes.txt", ".hidden.jpg", "c_derained.jpg", "below/d.jpg")
+    files.pipe({f"/in/{name}": name.encode() for name in names})
+    yield files
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+
+
+def planned(words: list[str], **options: Any) -> dict[str, str]:
+    """Target by source, as text."""
+    jobs = plan_addresses(words, BatchOptions(**options)).jobs
+    return {job.name: job.problem or ("skip " * job.skip + str(job.derained)) for job in jobs}
+
+
+def test_a_folder_is_mirrored(memory: Any) -> None:
+    assert planned(["memory://in"], output="memory://out/", recursive=True) == {
+        "memory://in/a.jpg": "memory://out/a.jpg",
+        "memory://in/b.png": "memory://out/b.png",
+        "memory://in/below/d.jpg": "memory://out/below/d.jpg",
+    }
+
+
+def test_results_lie_beside_their_inputs(memory: Any) -> None:
+    assert planned(["memory://in/"]) == {
+        "memory://in/a.jpg": "memory://in/a_derained.jpg",
+        "memory://in/b.png": "memory://in/b_derained.png",
+    }
+
+
+def test_a_local_folder_to_an_address_and_back(memory: Any, photos: Path, tmp_path: Path) -> None:
+    up = planned([str(photos)], output="memory://out")
+    assert up[str(photos / "a2.jpg")] == "memory://out/a2.jpg"
+    down = planned(["memory://in/a.jpg"], output=f"{tmp_path}/x.png")
+    assert down == {"memory://in/a.jpg": str(tmp_path / "x.png")}
+
+
+def test_what_is_there_is_skipped_or_refused_alone(memory: Any) -> None:
+    memory.pipe("/out/a.jpg", b"done")
+    kept = planned(["memory://in"], output="memory://out", skip_existing=True)
+    assert kept["memory://in/a.jpg"] == "skip memory://out/a.jpg"
+    refused = planned(["memory://in"], output="memory://out")
+    assert refused["memory://in/a.jpg"].startswith("'memory://out/a.jpg' exists already")
+    assert refused["memory://in/b.png"] == "memory://out/b.png"
+
+
+def test_two_results_of_one_name(memory: Any) -> None:
+    memory.pipe("/in/a.png", b"x")
+    jobs = planned(["memory://in"], output="memory://out", format="png")
+    assert "another image of this batch" in jobs["memory://in/a.png"]
+
+
+def test_a_shard_is_a_part(memory: Any) -> None:
+    plan = plan_addresses(
+        ["memory://in"], BatchOptions(output="memory://out"), lambda relative: relative == "b.png"
+    )
+    assert plan.is_open
+    assert [job.relative for job in plan.jobs] == ["b.png"]
+    assert len(plan.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "message"),
+    [
+        (["memory://in"], {"output": "https://host/out/"}, "is only read"),
+        (["https://host/a.jpg"], {}, "is only read"),
+        (["memory://in"], {"output": "hf://org/name"}, "upload-large-folder"),
+        (["ftp://host/a.jpg"], {"output": "out/"}, "unknown kind of address 'ftp'"),
+        (["-"], {"output": "memory://out/"}, "an image on stdin"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be(
+    memory: Any, words: list[str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan_addresses(words, BatchOptions(**options))
+
+
+def test_nothing_there(memory: Any) -> None:
+    with pytest.raises(NothingToDoError, match="no image at memory://in/below/e"):
+        plan_addresses(["memory://in/below/e/"], BatchOptions(output="memory://out/"))
+
+
+def test_what_names_an_address() -> None:
+    assert names_addresses(["a.jpg"], "s3://bucket/")
+    assert not names_addresses(["a.jpg", "C:\\photos"], None)
+
+
+class SlowFile(Address):
+    """A file of a server that takes a while, and counts what is under way."""
+
+    under_way, most = 0, 0
+    lock = threading.Lock()
+
+    def read_bytes(self) -> bytes:
+        with self.lock:
+            SlowFile.under_way += 1
+            SlowFile.most = max(SlowFile.most, SlowFile.under_way)
+        time.sleep(0.05)
+        with self.lock:
+            SlowFile.under_way -= 1
+        return b"x"
+
+
+def test_files_are_fetched_ahead_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from derain_cli.batch.events import Job, Plan
+
+    monkeypatch.setattr(fetching, "BYTES_AHEAD", 10)
+    jobs = tuple(Job(SlowFile(f"memory://in/{i}.jpg", size=1)) for i in range(40))
+    began = time.perf_counter()
+    contents = [job.source.read_bytes() for job in fetch_ahead(Plan(jobs)).jobs]
+    assert contents == [b"x"] * 40
+    assert 5 < SlowFile.most <= 11
+    assert time.perf_counter() - began < 40 * 0.05
+
+
+def test_a_listing_is_read_ahead_and_its_failure_is_raised() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise OSError("the server is gone")
+
+    taken = []
+    with pytest.raises(OSError, match="gone"):
+        taken.extend(listed_ahead(items()))
+    ahead = listed_ahead(iter(range(100_000)))
+    assert next(ahead) == 0
+    ahead.close()
