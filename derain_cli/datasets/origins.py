@@ -61,7 +61,7 @@ ORIGINS: Mapping[str, Origin] = {
     **dict.fromkeys(("rain1200", "rain1200_train"), ZHANG_2018),
     **dict.fromkeys(("rain1400", "rain1400_train"), FU),
     **dict.fromkeys(("spa", "spa_train"), WANG),
-    **dict.fromkeys(("ddn_sirr_test", "ddn_sirr_real"), WEI),
+    **dict.fromkeys(("ddn_sirr_train", "ddn_sirr_test", "ddn_sirr_real"), WEI),
     **dict.fromkeys(("outdoor_rain", "outdoor_rain_train"), LI_2019),
     **dict.fromkeys(("gt_rain", "gt_rain_train"), BA),
     "rain13k_train": Origin(
