@@ -56,7 +56,7 @@ def _default_in_words(param: Any) -> str:  # noqa: ANN401
     if isinstance(param.show_default, str):
         return param.show_default
     default = param.default.value if isinstance(param.default, Enum) else param.default
-    off = default is None or default is False or default in ("", (), []) or callable(default)
+    off = default is None or callable(default) or not default
     return "" if off or not param.show_default else shown(default)
 
 

@@ -51,7 +51,7 @@ class TrainConfig:
     )
     recipe: str = option(
         "supervised",
-        "Training recipe: supervised (weighted losses) or collaborative (the losses of HCN).",
+        "supervised (weighted losses) or collaborative (those of HCN).",
         group=NETWORK,
         word="name",
         hidden_in=("finetune-real", "search"),
@@ -129,19 +129,17 @@ class TrainConfig:
     crop: int = option(64, "Side of the crops.", group=CROPS, above=0)
     crops: str = option(
         "random",
-        "random, or ten (corners and middle, each also mirrored).",
+        "random, or ten: corners and middle, also mirrored.",
         group=CROPS,
         word="name",
         one_of=("random", "ten"),
         recipes=FROM_PAIRS,
     )
     flip: bool = option(True, "Mirror half of them.", group=CROPS)
-    rotate: bool = option(
-        False, "Turn crops by multiples of 90 degrees.", group=CROPS, recipes=FROM_PAIRS
-    )
+    rotate: bool = option(False, "Turn crops by quarter turns.", group=CROPS, recipes=FROM_PAIRS)
     final_crop: int = option(
         0,
-        "Side of larger crops at the end; 0 for none.",
+        "Larger crop at the end; 0 for none.",
         group=CROPS,
         least=0,
     )
@@ -162,7 +160,7 @@ class TrainConfig:
     )
     epochs: int = option(
         0,
-        "Passes over the training data, in place of --steps; 0 for --steps.",
+        "Epochs in place of --steps; 0 for none.",
         group=SCHEDULE,
         least=0,
         inherited=False,
@@ -170,7 +168,7 @@ class TrainConfig:
     )
     epoch_steps: int = option(
         0,
-        "Steps of an epoch; 0 for one pass over the training data.",
+        "Steps of an epoch; 0 for all the data.",
         group=SCHEDULE,
         least=0,
         inherited=False,
@@ -304,7 +302,7 @@ class TrainConfig:
     )
     max_time: float = option(
         0.0,
-        "Save and stop after this many minutes; 0 for no limit.",
+        "Stop after this many minutes; 0 for no limit.",
         group=SAVING,
         least=0,
         free_on_resume=True,
