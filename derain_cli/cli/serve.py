@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain_cli.cli.derain import Precision
 from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import socket
 
+    from derain_cli.inference.derainer import DerainerOptions
     from derain_cli.serve.settings import ServeOptions
 
 EXTRA = ("starlette", "uvicorn", "python_multipart")
@@ -40,6 +42,9 @@ def serve(
     device: Annotated[
         str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")
     ] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Number format of the network, as of `derain derain`.")
+    ] = Precision.auto,
     threads: Annotated[
         int | None,
         typer.Option(min=1, show_default="all cores", help="CPU threads of the network."),
@@ -63,7 +68,12 @@ def serve(
     from derain_cli.serve.listening import listen
 
     with listen(options) as listening:
-        _serve(options, listening, model, device, threads, open_page=open_page)
+        engine: DerainerOptions = {
+            "device": device,
+            "precision": precision.value,
+            "threads": threads,
+        }
+        _serve(options, listening, model, engine, open_page=open_page)
 
 
 def _need_extra() -> None:
@@ -81,8 +91,7 @@ def _serve(
     options: "ServeOptions",
     listening: "socket.socket",
     model: str | None,
-    device: str,
-    threads: int | None,
+    engine: "DerainerOptions",
     *,
     open_page: bool,
 ) -> None:
@@ -91,7 +100,7 @@ def _serve(
     from derain_cli.serve.networks import Networks
     from derain_cli.serve.running import serve as run
 
-    networks = Networks(model, {"device": device, "threads": threads})
+    networks = Networks(model, engine)
     if harm := known_harm(networks.default):
         _say(f"{networks.default}: {harm}")
     if not options.is_private:

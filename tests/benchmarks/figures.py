@@ -63,7 +63,7 @@ def seconds_per_megapixel(name: str) -> float:
 
     from derain_cli import Derainer
 
-    derainer = Derainer.load(name, device="cpu", threads=THREADS)
+    derainer = Derainer.load(name, device="cpu", precision="auto", threads=THREADS)
     image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     derainer(image[:64, :64])
     seconds = []
