@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 MakePicture = Callable[..., Path]
+# Tests run in as many processes as there are cores (`-n auto`): one thread each, theirs too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

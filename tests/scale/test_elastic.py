@@ -97,6 +97,7 @@ def weights_of(run: Path) -> dict[str, Any]:
 
 
 @on_linux
+@pytest.mark.slow
 def test_a_killed_process_is_started_again_and_the_run_ends_with_the_same_bits(
     tmp_path: Path, config: TrainConfig
 ) -> None:

@@ -101,7 +101,8 @@ def test_an_evaluation_gives_the_rows_of_one_process(
     assert len(rows[0]) == 1 + 2 * 6
 
 
-@pytest.mark.parametrize("images", [60, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [60, 300])
 def test_an_actor_and_a_machine_are_killed_and_every_image_is_there_once(
     s3: Any,
     cluster: Any,
