@@ -129,7 +129,7 @@ MODELS: Mapping[str, ModelEntry] = {
         config=menet.MenetConfig,
         paper="Multi-Task Learning Enhanced Single Image De-Raining (MENET)",
         padding_multiple=16,
-        tile_overlap=96,
+        tile_overlap=112,
         receptive_radius=81,
     ),
     "menet-deep": ModelEntry(
