@@ -62,6 +62,8 @@ class Pair:
         clean: The other's file; the same file when both are side by side in it.
         rainy_half: "left" or "right" when side by side, otherwise "".
         group: Part of the data set that papers score apart: "dense", "heavy", …
+        is_unpaired: Whether it is an image without ground truth, which stands for both. (A clean
+            image that is scored against itself is a pair.)
     """
 
     name: str
@@ -69,11 +71,7 @@ class Pair:
     clean: Path
     rainy_half: str = ""
     group: str = ""
-
-    @property
-    def is_unpaired(self) -> bool:
-        """Whether it is an image without ground truth: a pair with itself."""
-        return self.rainy == self.clean and not self.rainy_half
+    is_unpaired: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def unpaired_images(folder: Path) -> list[Pair]:
     images = list_images(folder)
     if not images:
         raise DatasetError(f"no images in {str(folder)!r}")
-    return [Pair(path.name, path, path) for path in images]
+    return [Pair(path.name, path, path, is_unpaired=True) for path in images]
 
 
 def complete(matching: Matching, folder: Path) -> list[Pair]:

@@ -187,7 +187,7 @@ def _read(pair: Pair, protocol: str, reading: _Reading) -> None:
     reading.digests.append(image_digest(rainy, clean))
     if pair.clean not in reading.thumbnails:
         reading.thumbnails[pair.clean] = thumbnail(clean)
-    if not pair.is_unpaired:
+    if pair.rainy != pair.clean or pair.rainy_half:
         if differs_in_tone(rainy, clean):
             reading.other_tone.append(pair.name)
         score = psnr(rainy, clean, protocol)

@@ -362,3 +362,15 @@ def test_rain100h_spends_its_time_in_the_network(tmp_path):
     text = run(*arguments, "-m", tmp_path / "rdmc.safetensors").stdout
     (summary,) = events(text, "summary")
     assert summary["network_share"] >= 0.8
+
+
+def test_clean_images_are_scored_against_themselves(tmp_path, make_image, tiny_checkpoint):
+    """How dry photos are scored: one folder stands for both, under a protocol by name."""
+    for number in range(2):
+        make_image(tmp_path / "clean" / f"{number}.png", (64, 48))
+    words = ["eval", "--rainy", tmp_path / "clean", "--clean", tmp_path / "clean"]
+    words += ["--protocol", "rgb", "-m", tiny_checkpoint, "--device", "cpu", "--json"]
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+    scores = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {line["protocol"] for line in scores if line["event"] == "score"} == {"rgb"}
