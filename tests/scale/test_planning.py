@@ -1,5 +1,6 @@
 """Batches of addresses, planned while they are listed; fsspec's memory is the server."""
 
+import importlib.util
 import threading
 import time
 from collections.abc import Iterator
@@ -80,11 +81,16 @@ def test_a_shard_is_a_part(memory: Any) -> None:
     assert len(plan.jobs) == 1
 
 
+needs_http = pytest.mark.skipif(
+    importlib.util.find_spec("aiohttp") is None, reason="needs aiohttp: the extra http"
+)
+
+
 @pytest.mark.parametrize(
     ("words", "options", "message"),
     [
         (["memory://in"], {"output": "https://host/out/"}, "is only read"),
-        (["https://host/a.jpg"], {}, "is only read"),
+        pytest.param(["https://host/a.jpg"], {}, "is only read", marks=needs_http),
         (["memory://in"], {"output": "hf://org/name"}, "upload-large-folder"),
         (["ftp://host/a.jpg"], {"output": "out/"}, "unknown kind of address 'ftp'"),
         (["-"], {"output": "memory://out/"}, "an image on stdin"),
