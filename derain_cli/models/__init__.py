@@ -1,7 +1,7 @@
 """The networks: one paper, one file, one line in `MODELS`.
 
-Every network takes a rainy picture `(batch, 3, height, width)` in 0..1, of any size, and returns
-the derained picture of the same shape (not clipped). Adding one: write its file, add its line
+Every network takes a rainy image `(batch, 3, height, width)` in 0..1, of any size, and returns
+the derained image of the same shape (not clipped). Adding one: write its file, add its line
 here and its entry in `weights/weights.toml`.
 """
 
@@ -80,10 +80,10 @@ class ModelEntry:
         receptive_radius: An output pixel depends on no pixel farther away than this, leaving out
             what `HasContext` averages. None when it depends on the whole image: see
             `not_tile_exact`.
-        not_tile_exact: Why tiles cannot equal the whole picture exactly, if they cannot.
+        not_tile_exact: Why tiles cannot equal the whole image exactly, if they cannot.
         not_exportable: Why `torch.export` cannot take it, if it cannot.
         training_outputs: Keyword arguments of `forward` that make it return all that its losses
-            need, the derained picture first.
+            need, the derained image first.
     """
 
     build: Callable[[Any], nn.Module]

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 BUCKET_RATE = 3500.0
 """Writes a second that S3 promises for one prefix; more prefixes give more."""
 DRIVER_RATE = 2000.0
-"""Results a second that the process which reads them can take: measured, see
-`tests/benchmarks/slow_bucket.py --driver`."""
+"""Results a second that the process which reads them can take: an assumption until
+`tests/benchmarks/slow_bucket.py --driver` has measured it."""
 
 
 @dataclass(frozen=True)

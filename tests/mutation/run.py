@@ -70,7 +70,7 @@ def _test(tests: Sequence[str], copy: Path) -> int:
     sys.path.insert(0, str(copy))
     sys.dont_write_bytecode = True
     with redirect_stdout(io.StringIO()):
-        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        return int(pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]))
 
 
 if __name__ == "__main__":

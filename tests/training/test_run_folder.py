@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from derain_cli.checkpoints.resolving import load_model
 from derain_cli.cli.app import app
+from derain_cli.errors import ConfigError
 from derain_cli.training.origin import _cpu_model, machine, source_commit
 from derain_cli.training.trainer import train
 from derain_cli.version import __version__
@@ -97,3 +98,15 @@ def test_checkpoint_of_a_run_says_both_and_models_info_shows_them(tiny_config, t
     assert shown.exit_code == 0, shown.stderr
     assert f"commit: {metadata['commit']}" in shown.stdout.splitlines()
     assert f"machine: {metadata['machine']}" in shown.stdout.splitlines()
+
+
+def test_weights_without_a_state_are_not_trained_over(tiny_config, tmp_path):
+    """`--resume` would begin anew and replace them: refused, and both files stay as they are."""
+    config, out = tiny_config("resnet", steps=2), tmp_path / "run"
+    train(config, out)
+    (out / "state.pt").unlink()
+    before = {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+    assert before
+    with pytest.raises(ConfigError, match=r"holds weights but no state\.pt to resume from"):
+        train(config, out, resume=True)
+    assert {path.name: path.read_bytes() for path in out.glob("*.safetensors")} == before
