@@ -56,11 +56,11 @@ def watch_folder(folder: Path, options: "BatchOptions", run: "Callable[[Plan], N
 
 
 def _occasions(folder: Path, *, recursive: bool) -> Iterator[None]:
-    """Now, and whenever something in the folder has changed and is at rest again."""
+    """At first, and whenever something in the folder has changed, once it is at rest."""
     from watchfiles import watch
 
-    yield
-    waiting: set[Path] = set()
+    waiting: set[Path] = {folder}  # what is there counts as having just arrived
+    # The watch begins before the first look: what arrives during the first batch is not missed.
     changes = watch(folder, recursive=recursive, rust_timeout=500, yield_on_timeout=True)
     for changed in changes:
         waiting.update(Path(path) for _, path in changed)
