@@ -11,10 +11,11 @@ from derain_cli.batch.inputs import Input, is_folder, resolved
 from derain_cli.batch.options import ENDINGS, STDIN, BatchOptions
 from derain_cli.errors import UsageError
 from derain_cli.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS, format_of_bytes
+from derain_cli.video.kinds import FILM_SUFFIXES, has_film_name, looks_like_film, written_suffix
 from derain_cli.video.kinds import FORMAT_OF_SUFFIX as FORMAT_OF_FILM_SUFFIX
-from derain_cli.video.kinds import has_film_name, looks_like_film, written_suffix
 
 STANDARD_OUTPUTS = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/1")
+FILM_ENDINGS = tuple(FILM_SUFFIXES)
 Place = Callable[[Input, str], Path | None]
 
 
@@ -92,7 +93,8 @@ def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> 
 
 def kind_of(item: Input, options: BatchOptions) -> Literal["image", "animation", "film"]:
     """Which way an input takes, by its name; with `frames="all"` also by what is in it."""
-    if item.path is not None and looks_like_film(item.path):
+    may_be_film = item.relative.lower().endswith(FILM_ENDINGS)  # of a million names: as text
+    if item.path is not None and may_be_film and looks_like_film(item.path):
         return "film"
     if item.path is None or options.frames == "first":
         return "image"

@@ -24,19 +24,24 @@ _claimed: set[Path] = set()  # claims of this process, whichever batch made them
 
 def remove_stale_parts(plan: Plan) -> None:
     """Remove what a killed run left of the files of this plan; those of a live run stay."""
-    targets: dict[Path, list[Path]] = {}
+    left: dict[str, list[Path]] = {}
+    digests: dict[str, set[str]] = {}
     for target in (path for job in plan.known for path in job.paths):
-        targets.setdefault(target.parent, []).append(target)
-    for folder, ours in targets.items():
-        left = [path for path in _files(folder) if path.name.startswith(".derain-")]
-        digests = {target_digest(target) for target in ours} if left else frozenset()
-        for path in left:
-            if _is_stale(path, digests):
+        folder = os.path.dirname(target)  # noqa: PTH120 (of a million)
+        if folder not in left:
+            left[folder] = _left_in(Path(folder))
+        if left[folder]:
+            digests.setdefault(folder, set()).add(target_digest(target))
+    for folder, paths in left.items():
+        for path in paths:
+            if _is_stale(path, digests[folder]):
                 path.unlink(missing_ok=True)
 
 
-def _files(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if is_folder(folder) else []
+def _left_in(folder: Path) -> list[Path]:
+    """What looks as if a run had left it there."""
+    files = folder.iterdir() if is_folder(folder) else ()
+    return [path for path in files if path.name.startswith(".derain-")]
 
 
 def _is_stale(path: Path, digests: Set[str]) -> bool:

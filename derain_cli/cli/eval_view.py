@@ -29,14 +29,14 @@ class EvalView:
             SpinnerColumn(),
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=20),
-            TextColumn("{task.completed} of {task.total}"),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[about]}", markup=False),
             console=self.console,
             disable=not self._live,
             transient=True,
         )
-        self._task = self._progress.add_task("starting", total=None, about="")
+        self._task = self._progress.add_task("starting", total=None, count="", about="")
         self._began = self._last_line = time.monotonic()
         self._total = self._before = self._done = self._models = 0
         self._sums: dict[str, tuple[float, int]] = {}
@@ -51,7 +51,12 @@ class EvalView:
     def phase(self, name: str, done: int, total: int) -> None:
         """State how far a phase is: reading data, drawing the report."""
         self._progress.update(
-            self._task, description=name, completed=done, total=total or None, about=""
+            self._task,
+            description=name,
+            completed=done,
+            total=total or None,
+            count=f"{done} of {total}" if total else "",
+            about="",
         )
 
     def begin_scoring(self, images: int, models: int, known: Sequence["Row"], column: str) -> None:
@@ -68,7 +73,9 @@ class EvalView:
         self._add(row)
         self._done += 1
         about = f"{self._means()}  {row.image}  {self._time_left()}"
-        self._progress.update(self._task, completed=self._done // self._models, about=about)
+        scored = self._done // self._models
+        count = f"{scored} of {self._total // self._models}"
+        self._progress.update(self._task, completed=scored, count=count, about=about)
         if not self._live and time.monotonic() - self._last_line > LINE_EVERY:
             self._last_line = time.monotonic()
             images = f"{self._done // self._models} of {self._total // self._models} images"

@@ -48,6 +48,8 @@ LI_2019 = Origin(
     note="the test set Test1 circulates with repositories of restoration in all weathers",
 )
 BA = Origin(addresses=("https://visual.ee.ucla.edu/gt_rain.htm",))
+QUAN = Origin(addresses=("https://github.com/Songforrr/RainDS_CCN",))
+LI_2022 = Origin(addresses=("https://github.com/hiker-lw/RealRain-1k",))
 
 ORIGINS: Mapping[str, Origin] = {
     "rain100l": Origin(addresses=(YANG_PAGE, f"{YANG_FILES}Rain100L.zip")),
@@ -61,9 +63,13 @@ ORIGINS: Mapping[str, Origin] = {
     **dict.fromkeys(("rain1200", "rain1200_train"), ZHANG_2018),
     **dict.fromkeys(("rain1400", "rain1400_train"), FU),
     **dict.fromkeys(("spa", "spa_train"), WANG),
-    **dict.fromkeys(("ddn_sirr_train", "ddn_sirr_test", "ddn_sirr_real"), WEI),
+    **dict.fromkeys(("ddn_sirr_test", "ddn_sirr_real", "ddn_sirr_train"), WEI),
     **dict.fromkeys(("outdoor_rain", "outdoor_rain_train"), LI_2019),
     **dict.fromkeys(("gt_rain", "gt_rain_train"), BA),
+    **dict.fromkeys(("rainds_real", "rainds_real_train"), QUAN),
+    **dict.fromkeys(
+        ("realrain1k_l", "realrain1k_l_train", "realrain1k_h", "realrain1k_h_train"), LI_2022
+    ),
     "rain13k_train": Origin(
         addresses=("https://github.com/kuijiang94/MSPFN",),
         hub="dronefreak/Rain13K",

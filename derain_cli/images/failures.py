@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import struct
 import threading
 import warnings
@@ -37,6 +38,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())[:160] or type(error).__name__
 
 
+_pillow_log = logging.getLogger("PIL")
 _quiet_lock = threading.Lock()
 _quiet_readers = 0
 _quiet_filters = warnings.catch_warnings()
@@ -51,6 +53,8 @@ def quiet_decoders() -> Iterator[None]:
     """
     global _quiet_readers, _quiet_filters
     with _quiet_lock:
+        if not _pillow_log.handlers:  # else Python prints its errors on stderr
+            _pillow_log.addHandler(logging.NullHandler())
         if _quiet_readers == 0:
             _quiet_filters = warnings.catch_warnings()
             _quiet_filters.__enter__()

@@ -33,6 +33,7 @@ _PIXEL_CHUNKS = (b"PLTE", b"tRNS")
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _MOST_IN_CHUNK = 1 << 26  # of chunks beside the pixels, as stored and as decompressed
 _SRGB_POINTS = np.array([31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000], ">u4")
+_MOST_COLUMNS = 1_000_000  # of libpng, which prints its refusal
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _FIRST_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
 _ADAM7 = (*_FIRST_PASSES, (0, 1, 1, 2))  # first column and row, steps to the next ones
@@ -142,6 +143,8 @@ def _header(stream: BinaryIO, kind: bytes, length: int) -> bytes:
         raise ValueError("its PNG header is damaged")
     if data[9] not in _CHANNELS or data[8] not in (1, 2, 4, 8, 16) or data[12] > 1:
         raise ValueError(f"its PNG header names the unknown colour type {data[9]}")
+    if data[10:12] != b"\0\0":
+        raise ValueError("its PNG header names an unknown compression or filter method")
     return data
 
 
@@ -360,6 +363,8 @@ def _exif_of_app1(block: bytes | None) -> bytes | None:
 
 def decode_png_of_16_bits(png: bytearray, chunks: PngChunks, orientation: int) -> Canvas:
     """Pixels of a 16-bit PNG, which `pixels_alone` has stripped."""
+    if max(chunks.size) > _MOST_COLUMNS:
+        raise ValueError(f"more than {_MOST_COLUMNS:,} columns or rows of 16-bit PNG are not read")
     transparent = next((data for kind, data in chunks.pixels if kind == b"tRNS"), b"")
     colours, alpha = {0: (1, False), 2: (3, False), 4: (1, True), 6: (3, True)}[chunks.colour_type]
     samples = decode_with_opencv(png)

@@ -51,6 +51,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain_cli.hub_methods import HubMethods
 from derain_cli.sizes import pad_to_multiple
 
 LIMIT = 6.0
@@ -214,7 +215,7 @@ BLOCKS: Mapping[str, tuple[Block, Block]] = {
 """Blocks at 1/2 and 1/4 of the size, and below."""
 
 
-class Nimbus(nn.Module):
+class Nimbus(nn.Module, HubMethods):
     """The whole network: rainy image in, derained image out.
 
     Input and output are `(batch, 3, height, width)` in 0..1 (the output is not clipped), any size.

@@ -53,16 +53,23 @@ def resident(process: int) -> float:
     return pages * resource.getpagesize() / 1e6
 
 
+def busy(process: int) -> float:
+    """Seconds that a process has had a processor."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run(folder: Path, out: Path, model: str, results: int) -> None:
     command = [sys.executable, "-m", "derain_cli", str(folder), "-r", "-o", f"{out}/", "-q"]
     command += ["-m", model, "-d", "cpu", "--threads", "1"]
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    print("results, seconds, MB:")
+    print("results, seconds, seconds of processor, MB:")
     for count, _line in enumerate(process.stdout, 1):
         if count == 1 or count % (results // 5) == 0:
             seconds = time.perf_counter() - began
-            print(f"{count:>8} {seconds:>8.1f} {resident(process.pid):>8.0f}", flush=True)
+            facts = (seconds, busy(process.pid), resident(process.pid))
+            print(f"{count:>8}", *(f"{fact:>8.1f}" for fact in facts), flush=True)
         if count == results:
             process.send_signal(signal.SIGINT)
             break

@@ -60,7 +60,7 @@ def test_candidates_resume_and_quiet(pairs, tmp_path):
     assert again.exit_code == 0, again.stderr
     assert "random-1: " in again.stderr
     names = [c["name"] for c in json.loads((out / "candidates.json").read_text())["candidates"]]
-    assert names == ["found", "random-1"]
+    assert names == ["found", "paper", "random-1"]
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,23 @@ def test_wrong_checksums_are_said(depth: int, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr() == ("", "")
 
 
+def test_odd_headers_are_refused_without_a_word_on_stderr() -> None:
+    """In a process of its own: pytest's handlers would take what Python prints for want of any."""
+    odd_png = png(stored(rows(16)), depth=16)
+    header = bytearray(odd_png[16:29])
+    header[11] = 1  # the filter method
+    odd_png = odd_png[:8] + chunk(b"IHDR", bytes(header)) + odd_png[33:]
+    plain = tiff(NOISE)
+    at = plain.index(struct.pack("<HHIH", 277, 3, 1, 3)) + 8
+    odd_tiff = plain[:at] + struct.pack("<H", 260) + plain[at + 2 :]
+    files = f"{odd_png.hex()}\n{odd_tiff.hex()}"
+    command = [sys.executable, "-c", WITHOUT_CODECS]
+    done = subprocess.run(command, input=files, capture_output=True, text=True, check=True)
+    assert "unknown compression or filter method" in done.stdout.splitlines()[0]
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == ""
+
+
 # JPEG
 
 CODINGS = ({}, {"optimize": True}, {"subsampling": 0})

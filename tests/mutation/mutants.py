@@ -203,16 +203,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("menet: ReLU after a block's sum", "return x + changed", "return F.relu(x + changed)"),
         (
             "menet: sigmoid before the mean",
-            "torch.sigmoid(self.weigh(context).mean(dim=(2, 3), keepdim=True))",
-            "torch.sigmoid(self.weigh(context)).mean(dim=(2, 3), keepdim=True)",
+            "context_mean = self.context(x).mean(dim=(2, 3), keepdim=True)",
+            "context_mean = self.context(x).sigmoid().mean(dim=(2, 3), keepdim=True).logit()",
         ),
-        ("menet: attention without the input", "return x + x * weights", "return x * weights"),
+        (
+            "menet: attention without the input",
+            "return x + x * torch.sigmoid(context_mean)",
+            "return x * torch.sigmoid(context_mean)",
+        ),
         ("menet: residual subtracted", "padded + F.pixel_shuffle", "padded - F.pixel_shuffle"),
         ("menet: epsilon of torch", "NORM_EPSILON = 1e-3", "NORM_EPSILON = 1e-5"),
         (
             "menet: blocks before attention",
-            "self.blocks(self.attention(F.relu(quarter)))",
-            "self.attention(self.blocks(F.relu(quarter)))",
+            "features = self.attention(features, context_mean)\n        x = self.blocks(features)",
+            "features = self.attention(self.blocks(features))\n        x = features",
         ),
     ),
     *_of(

@@ -58,7 +58,7 @@ def assert_same(first, second) -> None:
         assert torch.equal(first, second)
     elif isinstance(first, dict):
         assert first.keys() == second.keys()
-        for key in first.keys() - {"seconds"}:
+        for key in first.keys() - {"seconds", "candidate"}:  # when it was saved changes no number
             assert_same(first[key], second[key])
     elif isinstance(first, list | tuple):
         assert len(first) == len(second)

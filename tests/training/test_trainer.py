@@ -389,7 +389,7 @@ def test_full_disk_leaves_the_previous_state_whole(tiny_config, tmp_path, assert
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert "cannot write" in done.stdout
     assert "state.pt': File too large" in done.stdout
-    assert {path.name for path in out.iterdir()} == {"config.json", "state.pt"}
+    assert {path.name for path in out.iterdir()} == {"config.json", "state.pt", "candidate.pt"}
     assert torch.load(out / "state.pt", weights_only=True)["run"]["step"] == 3
     train(config, out, resume=True)
     train(config, tmp_path / "whole")

@@ -119,7 +119,7 @@ class TrainConfig:
     )
     hold_out_by: str = option(
         "file",
-        "file, or photo to hold it out of every folder.",
+        "file, or photo (in all folders).",
         group=DATA,
         word="name",
         one_of=("file", "photo"),
