@@ -59,10 +59,10 @@ def list_datasets(data_root: DataRoot = None, as_json: Json = False) -> None:
 
 def _rows(root: Path) -> "Iterator[dict[str, Any]]":
     from derain_cli.datasets.known import DATASETS, find_folder
-    from derain_cli.datasets.origins import INGREDIENTS, ORIGINS, Origin
+    from derain_cli.datasets.origins import INGREDIENTS, ORIGINS
 
     for name, dataset in DATASETS.items():
-        folder, origin = find_folder(name, root), ORIGINS.get(name, Origin())
+        folder, origin = find_folder(name, root), ORIGINS[name]
         unit = "images" if dataset.split == "real" else "pairs"
         yield (
             {"name": name}

@@ -43,7 +43,8 @@ def train(
         str | None,
         typer.Option(
             metavar="name",
-            help="Take the options of --arch named paper, quick (minutes on a CPU) or wide-rain.",
+            help="Take the options of --arch that are named paper (as published), quick (minutes "
+            "on two CPU cores) or wide-rain.",
         ),
     ] = None,
     connections: Annotated[
@@ -61,9 +62,7 @@ def train(
     ] = 0.0,
     patience: Annotated[
         int,
-        typer.Option(
-            min=0, help="Stop after this many validations without a new best; 0 for never."
-        ),
+        typer.Option(min=0, help="Stop after this many validations without a new best; 0 = never."),
     ] = 0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard's files to the run.")
