@@ -238,7 +238,7 @@ class _Bounds:
         if time.monotonic() > self.end:
             raise UnavailableError(
                 f"cannot download '{self.source}': not there after {self.seconds:g} s; a slow "
-                "connection may need a larger --timeout"
+                "connection may need a larger `timeout`"
             )
 
 

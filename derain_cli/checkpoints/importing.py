@@ -141,7 +141,7 @@ def _require_fit(
             raise CheckpointError(
                 f"{str(source)!r} does not fit {architecture!r}: {theirs!r} is "
                 f"{tuple(tensors[theirs].shape)}, {ours!r} is {tuple(wanted[ours].shape)}; name "
-                "the network's own options with --model-option"
+                "the network's own options with `model_option`"
             )
     if len(set(names.values())) != len(names):
         raise CheckpointError(f"{str(source)!r} holds tensors twice under different prefixes")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from derain_cli.cli.streams import LONGEST_MESSAGE, as_bytes, printable
+from derain_cli.cli.wording import in_flags
 from derain_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class BatchReport:
     def say(self, line: str, *, always: bool = False) -> None:
         """A line on stderr, unless `--quiet`; errors are told always."""
         if always or not self.quiet:
-            self.console.print(printable(line, LONGEST_MESSAGE))
+            self.console.print(printable(_in_flags(line), LONGEST_MESSAGE))
 
     def _say_left_out(self) -> None:
         for item in self.plan.passed_over if self.verbose else ():
@@ -275,6 +276,14 @@ def _speed(images: float, megapixels: float, seconds: float) -> str:
     return f"{images / seconds:.3g} images/s, {megapixels / seconds:.3g} megapixels/s"
 
 
+def _in_flags(message: str) -> str:
+    """A message of the library in the command's spelling: a batch's fields are its options."""
+    from derain_cli.batch import BatchOptions
+
+    names = [field.name for field in dataclasses.fields(BatchOptions)]
+    return in_flags(message, {name: f"--{name.replace('_', '-')}" for name in names})
+
+
 def _with_name(result: "Result", message: str) -> str:
     name = result.job.name
     return message if name in message else f"{name}: {message}"
@@ -328,8 +337,8 @@ def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]
         "bit_depth": result.bit_depth,
         "rain": result.rain and _rain_fields(result.rain),
         "files": [str(path) for path in result.job.targets] if result.status == "done" else [],
-        "warnings": list(result.notices),
-        "error": result.error and str(result.error),
+        "warnings": [_in_flags(notice) for notice in result.notices],
+        "error": result.error and _in_flags(str(result.error)),
     }
     return line | _motion_fields(result.motion)
 

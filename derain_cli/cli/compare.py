@@ -95,7 +95,7 @@ def _write(target: Path, title: str, views: "Sequence[View]") -> None:
     from derain_cli.whole_files import write_whole
 
     if target.suffix.lower() in PAGE:
-        write_whole(target, comparison_page(title, views).encode())
+        write_whole(target, comparison_page(title, views).encode("utf-8", "backslashreplace"))
         return
     import numpy as np
 

@@ -25,7 +25,7 @@ def plot_runs(runs: Sequence[Path], target: Path) -> None:
         for curve, run in zip(curves, runs, strict=True)
     ]
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, draw(curves).encode())
+    write_whole(target, draw(curves).encode("utf-8", "backslashreplace"))
 
 
 def read_curve(run: Path) -> Curve:

@@ -56,7 +56,7 @@ def said_of(data: bytes) -> tuple[Picture, str]:
     """The image and the one notice about it; a strict reader refuses it with the same words."""
     picture = read_image(data)
     (notice,) = picture.notices
-    with pytest.raises(UnreadableImageError, match=r"without --strict$") as caught:
+    with pytest.raises(UnreadableImageError, match=r"without `strict`$") as caught:
         read_image(data, strict=True)
     assert notice in str(caught.value)
     return picture, notice
