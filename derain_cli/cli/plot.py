@@ -21,7 +21,7 @@ def plot(
         ),
     ] = None,
 ) -> None:
-    """Draw the learning curves of training runs into one SVG."""
+    """Draw the learning curves of training runs in one SVG."""
     from derain_cli.training.curves import plot_runs
 
     if out:
