@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from derain_cli.cli.output_files import default_data_root
 from derain_cli.cli.runs import (
+    LogOption,
     build_config,
     config_of_run,
     given_of,
@@ -62,6 +64,7 @@ def finetune_real(
         typer.Option("--dry-run", "-n", help="Show every setting and its source, then stop."),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
+    log: LogOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
 ) -> None:
@@ -91,15 +94,20 @@ def finetune_real(
         return
     talking = os.environ.get("RANK", "0") == "0"
     silent = quiet or not talking
-    with stop_on_signal() as stopping, show_progress(chosen, quiet=silent) as show:
+    with ExitStack() as stack:
+        stopping = stack.enter_context(stop_on_signal())
+        show = stack.enter_context(show_progress(chosen, quiet=silent))
         from derain_cli.inference.memory import keep_freed_memory
         from derain_cli.training import trainer
+        from derain_cli.training.loggers import writing
 
         keep_freed_memory()
         say_epoch = _epoch_lines(out)
+        log_numbers = stack.enter_context(writing(log or [] if talking else [], out, chosen))
 
         def report(progress: "Progress") -> None:
             show(progress)
+            log_numbers(progress)
             if not silent:
                 say_epoch(progress)
 

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from derain_cli.training.trainer import TrainResult
 
 Config = TypeVar("Config", bound=TrainConfig)
+LogOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="name",
+        help="Also log to tensorboard, wandb (offline) or mlflow, in the run's folder; repeatable.",
+    ),
+]
 STOPPING = b"\nstopping: this step is finished, then saved; Ctrl-C again stops at once\n"
 
 Command = TypeVar("Command", bound=Callable[..., None])

@@ -11,6 +11,7 @@ import typer
 
 from derain_cli.cli.output_files import default_data_root
 from derain_cli.cli.runs import (
+    LogOption,
     build_config,
     config_of_run,
     given_of,
@@ -64,9 +65,8 @@ def train(
         int,
         typer.Option(min=0, help="Stop after this many validations without a new best; 0 = never."),
     ] = 0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard's files to the run.")
-    ] = False,
+    log: LogOption = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", hidden=True)] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
 ) -> None:
@@ -103,7 +103,8 @@ def train(
     if resume:
         say_where_data_lie(out, chosen)
     goal = Goal(until, patience)
-    _train(chosen, out, goal, resume=resume, tensorboard=tensorboard, quiet=quiet)
+    loggers = [*(log or []), *["tensorboard"] * tensorboard]
+    _train(chosen, out, goal, loggers, resume=resume, quiet=quiet)
 
 
 @dataclass
@@ -144,7 +145,13 @@ class Goal:
 
 
 def _train(
-    config: TrainConfig, out: Path, goal: Goal, *, resume: bool, tensorboard: bool, quiet: bool
+    config: TrainConfig,
+    out: Path,
+    goal: Goal,
+    loggers: Sequence[str],
+    *,
+    resume: bool,
+    quiet: bool,
 ) -> None:
     from derain_cli.cli.train_view import show_progress
 
@@ -156,12 +163,11 @@ def _train(
         # After the view has begun, because loading torch takes seconds.
         from derain_cli.inference.memory import keep_freed_memory
         from derain_cli.training import trainer
+        from derain_cli.training.loggers import writing
 
         keep_freed_memory()
-        if tensorboard and talking:
-            from derain_cli.training.tensorboard import writing
-
-            reports.append(stack.enter_context(writing(out)))
+        if talking:
+            reports.append(stack.enter_context(writing(loggers, out, config)))
         result = trainer.train(
             config,
             out,

@@ -243,7 +243,7 @@ def test_tensorboard_is_written_or_asked_for(folders, tmp_path):
         import tensorboard  # noqa: F401
     except ImportError:
         assert "pip install 'derain-cli[tensorboard]'" in error_of(result)
-        assert result.exit_code == 4
+        assert result.exit_code == 2
         assert not (tmp_path / "run").exists()
     else:
         assert result.exit_code == 0
@@ -254,7 +254,11 @@ def test_tensorboard_is_written_or_asked_for(folders, tmp_path):
     ("words", "code", "message"),
     [
         (["nowhere"], 3, "'nowhere' has no metrics to draw"),
-        (["nowhere", "--out", "photo.jpg"], 2, "--out 'photo.jpg' must end in .svg"),
+        (
+            ["nowhere", "--out", "photo.jpg"],
+            2,
+            "--out 'photo.jpg' must end in .svg or .png or .pdf",
+        ),
         ([], 2, "Missing argument 'RUNS'"),
     ],
 )
