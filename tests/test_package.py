@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import derain_cli
+from derain_cli.training.loggers import LOGGERS
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +27,7 @@ def test_importing_the_package_and_its_command_line_loads_nothing_heavy():
 
 
 def test_drawing_an_svg_loads_neither_torch_nor_the_hub_client():
-    heavy = "{'torch', 'cv2', 'huggingface_hub'}"
+    heavy = "{'torch', 'cv2', 'huggingface_hub', 'matplotlib'}"
     drawings = (
         "derain_cli.drawings.curves, derain_cli.drawings.histogram, derain_cli.training.curves"
     )
@@ -61,7 +62,8 @@ def test_every_extra_that_a_hint_names_exists():
         for group in re.findall(r"derain-cli\[([\w,-]+)\]", path.read_text(encoding="utf-8"))
         for extra in group.split(",")
     }
-    assert {"heic", "tensorboard"} <= hinted <= set(declared["optional-dependencies"])
+    hinted |= set(LOGGERS)  # whose extras have their names
+    assert {"heic", "plots"} <= hinted <= set(declared["optional-dependencies"])
 
 
 def test_every_error_class_is_public():

@@ -46,7 +46,7 @@ LARGEST_NUMBER = 1_000_000  # of a config; loops and powers of larger ones take 
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a checkpoint says of itself, checked to be one of ours.
+    """Metadata of a checkpoint, checked to be one of ours.
 
     Raises:
         CheckpointError: Not a safetensors file, not made by this program, or of a newer format.
@@ -75,7 +75,7 @@ def _not_safetensors(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
-        return f"{str(path)!r} is only a Git LFS pointer: run `git lfs pull` where it lies"
+        return f"{str(path)!r} is only a Git LFS pointer: run `git lfs pull` in its repository"
     return (
         f"{str(path)!r} is not a safetensors checkpoint ({error}); pickled files of strangers are "
         "never loaded"

@@ -156,7 +156,7 @@ def test_a_reader_that_goes_ends_the_batch_and_is_told(
     os.close(writer)
     _, stderr = child.communicate(timeout=120)
     assert child.returncode == 1
-    assert b"nobody reads the output any more: 1 of 2 done. Go on with:" in stderr
+    assert b"the reader of the output has exited: 1 of 2 done. Go on with:" in stderr
     assert b"--skip-existing" in stderr
 
 

@@ -166,7 +166,7 @@ def test_a_stopped_film_leaves_no_file_and_goes_on(
     assert not target.exists()
     if stop == signal.SIGINT:
         assert process.returncode == 130
-        assert "0 of 1 done (frames of the film at hand are kept). Go on with:" in stderr
+        assert "0 of 1 done (finished frames of the current film are kept). Go on with:" in stderr
     again = CliRunner().invoke(
         app, ["derain", str(film), "-o", str(target), "--json", *map(str, engine)]
     )

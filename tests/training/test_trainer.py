@@ -33,6 +33,7 @@ SMALL = {
 VARIANTS = {
     "plain": ("resnet", {"loss": ("l1:1",), "freeze_norm_from": 1.0}),
     "frozen": ("rdmc", {"freeze_norm_from": 0.5, "final_crop": 48, "final_from": 0.7}),
+    "accumulated": ("unet", {"accumulate": 3, "batch_size": 1, "final_crop": 48}),
     "averaged": ("moss", {"ema": 0.9, "warmup": 3, "clip_gradient": 0.1, "rotate": True}),
     "balanced": ("menet", {"loss": ("pixel:1", "texture:1"), "loss_weighting": "gb"}),
     "bf16": ("unet", {"precision": "bf16", "crops": "ten", "workers": 3}),
