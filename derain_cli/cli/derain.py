@@ -88,7 +88,7 @@ Output = Annotated[
         metavar="PATH",
         show_default="beside the input",
         panel=WHERE,
-        help="A file, or a folder if it exists, ends in / or takes several images; - for stdout.",
+        help="A file; a folder if it exists, ends in / or there are several images; - for stdout.",
     ),
 ]
 
@@ -130,7 +130,7 @@ SkipExisting = Annotated[
     _option(
         "--skip-existing",
         panel=WHERE,
-        help="Keep results that exist and do the rest, as to resume.",
+        help="Keep results that exist and derain the rest, for instance to resume.",
     ),
 ]
 
@@ -159,7 +159,7 @@ LeaveDry = Annotated[
     _option(
         "--leave-dry",
         panel=HOW,
-        help="Copy an image byte for byte where next to no rain is found in it.",
+        help="Copy images in which almost no rain is found, byte for byte.",
     ),
 ]
 
@@ -169,7 +169,7 @@ Passes = Annotated[
         "--passes",
         panel=HOW,
         min=1,
-        help="Times an image goes through the network; each pass takes out what the last one left.",
+        help="Run the network this many times; each pass removes rain that the last one left.",
     ),
 ]
 
@@ -211,7 +211,7 @@ Temporal = Annotated[
         min=0,
         max=1,
         panel=HOW,
-        help="1 steadies each frame of a film by the one before and the one after; 0 does not.",
+        help="1 steadies each frame of a film with its two neighbours; 0 does not.",
     ),
 ]
 
@@ -283,7 +283,7 @@ Workers = Annotated[
         min=1,
         show_default="up to 4",
         panel=SPEED,
-        help="Threads that decode, and as many that encode, while the network runs.",
+        help="Threads that decode, and as many again that encode, while the network runs.",
     ),
 ]
 
@@ -309,7 +309,7 @@ MaxPixels = Annotated[
 ]
 
 Recursive = Annotated[
-    bool, _option("--recursive", "-r", panel=BATCH, help="Search folders to the bottom.")
+    bool, _option("--recursive", "-r", panel=BATCH, help="Search folders recursively.")
 ]
 
 FromFile = Annotated[
@@ -329,7 +329,7 @@ Watch = Annotated[
         metavar="FOLDER",
         show_default=False,
         panel=BATCH,
-        help="Derain what is in a folder and what arrives there, until Ctrl-C.",
+        help="Derain the images in a folder and those that arrive, until Ctrl-C.",
     ),
 ]
 FailFast = Annotated[
@@ -346,7 +346,7 @@ Strict = Annotated[
 ]
 
 DryRun = Annotated[
-    bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, and stop.")
+    bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, then stop.")
 ]
 
 AsJson = Annotated[
@@ -547,9 +547,9 @@ def _run_with(
         report.say_interrupted(options)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); what was written stays, the rest is dropped.
+        # The reader of our output has exited (`| head`): keep what was written, drop the rest.
         give_up_standard_output()
-        report.say_interrupted(options, "nobody reads the output any more")
+        report.say_interrupted(options, "the reader of the output has exited")
         raise typer.Exit(1) from None
 
 
@@ -577,7 +577,7 @@ def _read_image() -> bytes:
 
 
 def _say_harm(model: str | None, say: Callable[[str], None]) -> None:
-    """Say what weights are known to do to some photos."""
+    """Print the known harm of the weights."""
     from derain_cli.checkpoints.catalogue import known_harm
 
     harm = known_harm(model) if model else ""

@@ -1,4 +1,4 @@
-"""`derain doctor`: what this installation is, what it can do, and what is missing."""
+"""`derain doctor`: report the installation, its abilities and what is missing."""
 
 import importlib.metadata
 import json
@@ -20,9 +20,9 @@ FOR_DEVELOPERS = frozenset({"test", "dev"})
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
-    """Say what is installed, where it runs, and what is missing, with the line that installs it.
+    """Report what is installed, where it runs, and how to install what is missing.
 
-    Nothing is downloaded or changed. The output is what a bug report should begin with.
+    Nothing is downloaded or changed. Put the output at the top of a bug report.
     """
     facts = {
         "versions": _versions(),
@@ -75,7 +75,7 @@ def _device() -> dict[str, str]:
         facts[f"cuda:{index}"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else ""
-        facts["cuda"] = f"no card found; {built or 'torch is built without CUDA'}"
+        facts["cuda"] = f"no GPU found; {built or 'torch is built without CUDA'}"
     return facts
 
 
@@ -120,7 +120,7 @@ def _size_of(folder: Path) -> str:
 
 
 def _extras() -> dict[str, str]:
-    """Each extra of this package: its version, or the line that installs it."""
+    """Version of each extra of this package, or the line that installs it."""
     return {name: _state_of(name, packages) for name, packages in _packages_by_extra().items()}
 
 

@@ -1,8 +1,9 @@
-"""`derain finetune-real`: adapt a trained network to one's own rainy photos."""
+"""`derain finetune-real`: adapt a trained network to your own rainy photos."""
 
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from derain_cli.cli.output_files import default_data_root
 from derain_cli.cli.runs import (
+    LogOption,
     build_config,
     config_of_run,
     given_of,
@@ -48,7 +50,7 @@ def finetune_real(
     from_scratch: Annotated[
         bool,
         typer.Option(
-            "--from-scratch", help="Begin with random weights of the architecture --model."
+            "--from-scratch", help="Start from random weights of the architecture --model."
         ),
     ] = False,
     preset: Annotated[
@@ -59,9 +61,10 @@ def finetune_real(
     ] = "paper",
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", "-n", help="Show every setting and its source; adapt nothing."),
+        typer.Option("--dry-run", "-n", help="Show every setting and its source, then stop."),
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
+    log: LogOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
 ) -> None:
@@ -91,15 +94,20 @@ def finetune_real(
         return
     talking = os.environ.get("RANK", "0") == "0"
     silent = quiet or not talking
-    with stop_on_signal() as stopping, show_progress(chosen, quiet=silent) as show:
+    with ExitStack() as stack:
+        stopping = stack.enter_context(stop_on_signal())
+        show = stack.enter_context(show_progress(chosen, quiet=silent))
         from derain_cli.inference.memory import keep_freed_memory
         from derain_cli.training import trainer
+        from derain_cli.training.loggers import writing
 
         keep_freed_memory()
         say_epoch = _epoch_lines(out)
+        log_numbers = stack.enter_context(writing(log or [] if talking else [], out, chosen))
 
         def report(progress: "Progress") -> None:
             show(progress)
+            log_numbers(progress)
             if not silent:
                 say_epoch(progress)
 
@@ -126,7 +134,7 @@ def config_of(
     from_scratch: bool,
     preset: str = "paper",
 ) -> FinetuneConfig:
-    """The run's config: what the method publishes, then flags; the network as its weights say.
+    """Config of the run: published settings of the method, then flags; network from its weights.
 
     Raises:
         UsageError: An unknown method, or no --model.
@@ -183,10 +191,10 @@ def _epoch_lines(out: Path) -> Callable[["Progress"], None]:
 
 
 def epoch_line(report: "EpochReport") -> str:
-    """What a report says, for people."""
+    """A report in words."""
     parts = [
         f"epoch {report.epoch}: {verdict(report)}",
-        f"pseudo-truth changed by {255 * report.change:.3f} of 255",
+        f"pseudo ground truth changed by {255 * report.change:.3f} of 255",
         f"rain energy {report.rain_energy:.3g}",
     ]
     parts += [] if report.niqe is None else [f"NIQE {report.niqe:.2f}"]

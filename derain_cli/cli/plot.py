@@ -17,15 +17,16 @@ def plot(
             "-o",
             metavar="file",
             show_default="curves.svg in the first run",
-            help="SVG file to write.",
+            help="File to write: .svg, .png or .pdf.",
         ),
     ] = None,
 ) -> None:
-    """Draw the learning curves of training runs into one SVG."""
+    """Draw the learning curves of training runs in one image (extra `plots`)."""
+    from derain_cli.drawings.curves import KINDS
     from derain_cli.training.curves import plot_runs
 
     if out:
-        require_output_file(out, "--out", ".svg")
+        require_output_file(out, "--out", *(f".{kind}" for kind in KINDS))
     target = out or runs[0] / "curves.svg"
     plot_runs(runs, target)
     typer.echo(str(target))

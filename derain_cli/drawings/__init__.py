@@ -1,1 +1,1 @@
-"""Drawings in SVG, made without torch."""
+"""Drawings, made without torch: SVG of our own, and curves by matplotlib."""

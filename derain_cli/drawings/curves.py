@@ -1,17 +1,32 @@
-"""Curves of training runs, as SVG."""
+"""Curves of training runs, drawn by matplotlib (extra `plots`), which only this file loads."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
-from derain_cli.drawings.svg import PALETTE, Axis, document, text
+from derain_cli.drawings.svg import PALETTE
+from derain_cli.errors import UsageError
 
-WIDTH, PANEL, LEFT, RIGHT, TOP, GAP = 860, 240, 64, 24, 34, 60
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+KINDS = ("svg", "png", "pdf")
 # The palette is repeated with dashes after eight curves.
-DASHES = ("", "6 3", "2 3")
+STYLES = [*product(("-", "--", ":"), PALETTE)]
 # Curves of more points than this are drawn smooth, what they smooth pale behind; the points of
 # shorter ones are marked, because nothing is known of what is between them.
 NOISY = 60
+# A logarithmic axis of a range shorter than this would have a tick or none.
+DECADE = 10
+# Ticks at 2 and 5 times powers of ten in a range of fewer decades.
+FEW = 4
 Points = list[tuple[float, float]]
+# Names of runs are no formulas, their text stays text, and the same runs give the same file.
+SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "derain", "text.parse_math": False}
 
 
 @dataclass(frozen=True)
@@ -23,27 +38,87 @@ class Curve:
     loss: Points
 
 
-def draw(curves: Sequence[Curve]) -> str:
-    """The SVG's text.
+def draw(curves: Sequence[Curve], kind: str = "svg") -> bytes:
+    """The file's content: validation PSNR above, training loss below, a legend.
 
-    Example:
-        >>> draw([Curve("run", [(1, 20.0), (2, 25.0)], [(1, 0.5), (2, 0.25)])])[:4]
-        '<svg'
+    Args:
+        curves: At least one.
+        kind: svg, png or pdf.
+
+    Raises:
+        UsageError: matplotlib is not installed.
     """
-    steps = max((point[0] for c in curves for point in (*c.psnr, *c.loss)), default=1)
-    legend = TOP + 2 * (PANEL + GAP)
-    height = legend + 18 * len(curves) + 12
-    positive = all(value > 0 for curve in curves for _, value in curve.loss)
-    below = TOP + PANEL + GAP
-    parts = [
-        *_panel(curves, "validation PSNR, dB", lambda c: c.psnr, TOP, steps, logarithmic=False),
-        *_panel(curves, "training loss", lambda c: c.loss, below, steps, logarithmic=positive),
-    ]
+    try:
+        from matplotlib import rc_context  # noqa: PLC0415 (an extra)
+    except ImportError as error:
+        raise UsageError(
+            "curves are drawn by matplotlib, which is not installed: "
+            "pip install 'derain-cli[plots]' (the numbers are in the runs' metrics.jsonl)"
+        ) from error
+    with rc_context(SETTINGS):
+        content = BytesIO()
+        about = {"Date": None} if kind == "svg" else {}
+        figure_of(curves).savefig(content, format=kind, dpi=120, metadata=about)
+    return content.getvalue()
+
+
+def figure_of(curves: Sequence[Curve]) -> "Figure":
+    """The drawing, for `draw`."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 (an extra)
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    figure = Figure(figsize=(8.6, 7 + 0.25 * len(curves)), layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    _panel(above, curves, "validation PSNR, dB", lambda curve: curve.psnr)
+    _panel(below, curves, "training loss", lambda curve: curve.loss)
+    values = [value for curve in curves for _, value in curve.loss]
+    if values and min(values) > 0 and max(values) > DECADE * min(values):
+        _make_logarithmic(below, decades=math.log10(max(values) / min(values)))
+    below.set_xlim(left=0)
+    below.set_xlabel("steps")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.xaxis.set_major_formatter("{x:,.0f}")
+    lines = [_line_of(index) for index in range(len(curves))]
+    figure.legend(
+        lines, [curve.run + _best_of(curve) for curve in curves], loc="outside lower left"
+    )
+    return figure
+
+
+def _panel(
+    axes: "Axes", curves: Sequence[Curve], title: str, points_of: Callable[[Curve], Points]
+) -> None:
+    """The lines of all runs."""
+    axes.set_title(title, loc="left", fontsize="medium")
+    axes.grid(color="#e5e5e5")
+    axes.ticklabel_format(axis="y", useOffset=False)
     for index, curve in enumerate(curves):
-        y = legend + 18 * index + 6
-        parts.append(f'<path d="M{LEFT} {y - 4}h28" {_stroke(index)}/>')
-        parts.append(text(LEFT + 36, y, curve.run + _best_of(curve)))
-    return document(WIDTH, height, parts)
+        style, colour = STYLES[index % len(STYLES)]
+        points = points_of(curve)
+        marker = "o" if len(points) <= NOISY else ""
+        if not marker:
+            axes.plot(*zip(*points, strict=True), style, color=colour, alpha=0.25)
+            points = smoothed(points, len(points) // 30)
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=colour, marker=marker, markersize=4)
+    if not axes.lines:
+        axes.text(0.02, 0.9, "nothing yet", transform=axes.transAxes)
+
+
+def _make_logarithmic(axes: "Axes", decades: float) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415 (an extra)
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < FEW else (1,)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _line_of(index: int) -> Any:  # noqa: ANN401 (a type of the extra)
+    from matplotlib.lines import Line2D  # noqa: PLC0415 (an extra)
+
+    style, colour = STYLES[index % len(STYLES)]
+    return Line2D([], [], linestyle=style, color=colour)
 
 
 def _best_of(curve: Curve) -> str:
@@ -52,57 +127,6 @@ def _best_of(curve: Curve) -> str:
         return ""
     step, psnr = max(curve.psnr, key=lambda point: point[1])
     return f" (best {psnr:.2f} dB, step {step:,})"
-
-
-def _panel(
-    curves: Sequence[Curve],
-    title: str,
-    points_of: Callable[[Curve], Points],
-    top: int,
-    steps: float,
-    *,
-    logarithmic: bool,
-) -> list[str]:
-    """Frame, ticks and the lines of all runs."""
-    values = [value for curve in curves for _, value in points_of(curve)]
-    parts = [text(LEFT, top - 8, title)]
-    if not values:
-        return [*parts, text(LEFT + 8, top + 20, "nothing yet")]
-    across = Axis(0, steps, LEFT, WIDTH - RIGHT)
-    up = Axis(*_span(values, logarithmic), top + PANEL - 8, top + 8, logarithmic)
-    parts += _ticks(across, up, top)
-    for index, curve in enumerate(curves):
-        points = points_of(curve)
-        if len(points) <= NOISY:
-            parts += _dots(points, across, up, PALETTE[index % len(PALETTE)])
-        else:
-            parts.append(_line(points, across, up, f'{_stroke(index)} opacity="0.25"'))
-            points = smoothed(points, len(points) // 30)
-        parts.append(_line(points, across, up, _stroke(index)))
-    return parts
-
-
-def _span(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:
-    """Least and largest, apart: a single value is in the middle.
-
-    Example:
-        >>> _span([20, 25], False), _span([20], False), _span([0.5], True)
-        ((20, 25), (19, 21), (0.25, 1.0))
-    """
-    low, high = min(values), max(values)
-    if low < high:
-        return low, high
-    return (low / 2, high * 2) if logarithmic else (low - 1, high + 1)
-
-
-def _dots(points: Points, across: Axis, up: Axis, colour: str) -> list[str]:
-    places = ((across.at(x), up.at(y)) for x, y in points)
-    return [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
-
-
-def _line(points: Points, across: Axis, up: Axis, stroke: str) -> str:
-    places = (f"{across.at(x):.1f} {up.at(y):.1f}" for x, y in points)
-    return f'<path d="M{"L".join(places)}" {stroke}/>' if len(points) > 1 else ""
 
 
 def smoothed(points: Points, reach: int) -> Points:
@@ -117,28 +141,3 @@ def smoothed(points: Points, reach: int) -> Points:
         values = [value for _, value in points[max(0, index - reach) : index + reach + 1]]
         result.append((step, sum(values) / len(values)))
     return result
-
-
-def _ticks(across: Axis, up: Axis, top: int) -> list[str]:
-    bottom = top + PANEL
-    parts = [
-        f'<rect x="{LEFT}" y="{top}" width="{WIDTH - LEFT - RIGHT}" height="{PANEL}" '
-        'fill="none" stroke="#999999"/>'
-    ]
-    for step in across.ticks():
-        if step == int(step):
-            x = across.at(step)
-            parts.append(f'<path d="M{x:.1f} {bottom}v4" stroke="#999999"/>')
-            parts.append(text(x, bottom + 17, f"{int(step):,}", anchor="middle"))
-    parts.append(text((LEFT + WIDTH - RIGHT) / 2, bottom + 33, "steps", anchor="middle"))
-    for value in up.ticks():
-        y = up.at(value)
-        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#e5e5e5"/>')
-        parts.append(text(LEFT - 6, y + 4, f"{value:g}", anchor="end"))
-    return parts
-
-
-def _stroke(index: int) -> str:
-    dash = DASHES[index // len(PALETTE) % len(DASHES)]
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'fill="none" stroke="{PALETTE[index % len(PALETTE)]}" stroke-width="1.8"{dashes}'

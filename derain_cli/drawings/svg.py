@@ -1,4 +1,4 @@
-"""The parts that all our SVG drawings share: document, text, axes, a palette."""
+"""The parts that our SVG drawings share: document, text, axes, a palette."""
 
 import math
 from collections.abc import Sequence
@@ -85,9 +85,7 @@ class Axis:
         return self.start + (value - low) / ((high - low) or 1) * (self.stop - self.start)
 
     def ticks(self) -> list[float]:
-        """About six round numbers along the axis."""
-        if self.logarithmic:
-            return powers(self.low, self.high)
+        """About six round numbers along an axis that is not logarithmic."""
         return round_numbers(self.low, self.high)
 
     def _scaled(self, value: float) -> float:
@@ -108,16 +106,3 @@ def round_numbers(low: float, high: float) -> list[float]:
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough)
     first = math.ceil(low / step - 1e-9)
     return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def powers(low: float, high: float) -> list[float]:
-    """Round numbers for a logarithmic axis: 1, 2 and 5 times powers of ten.
-
-    Example:
-        >>> powers(0.03, 0.6)
-        [0.05, 0.1, 0.2, 0.5]
-    """
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(exponents) < TICKS else (1,)
-    ticks = [round(factor * 10.0**exponent, 15) for exponent in exponents for factor in steps]
-    return [tick for tick in ticks if low <= tick <= high] or [low]

@@ -53,9 +53,12 @@ class Batches:
             self._recipe.begin_epoch(step // length)
 
     def _draw(self, step: int) -> Batch:
-        part = processes.share_of(self._config.crop_at(step)[1])
-        drawn = self._recipe.draw(step, part)
-        return {name: to_device(images, self._device) for name, images in drawn.items()}
+        parts = processes.shares_of(self._config.crop_at(step)[1], self._config.accumulate)
+        drawn = [self._recipe.draw(step, part) for part in parts]
+        return {
+            name: to_device(np.concatenate([images[name] for images in drawn]), self._device)
+            for name in drawn[0]
+        }
 
 
 def to_device(images: NDArray[np.float32], device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""Learning curves of one or more runs in one SVG: validation PSNR above, training loss below."""
+"""Learning curves of one or more runs in one file, from the logs that they left."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,12 +10,15 @@ from derain_cli.errors import NothingToDoError
 from derain_cli.training.metrics_log import read_metrics
 from derain_cli.whole_files import write_whole
 
+LARGEST = 1e100
+
 
 def plot_runs(runs: Sequence[Path], target: Path) -> None:
-    """Write the learning curves of run folders as one SVG that needs nothing else.
+    """Write the learning curves of run folders as one file, of the kind that its name ends in.
 
     Raises:
         NothingToDoError: A folder without any metrics.
+        UsageError: matplotlib is not installed.
         ResourceError: The file cannot be written.
     """
     curves = [read_curve(run) for run in runs]
@@ -24,8 +27,9 @@ def plot_runs(runs: Sequence[Path], target: Path) -> None:
         curve if named.count(curve.run) == 1 else replace(curve, run=str(run))
         for curve, run in zip(curves, runs, strict=True)
     ]
+    drawn = draw(curves, target.suffix.lower().removeprefix("."))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, draw(curves).encode())
+    write_whole(target, drawn)
 
 
 def read_curve(run: Path) -> Curve:
@@ -45,4 +49,15 @@ def read_curve(run: Path) -> Curve:
 
 
 def _points(lines: Sequence[dict[str, Any]], name: str) -> Points:
-    return [(line["step"], line[name]) for line in lines if isinstance(line.get(name), int | float)]
+    points: list[tuple[Any, Any]] = [(line["step"], line.get(name)) for line in lines]
+    return [(x, y) for x, y in points if _is_drawable(x) and _is_drawable(y)]
+
+
+def _is_drawable(number: Any) -> bool:  # noqa: ANN401 (any JSON value)
+    """Whether it is a number that an axis can hold; a broken log may have others.
+
+    Example:
+        >>> [_is_drawable(value) for value in (0.5, None, float("nan"), 10**400)]
+        [True, False, False, False]
+    """
+    return isinstance(number, int | float) and abs(number) < LARGEST

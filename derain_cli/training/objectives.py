@@ -114,6 +114,11 @@ def _shared_weight(config: TrainConfig, model: nn.Module, terms: int) -> Tensor 
     weighting = config.loss_weighting
     if weighting != "fixed" and terms < 2:
         raise ConfigError(f"`loss_weighting` {weighting} needs two losses or more, not {terms}")
+    if weighting != "fixed" and config.accumulate > 1:
+        raise ConfigError(
+            f"`loss_weighting` {weighting} compares the losses of a whole batch, and `accumulate` "
+            "computes it in parts; leave one of the two out"
+        )
     if weighting != "gb":
         return None
     if config.compile:

@@ -42,6 +42,25 @@ class Optimization:
             self._parameters, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True
         )
         self._scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16")
+        self._added: list[Tensor] = []
+
+    def add(self, total: Tensor, parts: Mapping[str, Tensor], step: int, samples: int) -> None:
+        """Add the gradient of a part of a batch; `step` takes the step, with the last part.
+
+        Args:
+            total: The loss, a mean over the part's samples.
+            parts: More values for the log.
+            step: Number of this step, from 0.
+            samples: Number of samples of the part. Gradients are averaged over the processes
+                as if all had the same number, so a share of another size is scaled.
+        """
+        if not self._added:
+            self._optimizer.zero_grad(set_to_none=True)
+        share = samples * processes.world_size() / self._config.crop_at(step)[1]
+        scaled = self._scaler.scale(total if share == 1 else share * total)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        values = [total.detach(), *(part.detach() for part in parts.values())]
+        self._added.append(share * torch.stack(values))
 
     def step(
         self, total: Tensor, parts: Mapping[str, Tensor], step: int, samples: int
@@ -49,11 +68,10 @@ class Optimization:
         """Take one step down the gradient; returns the loss and its parts, for the log.
 
         Args:
-            total: The loss, a mean over this process's samples.
+            total: The loss, a mean over the samples of the batch, or of its last part.
             parts: More values for the log.
             step: Number of this step, from 0; it decides the learning rate.
-            samples: Number of samples of this process. Gradients are averaged over the processes
-                as if all had the same number, so a share of another size is scaled.
+            samples: Number of samples, as for `add`.
 
         Raises:
             TrainingError: Loss or gradient is not finite; the parameters are left as they were.
@@ -61,14 +79,11 @@ class Optimization:
         for group in self._optimizer.param_groups:
             # Less than 1 after a collapse; it lies in the group because it must outlive a resume.
             group["lr"] = self._config.lr_at(step) * group.get("rate_share", 1.0)
-        share = samples * processes.world_size() / self._config.crop_at(step)[1]
-        self._optimizer.zero_grad(set_to_none=True)
-        scaled = self._scaler.scale(total if share == 1 else share * total)
-        scaled.backward()  # type: ignore[no-untyped-call]
+        self.add(total, parts, step, samples)
+        logged, self._added = torch.stack(self._added).sum(dim=0), []
         self._scaler.unscale_(self._optimizer)
         norm = self._gradient_norm()
-        logged = torch.stack([total.detach(), *(part.detach() for part in parts.values())])
-        loss, *values = processes.mean_of(share * logged).tolist()
+        loss, *values = processes.mean_of(logged).tolist()
         self._check_finite("loss", loss, step)
         if self._config.precision != "fp16":  # the scaler of fp16 skips such a step by itself
             self._check_finite("gradient norm", float(norm), step)

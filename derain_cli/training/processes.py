@@ -10,8 +10,9 @@ Without `torchrun` there is one process, and the functions here do next to nothi
 import inspect
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -97,6 +98,24 @@ def share_of(count: int) -> range:
     return range(count * rank() // size, count * (rank() + 1) // size)
 
 
+def shares_of(count: int, parts: int) -> list[range]:
+    """This process's samples of each part of a batch that is computed part by part.
+
+    There are as many parts in every process, fewer where else one had no sample in one of them.
+
+    Raises:
+        ConfigError: Fewer samples than processes.
+
+    Example:
+        >>> shares_of(6, 2)
+        [range(0, 3), range(3, 6)]
+    """
+    parts = max(1, min(parts, count // world_size()))
+    borders = [count * part // parts for part in range(parts + 1)]
+    shares = [(first, share_of(end - first)) for first, end in pairwise(borders)]
+    return [range(first + share.start, first + share.stop) for first, share in shares]
+
+
 def wrap(model: nn.Module, config: TrainConfig, *, unused: bool = False) -> nn.Module:
     """What a recipe calls instead of the model: the same weights, gradients averaged, compiled.
 
@@ -114,6 +133,18 @@ def wrap(model: nn.Module, config: TrainConfig, *, unused: bool = False) -> nn.M
         compiled: nn.Module = torch.compile(forward)  # type: ignore[assignment]
         return compiled
     return forward
+
+
+def alone(forward: nn.Module) -> AbstractContextManager[None]:
+    """Context in which gradients stay in this process, to be averaged with those of the next pass.
+
+    Args:
+        forward: What `wrap` made; forward and backward pass belong into the context.
+    """
+    if world_size() == 1:
+        return nullcontext()
+    kept: AbstractContextManager[None] = forward.no_sync()  # type: ignore[operator]
+    return kept
 
 
 def _buffer_option() -> str:

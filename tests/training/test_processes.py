@@ -15,6 +15,9 @@ from derain_cli.training import processes
 from derain_cli.training.recipes.supervised import Supervised
 from derain_cli.training.trainer import train
 
+# The runs of the module are made once, not once in each of pytest's processes.
+pytestmark = pytest.mark.xdist_group("processes")
+
 CHILD = """
 import sys
 from pathlib import Path
@@ -58,6 +61,9 @@ def runs(tmp_path_factory, tiny_config):
         "plain": tiny_config("resnet", loss=("l1:1",), **short),
         "uneven": tiny_config("unet", batch_size=3, loss=("mse:1",), **short),
         "norms": tiny_config("rdmc", batch_size=4, freeze_norm_from=0.5, **short),
+        "parts": tiny_config(
+            "rdmc", batch_size=4, accumulate=2, freeze_norm_from=0.5, **short | {"steps": 2}
+        ),
         "first": tiny_config("resnet", loss=("l1:1",), **short | {"steps": 1}),
         "balanced": tiny_config(
             "menet", loss=("pixel:1", "edge:1"), loss_weighting="gb", freeze_norm_from=1, **short
@@ -75,7 +81,8 @@ def runs(tmp_path_factory, tiny_config):
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "uneven", "norms", "balanced", *(["unused", "outputs"] * ("hcn" in MODELS))]
+    "name",
+    ["plain", "uneven", "norms", "parts", "balanced", *(["unused", "outputs"] * ("hcn" in MODELS))],
 )
 def test_two_processes_end_with_the_weights_of_one(runs, state_of, name):
     one, two = (state_of(runs / side / name) for side in ("one", "two"))
@@ -102,7 +109,7 @@ def test_gradient_is_exactly_the_mean_of_the_shares(runs, state_of, tiny_config)
         gradients.append(torch.autograd.grad(total, list(model.parameters())))
     for parameter, first, second in zip(model.parameters(), *gradients, strict=True):
         parameter.grad = (first + second) / 2
-    torch.optim.Adam(model.parameters(), lr=config.lr).step()
+    torch.optim.Adam(model.parameters(), lr=config.lr, fused=True).step()
     for name, value in state_of(runs / "two" / "first").items():
         assert torch.equal(value, model.state_dict()[name]), name
 

@@ -33,6 +33,7 @@ SMALL = {
 VARIANTS = {
     "plain": ("resnet", {"loss": ("l1:1",), "freeze_norm_from": 1.0}),
     "frozen": ("rdmc", {"freeze_norm_from": 0.5, "final_crop": 48, "final_from": 0.7}),
+    "accumulated": ("unet", {"accumulate": 3, "batch_size": 1, "final_crop": 48}),
     "averaged": ("moss", {"ema": 0.9, "warmup": 3, "clip_gradient": 0.1, "rotate": True}),
     "balanced": ("menet", {"loss": ("pixel:1", "texture:1"), "loss_weighting": "gb"}),
     "bf16": ("unet", {"precision": "bf16", "crops": "ten", "workers": 3}),
@@ -51,6 +52,9 @@ OTHERS = {
     "self_training": (FinetuneConfig, "moss", {"epoch_steps": 4, "warmup_epochs": 1, "ema": 0.9}),
     "connection_search": (SearchConfig, "rdmc-supernet", {"alpha_lr": 0.02, "second_order": True}),
 }
+
+
+LONG = {"collaborative", "connection_search", "frozen"}  # seconds of training each
 
 
 @pytest.fixture(params=[*VARIANTS, *OTHERS])
@@ -181,6 +185,14 @@ def test_every_recipe_survives_a_kill(variant, tmp_path, assert_same_state):
     assert_same_state(tmp_path / "whole", out)
 
 
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+        for name in (*VARIANTS, *OTHERS)
+    ],
+    indirect=True,
+)
 def test_a_run_killed_before_its_first_save_begins_again(variant, tmp_path, assert_same_state):
     train(variant, tmp_path / "whole")
 

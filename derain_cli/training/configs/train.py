@@ -175,6 +175,14 @@ class TrainConfig:
         yields_to=("steps",),
     )
     batch_size: int = option(16, "Crops per step in all.", group=SCHEDULE, above=0)
+    accumulate: int = option(
+        1,
+        "Batches whose gradients are added up for one step, to learn from N times as many crops "
+        "in the memory of one batch.",
+        group=SCHEDULE,
+        above=0,
+        recipes=("supervised", "collaborative"),
+    )
     lr: float = option(1e-3, "Initial learning rate.", group=SCHEDULE, above=0)
     betas: tuple[float, ...] = option(
         (0.9, 0.999),
@@ -360,16 +368,26 @@ class TrainConfig:
         require(self, "lr_rates", rates_fine, f"one rate for each of {len(self.lr_milestones)}")
 
     def crop_at(self, step: int) -> tuple[int, int]:
-        """(crop side, batch size) of a step.
+        """(crop side, crops in all) of a step.
 
         Example:
             >>> TrainConfig(steps=10, crop=64, batch_size=16, final_crop=128).crop_at(9)
             (128, 4)
         """
         if not self.final_crop or step < self.final_from * self.steps:
-            return self.crop, self.batch_size
+            return self.crop, self.step_size
         area = (self.crop / self.final_crop) ** 2
-        return self.final_crop, max(1, round(self.batch_size * area))
+        return self.final_crop, max(1, round(self.step_size * area))
+
+    @property
+    def step_size(self) -> int:
+        """Crops that a step learns from, before a final crop.
+
+        Example:
+            >>> TrainConfig(batch_size=4, accumulate=3).step_size
+            12
+        """
+        return self.batch_size * self.accumulate
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step.

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from derain_cli.datasets.image_cache import ImageCache
+from derain_cli.training import processes
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.samples import Source, draw_batch, draw_whole
 from derain_cli.training.data.sources import build_sources
@@ -59,12 +61,12 @@ def with_steps(config: Config) -> Config:
     steps = config.epoch_steps
     if not steps:
         images = sum(source.training_count for source in sources_of(config))
-        steps = math.ceil(images * VIEWS[config.crops] / config.batch_size)
+        steps = math.ceil(images * VIEWS[config.crops] / config.step_size)
     return replace(config, steps=config.epochs * steps)
 
 
 class PairedRecipe:
-    """Batches of pairs, one forward and one backward pass, one Adam step.
+    """Batches of pairs, a forward and a backward pass of each part, one Adam step.
 
     Attributes:
         model: The network in training.
@@ -73,6 +75,7 @@ class PairedRecipe:
     """
 
     steps_per_epoch = 0
+    _forward: nn.Module  # the model as `processes.wrap` makes it, by the subclass
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         self.model = model
@@ -119,13 +122,25 @@ class PairedRecipe:
         Raises:
             TrainingError: The loss is not finite; the weights are left as they were.
         """
-        rainy = batch["rainy"]
-        with autocast(self.config, rainy.device):
-            total, parts = self.losses(batch)
-        logged = self._optimization.step(total, parts, step, len(rainy))
+        *earlier, last = self._parts_of(batch, step)
+        for part in earlier:
+            with processes.alone(self._forward):
+                self._optimization.add(*self._losses_in_precision(part), step, len(part["rainy"]))
+        logged = self._optimization.step(*self._losses_in_precision(last), step, len(last["rainy"]))
         if self._average:
             self._average.follow(self.model, step)
         return logged
+
+    def _parts_of(self, batch: Mapping[str, Tensor], step: int) -> list[dict[str, Tensor]]:
+        """The batch in the `accumulate` parts that it was drawn in."""
+        shares = processes.shares_of(self.config.crop_at(step)[1], self.config.accumulate)
+        sizes = [len(share) for share in shares]
+        split = {name: torch.split(images, sizes) for name, images in batch.items()}
+        return [{name: split[name][number] for name in split} for number in range(len(shares))]
+
+    def _losses_in_precision(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        with autocast(self.config, batch["rainy"].device):
+            return self.losses(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and optimizer, all that resuming needs."""
