@@ -29,10 +29,11 @@ DOCUMENTS = sorted((ROOT / ".github" / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *(page for page in DOCUMENTS if page.name not in ELSEWHERE)]
 NOT_OURS = ("python3 -m venv", ".venv/bin/", "pip", "pipx", "uv", "docker", "curl", "torchrun")
 TINY = ["--steps", "1", "--batch-size", "2", "--crop", "32", "--held-out", "1", "--threads", "1"]
+SMALL = ["--data-root", "small"]  # the data sets again, of images that are validated in no time
 SHORT = {
-    "train": [*TINY, "--images", "0"],
+    "train": [*TINY, *SMALL, "--images", "0"],
     "finetune-real": [*TINY[2:], "--epochs", "1", "--tile", "64"],
-    "search": TINY,
+    "search": [*TINY, *SMALL],
 }
 MakePicture = Callable[..., Path]
 
@@ -72,6 +73,9 @@ def place(
     for folder in folders:
         for number in range(1, 4):
             make_image(tmp_path / folder / f"{number:03}.png", (232, 226))
+            if folder.startswith("data/"):
+                small = tmp_path / folder.replace("data/", "small/")
+                make_image(small / f"{number:03}.png", (72, 64))
     monkeypatch.setenv("DERAIN_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("DERAIN_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)

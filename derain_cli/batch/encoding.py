@@ -151,7 +151,7 @@ class Encoding:
         if self._options.skip_existing:
             return False
         raise ImageError(
-            f"{str(target)!r} exists already: --skip-existing keeps what is there, --overwrite "
+            f"{str(target)!r} exists already: `skip_existing` keeps what is there, `overwrite` "
             "replaces it"
         )
 

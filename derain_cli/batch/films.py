@@ -91,7 +91,9 @@ class Films:
         )
 
         if target.suffix.lower() not in FORMAT_OF_SUFFIX:
-            raise UsageError(f"-o {str(target)!r} does not end like a film, which {job.name!r} is")
+            raise UsageError(
+                f"`output` {str(target)!r} does not end like a film, which {job.name!r} is"
+            )
         options = FilmOptions(
             strength=self._options.strength,
             codec=self._options.codec,
@@ -173,7 +175,7 @@ class Films:
 
     def _notices(self) -> tuple[str, ...]:
         if self._options.save_rain or self._options.compare:
-            return ("--save-rain and --compare are for photos: a film has its result alone",)
+            return ("`save_rain` and `compare` are for photos: a film has its result alone",)
         return ()
 
 

@@ -121,7 +121,7 @@ def read_list(content: bytes) -> tuple[str, ...]:
     head = content[:4096]
     # Names may begin like an image ("BMW.jpg"), but no list has an empty name between two NULs.
     if format_of_bytes(head) and b"\0\0" in head:
-        raise UsageError("--from-file got an image; it takes a list of paths, one per line")
+        raise UsageError("`from_file` got an image; it takes a list of paths, one per line")
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     return tuple(os.fsdecode(line) for line in lines if line)
 

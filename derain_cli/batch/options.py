@@ -62,17 +62,17 @@ class BatchOptions:
     def __post_init__(self) -> None:
         """Refuse what cannot mean anything, before any file is looked at."""
         if self.overwrite and self.skip_existing:
-            raise UsageError("--overwrite and --skip-existing exclude each other: choose one")
+            raise UsageError("`overwrite` and `skip_existing` exclude each other: choose one")
         if any(mark in self.suffix for mark in ("/", os.sep, "\0")):
             raise UsageError(
-                f"--suffix {self.suffix!r} must be part of a file name; folders go to -o"
+                f"`suffix` {self.suffix!r} must be part of a file name; folders go to `output`"
             )
         if self.format is not None and self.format not in ENDINGS:
             raise UsageError(
                 f"unknown format {self.format!r}. {did_you_mean(self.format, ENDINGS)}"
             )
         if self.output == "":
-            raise UsageError("--output is empty (an unset variable?): name a file, a folder or -")
+            raise UsageError("`output` is empty (an unset variable?): name a file, a folder or -")
 
         self._check_numbers()
 

@@ -33,9 +33,9 @@ def choose_place(
     output = _without_device(options.output)
     if output == STDIN or (from_stdin and output is None):
         if several:
-            raise UsageError("-o - takes one image, and these are several: name a folder")
+            raise UsageError("`output` - takes one image, and these are several: name a folder")
         if options.save_rain or options.compare:
-            raise UsageError("stdout holds one image: --save-rain and --compare need -o PATH")
+            raise UsageError("stdout holds one image: `save_rain` and `compare` need `output` PATH")
         return lambda _item, _layer: None
     if options.output is None:
         return lambda item, layer: _beside(item, layer, options)
@@ -44,7 +44,7 @@ def choose_place(
         _check_file(folder, inputs[0], options)
         return lambda _item, layer: folder.with_name(folder.stem + layer + folder.suffix)
     if from_stdin:
-        raise UsageError("an image from stdin has no name: -o must be a file or '-'")
+        raise UsageError("an image from stdin has no name: `output` must be a file or '-'")
     _check_folder(folder, words, options)
     folder_of = lru_cache(maxsize=4096)(folder.__truediv__)
     return lambda item, layer: _mirrored(item, layer, folder_of, options)
@@ -63,7 +63,9 @@ def _without_device(output: str | None) -> str | None:
         return STDIN
     devices = any(path.is_relative_to(place) for place in ("/dev", "/proc"))
     if devices and not path.is_relative_to("/dev/shm"):
-        raise UsageError(f"-o {output!r} is a device: name a file or a folder, or - for stdout")
+        raise UsageError(
+            f"`output` {output!r} is a device: name a file or a folder, or - for stdout"
+        )
     return output
 
 
@@ -75,19 +77,20 @@ def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> 
     output = str(options.output)
     if os.path.lexists(folder) and not is_folder(folder):
         raise UsageError(
-            f"-o {output!r} is a file; several inputs or a '/' at its end ask for a folder"
+            f"`output` {output!r} is a file; several inputs or a '/' at its end ask for a folder"
         )
     is_named_like_file = written_format(folder) is not None or has_film_name(folder)
     looks_like_file = is_named_like_file and not output.endswith(("/", os.sep))
     if looks_like_file and not is_folder(folder):
         raise UsageError(
-            f"-o {output!r} would be a folder, for several inputs; write '{output}/' if it should"
+            f"`output` {output!r} would be a folder, for several inputs; write '{output}/' if it "
+            "should"
         )
     for word in words:
         if is_folder(Path(word)) and resolved(Path(word)) == resolved(folder):
             raise UsageError(
-                f"-o {output!r} is the input folder itself: leave -o away (results get the suffix "
-                f"{options.suffix!r}) or name another folder"
+                f"`output` {output!r} is the input folder itself: leave `output` away (results get "
+                f"the suffix {options.suffix!r}) or name another folder"
             )
 
 
@@ -109,7 +112,7 @@ def _check_file(file: Path, item: Input, options: BatchOptions) -> None:
     kind = kind_of(item, options)
     if kind == "film" and file.suffix.lower() not in FORMAT_OF_FILM_SUFFIX:
         raise UsageError(
-            f"-o {str(file)!r} is the result of a film, which must end in one of "
+            f"`output` {str(file)!r} is the result of a film, which must end in one of "
             f"{', '.join(FORMAT_OF_FILM_SUFFIX)}"
         )
     if kind == "film" or (item.path is None and file.suffix.lower() in FORMAT_OF_FILM_SUFFIX):
@@ -122,11 +125,11 @@ def _check_file(file: Path, item: Input, options: BatchOptions) -> None:
     if named is None:
         endings = ", ".join(ENDINGS.values())
         raise UsageError(
-            f"-o {str(file)!r} has no ending that names a format ({endings}); a folder is written "
-            "with a '/' at the end"
+            f"`output` {str(file)!r} has no ending that names a format ({endings}); a folder is "
+            "written with a '/' at the end"
         )
     if options.format and named != written_format(Path("x" + ENDINGS[options.format])):
-        raise UsageError(f"-o {str(file)!r} is no {options.format} file: leave --format away")
+        raise UsageError(f"`output` {str(file)!r} is no {options.format} file: leave `format` away")
 
 
 def written_format(path: PurePath | Remote) -> str | None:

@@ -130,7 +130,7 @@ def _refuse_collisions(targets: Iterable[_Target]) -> None:
             raise UsageError(
                 f"{target.job.name!r} and {other.job.name!r} would both be written to "
                 f"{str(target.path)!r}{_how_names_differ(target.path, other.path)}: derain them in "
-                "separate runs with different -o folders"
+                "separate runs with different `output` folders"
             )
 
 
@@ -205,7 +205,7 @@ def _refuse_originals(jobs: Sequence[Job], existing: Set[Path]) -> None:
             if target in existing and _file_id(target, follow=False) in originals:
                 raise UsageError(
                     f"the result of {job.name!r} would replace the input {str(target)!r}: "
-                    "originals are never written to; choose another -o or --suffix"
+                    "originals are never written to; choose another `output` or `suffix`"
                 )
 
 
@@ -226,8 +226,8 @@ def _settle_existing(
     if existing and not (options.overwrite or options.skip_existing):
         more = f" and {len(existing) - 1} more exist" if len(existing) > 1 else " exists"
         raise UsageError(
-            f"{str(existing[0])!r}{more} already: --skip-existing keeps what is there, "
-            "--overwrite replaces it"
+            f"{str(existing[0])!r}{more} already: `skip_existing` keeps what is there, "
+            "`overwrite` replaces it"
         )
     if not options.skip_existing or not existing:
         return tuple(jobs)
@@ -248,5 +248,5 @@ def _refuse_unwritable(jobs: Iterable[Job]) -> None:
         if not os.access(there, os.W_OK | os.X_OK):
             raise ResourceError(
                 f"cannot write into {str(folder)!r}: no permission or a read-only disk; "
-                "-o names another folder"
+                "`output` names another folder"
             )

@@ -1,4 +1,4 @@
 """Checkpoints: names, files, the Hub."""
 
-# Here, where nothing heavy is loaded, because `derain --help` names them.
+# Defined in a module without heavy imports, because `derain --help` shows them.
 DEFAULT_WEIGHTS = "rdmc-real"

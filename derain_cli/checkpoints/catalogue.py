@@ -14,14 +14,14 @@ from derain_cli.errors import CheckpointError
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """An entry of `weights.toml`: a checkpoint one can name.
+    """An entry of `weights.toml`: a checkpoint with a name.
 
     Attributes:
         name: `<model>-<trained on>`.
         model: Key of `MODELS`.
-        file: File name in `weights/`.
-        sha256: Of that file, in hex.
-        default: Whether the network's bare name means this entry.
+        file: Name of the file in `weights/`.
+        sha256: Digest of that file, in hex.
+        default: Whether the network's name alone means this entry.
         repo: Repository of the Hub that holds the file, "" for `hub.WEIGHTS_REPO`.
         revision: Commit of that repository; "" when the file is only bundled.
         about: Everything else: data, steps, seed, time, scores, licence.
@@ -38,19 +38,19 @@ class WeightsEntry:
 
     @property
     def bundled_path(self) -> Path:
-        """Where the file lies, or would, in the weights folder."""
+        """Path of the file in the weights folder, whether or not it exists."""
         return weights_folder() / self.file
 
     @property
     def on_hub(self) -> hub.HubFile | None:
-        """Where the file can be had from; None when it is only bundled."""
+        """Where to download the file; None if it is only bundled."""
         if not self.revision:
             return None
         return hub.HubFile(self.repo or hub.WEIGHTS_REPO, self.revision, self.file)
 
 
 def weights_folder() -> Path:
-    """Where the bundled checkpoints lie: `$DERAIN_WEIGHTS`, the wheel's, or the checkout's."""
+    """Folder of the bundled checkpoints: `$DERAIN_WEIGHTS`, the wheel's, or the checkout's."""
     chosen = os.environ.get("DERAIN_WEIGHTS")
     if chosen:
         return Path(chosen).expanduser()
@@ -59,7 +59,7 @@ def weights_folder() -> Path:
 
 
 def list_weights() -> tuple[WeightsEntry, ...]:
-    """The checkpoints that can be named, in the order of `weights.toml`."""
+    """The named checkpoints, in the order of `weights.toml`."""
     return read_entries(weights_folder())
 
 
@@ -113,6 +113,6 @@ def entry_named(name: str) -> WeightsEntry | None:
 
 
 def known_harm(name: str) -> str:
-    """What the weights of this name are known to do badly, as their entry says; "" for nothing."""
+    """Known harm of the weights of this name, as their entry states it; "" if none."""
     entry = entry_named(name)
     return str(entry.about.get("harm", "")) if entry else ""

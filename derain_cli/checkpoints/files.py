@@ -28,6 +28,7 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from derain_cli.errors import CheckpointError
 from derain_cli.models import MODELS, build_model, find_model, model_config
@@ -37,12 +38,15 @@ from derain_cli.whole_files import write_whole
 FORMAT = "1"
 HARMLESS = 4_000_000  # parameters that any machine has room for
 MODULES_PER_TENSOR = 4  # most modules hold tensors, or stand beside one that does
-BUILD_SECONDS = 2  # of this thread's own work; the largest network takes a tenth of it
-MOST_METADATA = 1 << 24  # bytes; ours are some kilobytes
+BUILD_SECONDS = 0.4  # of this thread's own work; the largest network takes a quarter of it
+BYTES_A_SECOND = 1e9  # a large file may take longer, as does reading it
+MOST_METADATA = 1 << 21  # bytes; ours are 150 kilobytes at most
+MOST_CONFIG = 1 << 16  # letters
+LARGEST_NUMBER = 1_000_000  # of a config; loops and powers of larger ones take long by themselves
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a checkpoint says of itself, checked to be one of ours.
+    """Metadata of a checkpoint, checked to be one of ours.
 
     Raises:
         CheckpointError: Not a safetensors file, not made by this program, or of a newer format.
@@ -71,7 +75,7 @@ def _not_safetensors(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
-        return f"{str(path)!r} is only a Git LFS pointer: run `git lfs pull` where it lies"
+        return f"{str(path)!r} is only a Git LFS pointer: run `git lfs pull` in its repository"
     return (
         f"{str(path)!r} is not a safetensors checkpoint ({error}); pickled files of strangers are "
         "never loaded"
@@ -83,19 +87,40 @@ def build_described(path: Path, metadata: Mapping[str, str]) -> nn.Module:
 
     A stranger's file names the widths and depths of its network; those of a hostile one would take
     all memory, or hours. Where they are far from the published ones, the network is built without
-    memory first.
+    memory first. Its parameters mean nothing until `load_tensors` has filled them in: drawing
+    random ones would take most of the time.
+
+    Raises:
+        CheckpointError: The metadata describe no network, or one far larger than the file.
     """
     try:
-        config = json.loads(metadata["model_config"])
-        name, size = metadata["model"], path.stat().st_size
+        name, config = metadata["model"], _config_of(metadata)
+        limits = _Limits(path)
         if not _is_ordinary(config, find_model(name).config()):
-            with _limits(path, size), torch.device("meta"):
+            with limits.held(), _WithoutDrawing(), torch.device("meta"):
                 build_model(name, config)
-        with _limits(path, size):
+        with limits.held(), _WithoutDrawing():
             return build_model(name, config)
     except Exception as error:  # whatever a foreign config makes a network's constructor raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise CheckpointError(f"{str(path)!r} describes no network: {reason}") from error
+
+
+def _config_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The network's config.
+
+    Raises:
+        ValueError: It is no JSON object, or too large to be a config.
+    """
+    text = metadata["model_config"]
+    if len(text) > MOST_CONFIG:
+        raise ValueError(f"its config has {len(text):,} letters, far more than a network needs")
+    config = json.loads(text)
+    if not isinstance(config, dict):
+        raise ValueError("its config is no JSON object")
+    if any(not _largest(value) <= LARGEST_NUMBER for value in config.values()):
+        raise ValueError(f"its config holds a number above {LARGEST_NUMBER:,}")
+    return config
 
 
 def _is_ordinary(config: Mapping[str, Any], published: object) -> bool:
@@ -120,45 +145,87 @@ def _largest(value: Any) -> float:  # noqa: ANN401 (any JSON value)
     return abs(value) if isinstance(value, int | float) else 0
 
 
-@contextmanager
-def _limits(path: Path, size: int) -> Iterator[None]:
-    """Refuse to build a network that cannot be that of a file of a size.
+class _Limits:
+    """Refuses to build a network that cannot be that of a file.
 
-    Raises:
-        MemoryError: Within the block, when it gets more parameters, buffers or modules than fit.
-        TimeoutError: It takes too long.
+    The clock is that of this thread's own work, so that a busy machine builds what an idle one
+    does. Counts alone end nearly all that is too large, long before the time is over.
     """
-    with safe_open(str(path), framework="pt") as file:
-        tensors = len(file.keys())
-    left = {"numbers": max(2 * size, HARMLESS), "modules": MODULES_PER_TENSOR * tensors + 200}
-    thread, end = threading.get_ident(), time.thread_time() + BUILD_SECONDS
 
-    def take(kind: str, count: int) -> None:
-        if threading.get_ident() != thread:
-            return
-        left[kind] -= count
-        if left[kind] < 0:
-            raise MemoryError("its config is of a far larger one than it holds")
-        if time.thread_time() > end:
-            raise TimeoutError(f"it takes more than {BUILD_SECONDS} s to build")
+    def __init__(self, path: Path) -> None:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = len(file.keys())
+        size = path.stat().st_size
+        self._most_numbers = size // 2 + HARMLESS  # half precision: two bytes a number
+        self._most_modules = MODULES_PER_TENSOR * tensors + 200
+        self._seconds = BUILD_SECONDS + size / BYTES_A_SECOND
+        self._thread, self._end = threading.get_ident(), time.thread_time() + self._seconds
 
-    def take_tensor(_module: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
-        if tensor is not None:
-            take("numbers", tensor.numel())
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Count what is built in the block.
 
-    def take_module(_module: nn.Module, _name: str, _child: nn.Module | None) -> None:
-        take("modules", 1)
+        Raises:
+            MemoryError: Within the block, at more parameters, buffers or modules than fit.
+            TimeoutError: Within the block, when the time of all blocks together is over.
+        """
+        left = {"numbers": self._most_numbers, "modules": self._most_modules}
 
-    handles = [
-        register_module_parameter_registration_hook(take_tensor),
-        register_module_buffer_registration_hook(take_tensor),
-        register_module_module_registration_hook(take_module),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        def take(kind: str, count: int) -> None:
+            if threading.get_ident() != self._thread:
+                return
+            left[kind] -= count
+            if left[kind] < 0:
+                raise MemoryError("its config is of a far larger one than it holds")
+            if time.thread_time() > self._end:
+                raise TimeoutError(f"it takes more than {self._seconds:.1f} s to build")
+
+        def take_tensor(_module: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
+            if tensor is not None:
+                take("numbers", tensor.numel())
+
+        def take_module(_module: nn.Module, _name: str, _child: nn.Module | None) -> None:
+            take("modules", 1)
+
+        handles = [
+            register_module_parameter_registration_hook(take_tensor),
+            register_module_buffer_registration_hook(take_tensor),
+            register_module_module_registration_hook(take_module),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _WithoutDrawing(TorchFunctionMode):
+    """Zeros, or no values at all, in place of random numbers: a checkpoint holds the true ones."""
+
+    def __torch_function__(
+        self,
+        function: Any,  # noqa: ANN401 (torch's own signature)
+        types: Any,  # noqa: ANN401
+        args: Any = (),  # noqa: ANN401
+        kwargs: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """The result of a function of torch; of those that draw, something cheaper."""
+        given = kwargs or {}
+        if function in _DRAWING:
+            tensor = args[0] if args else given["tensor"]
+            with torch.no_grad():
+                return tensor.zero_()  # some initialisers draw until they like the numbers
+        if function is nn.functional.normalize:
+            return args[0]
+        if function is torch.randn:
+            function = torch.empty
+        return function(*args, **given)
+
+
+_DRAWING = frozenset(
+    {torch.Tensor.uniform_, torch.Tensor.normal_}
+    | {getattr(nn.init, name) for name in dir(nn.init) if name.endswith("_") and name[0] != "_"}
+)
 
 
 @contextmanager
@@ -166,13 +233,13 @@ def limited_forward(seconds: float) -> Iterator[None]:
     """Refuse a forward pass that takes too long, as that of a network with endless repetitions.
 
     Raises:
-        CheckpointError: Within the block, when its time is over.
+        TimeoutError: Within the block, when its time is over.
     """
     thread, end = threading.get_ident(), time.thread_time() + seconds
 
     def look(_module: nn.Module, _inputs: Any) -> None:  # noqa: ANN401 (torch's own signature)
         if threading.get_ident() == thread and time.thread_time() > end:
-            raise CheckpointError(f"its network takes more than {seconds:g} s to measure")
+            raise TimeoutError
 
     handle = register_module_forward_pre_hook(look)
     try:

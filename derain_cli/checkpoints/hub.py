@@ -2,11 +2,10 @@
 
 The Hub's own client moves the bytes into its own cache, so `HF_HOME`, `HF_ENDPOINT`,
 `HF_HUB_OFFLINE`, `HF_TOKEN` and `hf auth login` mean what they mean everywhere: it locks a file
-against a second process, goes on with a connection that broke, and renames what is whole into
-place. Added here: one request tells whether the Hub can be reached, because the client alone tries
-for 20 seconds; an answer can be no longer than stated, in bytes and in time; what arrived is
-compared with the digest that the Hub states; pickled files are refused by name; and every failure
-becomes one line.
+against a second process, resumes broken connections, and renames complete files into place. Added
+here: one request tests whether the Hub can be reached, because the client alone tries for 20
+seconds; answers are bounded in bytes and in time; files are compared with the digest that the Hub
+states; pickled files are refused by name; and every failure becomes one line.
 """
 
 import errno
@@ -67,7 +66,7 @@ class HubFile:
 
         Raises:
             UsageError: Not of this form.
-            CheckpointError: A file that is no safetensors file: those are never downloaded.
+            CheckpointError: The file is not a safetensors file; others are never downloaded.
 
         Example:
             >>> HubFile.parse("hf:me/rainfree@v1:small.safetensors")
@@ -84,7 +83,7 @@ class HubFile:
         file = form["file"] or CHECKPOINT_FILE
         if not file.endswith(".safetensors"):
             raise CheckpointError(
-                f"{text!r} is no safetensors file; pickled files of strangers are never loaded"
+                f"{text!r} is not a safetensors file; pickled files of strangers are never loaded"
             )
         return cls(form["repo"], form["revision"] or "", file)
 
@@ -95,7 +94,7 @@ class HubFile:
 
     @property
     def pinned(self) -> bool:
-        """Whether it can never change: the revision is a commit."""
+        """Whether the file can never change, because the revision is a commit."""
         return bool(COMMIT.fullmatch(self.revision))
 
 
@@ -109,16 +108,16 @@ def find_cached(source: HubFile) -> Path | None:
 
 
 def download(source: HubFile, *, again: bool = False, timeout: float | None = None) -> Path:
-    """The file, brought into the Hub's cache if it is not there in this revision.
+    """The file in the Hub's cache, downloaded if this revision is not cached.
 
     Args:
         source: What to download.
-        again: Replace what is cached, because it is damaged.
+        again: Replace the cached file, because it is damaged.
         timeout: Seconds that the whole of it may take; None: `TIMEOUT`.
 
     Raises:
-        UnavailableError: No network, no such file, no right to it, or no end of it in time.
-        CheckpointError: What arrived is not what the Hub states, or it states no digest.
+        UnavailableError: No network, no such file, no access, or not complete in time.
+        CheckpointError: The download differs from its stated digest, or there is none.
         ResourceError: No space or no permission.
     """
     revision = source.revision or None
@@ -156,7 +155,7 @@ def download(source: HubFile, *, again: bool = False, timeout: float | None = No
 
 
 def _forget_incomplete(source: HubFile, digest: str) -> None:
-    """Remove the beginning of a file that was given up, so that nothing goes on with it."""
+    """Remove the part of an abandoned download, so that nothing resumes it."""
     from huggingface_hub.file_download import repo_folder_name  # noqa: PLC0415 (as the others)
 
     name = repo_folder_name(repo_id=source.repo, repo_type="model")
@@ -167,13 +166,13 @@ def _forget_incomplete(source: HubFile, digest: str) -> None:
 
 @dataclass
 class _Bounds:
-    """What a server may do to us while a file is downloaded.
+    """Limits on what a server may send during a download.
 
     Attributes:
-        source: What is downloaded.
-        end: Moment at which the download is given up, by `time.monotonic`.
-        seconds: How long that is after its beginning.
-        most_bytes: Most that any answer may hold.
+        source: The file to download.
+        end: Time at which the download is abandoned, by `time.monotonic`.
+        seconds: Time limit of the whole download.
+        most_bytes: Size limit of any answer.
     """
 
     source: HubFile
@@ -183,7 +182,7 @@ class _Bounds:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Every answer of the Hub's client is bounded meanwhile."""
+        """Bound every answer to the Hub's client within the block."""
         hooks = huggingface_hub.get_session().event_hooks
         client_hooks = {name: list(some) for name, some in hooks.items()}
         client_hooks.setdefault("response", []).append(self._look)
@@ -224,11 +223,11 @@ class _Bounds:
         response.stream = Bounded()
 
     def check(self, read: int) -> None:
-        """Look whether an answer is too long by now.
+        """Check the size and the time of an answer so far.
 
         Raises:
-            CheckpointError: In bytes.
-            UnavailableError: In time.
+            CheckpointError: Too many bytes.
+            UnavailableError: Too slow.
         """
         if read > max(self.most_bytes, MOST_IN_ANSWER):
             raise CheckpointError(
@@ -238,7 +237,7 @@ class _Bounds:
         if time.monotonic() > self.end:
             raise UnavailableError(
                 f"cannot download '{self.source}': not there after {self.seconds:g} s; a slow "
-                "connection may need a larger --timeout"
+                "connection may need a larger `timeout`"
             )
 
 
@@ -284,7 +283,7 @@ def check_sha256(path: Path, expected: str) -> None:
 
 
 def forget(path: Path) -> None:
-    """Take a damaged file out of the cache, so that it is not found again."""
+    """Remove a damaged file from the cache."""
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
@@ -297,20 +296,20 @@ def upload(
     private: bool = False,
     new_card: bool = False,
 ) -> str:
-    """Put files into a repository in one commit; the repository is made when there is none.
+    """Commit files to a repository, creating it if necessary.
 
     Args:
         repo: `org/repo`.
-        files: Name to content. A model card that is there already is left alone.
-        message: Of the commit.
+        files: Name to content. An existing model card is left unchanged.
+        message: Message of the commit.
         private: Whether a new repository is private.
-        new_card: Replace a model card that is there already.
+        new_card: Replace an existing model card.
 
     Returns:
         The commit.
 
     Raises:
-        UnavailableError: No network, no token, or no right to write there.
+        UnavailableError: No network, no token, or no write access.
     """
     if not huggingface_hub.get_token():
         raise UnavailableError(
@@ -352,7 +351,7 @@ def _our_error(error: Exception, source: HubFile, uploading: bool) -> DerainErro
         where = f" {error.filename!r}" if error.filename else " the Hub's cache"
         return ResourceError(f"cannot write{where} for {source}: {error.strerror}")
     reason = _reason(error, source)
-    # What goes wrong in the client's threads, and names and cards that it finds fault with.
+    # Errors in the client's threads, and names and cards that it rejects.
     if reason is None and isinstance(error, RuntimeError | ValueError):
         reason = _first_line(error.__cause__ or error)
     if reason is None:
@@ -362,7 +361,7 @@ def _our_error(error: Exception, source: HubFile, uploading: bool) -> DerainErro
 
 
 def _reason(error: BaseException, source: HubFile) -> str | None:
-    """Why the Hub's client failed, and the way out; None when it is no failure of the Hub."""
+    """Reason for a failure of the Hub's client and the way out; None for other errors."""
     errors, endpoint = huggingface_hub.errors, huggingface_hub.constants.ENDPOINT
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set and it is not cached"
@@ -389,7 +388,7 @@ def _reason(error: BaseException, source: HubFile) -> str | None:
 
 
 def _what_it_holds(source: HubFile) -> str:
-    """The checkpoints that a repository does hold, to put behind "no such file"."""
+    """List the checkpoints in a repository, to complete "no such file"."""
     try:
         info = huggingface_hub.HfApi().model_info(
             source.repo, revision=source.revision or None, timeout=5
@@ -400,7 +399,7 @@ def _what_it_holds(source: HubFile) -> str:
     ours = [name for name in names if name.endswith(".safetensors")]
     if ours:
         return f"; name one of its own: {', '.join(f'{PREFIX}{source.repo}:{n}' for n in ours)}"
-    return "; it holds no safetensors file, and pickled files of strangers are never loaded"
+    return "; it has no safetensors file, and pickled files of strangers are never loaded"
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.errors import CheckpointError, UnavailableError
 from derain_cli.models import build_model
 
-# Where training programs put the weights inside what they save, and what they put before names.
+# Keys and name prefixes under which training programs save weights.
 WRAPPERS = ("state_dict", "params_ema", "params", "model_state_dict", "model", "net", "network")
 PREFIXES = re.compile(r"^(?:(?:module|_orig_mod|net|network|model)\.)+")
 # A zip file that unpacks to more than this many times its size is a trap.
@@ -46,13 +46,13 @@ ADAPTERS: Mapping[str, Sequence[Rename]] = {
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did.
+    """Result of an import.
 
     Attributes:
         path: The new checkpoint.
         parameters: How many parameters the network has.
-        names: Name in the source file to name in our network, in the source's order.
-        ignored: Tensors of the source file that were left out, as batch counts are.
+        names: Names in the source file to names in our network, in the source's order.
+        ignored: Tensors of the source file that have no counterpart, such as batch counts.
     """
 
     path: Path
@@ -95,10 +95,10 @@ def import_weights(
 
 
 def map_names(theirs: Sequence[str], ours: set[str], architecture: str) -> dict[str, str]:
-    """Our names for another program's, as far as there are any.
+    """Map another program's tensor names to ours, where possible.
 
-    A name is ours if it stands so in our network, with or without a wrapper's prefix; otherwise
-    the network's `ADAPTERS` say what it becomes.
+    A name that our network has, with or without a wrapper's prefix, stays; the network's
+    `ADAPTERS` translate the others.
 
     Example:
         >>> map_names(["module.conv_i.0.bias"], {"recurrent.input_gate.bias"}, "prenet")
@@ -141,7 +141,7 @@ def _require_fit(
             raise CheckpointError(
                 f"{str(source)!r} does not fit {architecture!r}: {theirs!r} is "
                 f"{tuple(tensors[theirs].shape)}, {ours!r} is {tuple(wanted[ours].shape)}; name "
-                "the network's own options with --model-option"
+                "the network's own options with `model_option`"
             )
     if len(set(names.values())) != len(names):
         raise CheckpointError(f"{str(source)!r} holds tensors twice under different prefixes")
@@ -157,8 +157,8 @@ def read_foreign_tensors(source: Path) -> dict[str, Tensor]:
 
     Raises:
         UnavailableError: No such file.
-        CheckpointError: It holds anything but tensors, is damaged, or unpacks to far more than
-            its size.
+        CheckpointError: The file has anything but tensors, is damaged, or unpacks to far more
+            than its size.
     """
     if not source.is_file():
         raise UnavailableError(f"no checkpoint {str(source)!r} to import")
@@ -169,7 +169,7 @@ def read_foreign_tensors(source: Path) -> dict[str, Tensor]:
         stored = torch.load(source, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # whatever a damaged or hostile file makes a reader raise
+    except Exception as error:  # any error of a reader on a damaged or hostile file
         raise CheckpointError(
             f"{str(source)!r} cannot be read as tensors alone, and nothing else in a pickled file "
             f"is ever run ({_first_line(error)})"
@@ -192,7 +192,7 @@ def _require_honest_size(source: Path) -> None:
 
 
 def _unwrapped(stored: object) -> dict[str, Tensor]:
-    """The table of tensors in what was saved, whichever usual key it lies under."""
+    """The table of tensors in a saved object, under any of the usual keys."""
     for _ in range(3):
         if not isinstance(stored, Mapping):
             return {}

@@ -39,7 +39,7 @@ class OnHub(
         self.network = network
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:  # noqa: ANN401
-        """Write the checkpoint, its config and its card, and push them if asked to."""
+        """Write the checkpoint, its config and its card, and optionally push them."""
         options.setdefault("config", self.network.config)
         return super().save_pretrained(save_directory, **options)
 

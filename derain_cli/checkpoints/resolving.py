@@ -5,14 +5,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from derain_cli.checkpoints import hub
 from derain_cli.checkpoints.catalogue import WeightsEntry, entry_named, list_weights, weights_folder
-from derain_cli.checkpoints.files import build_described, load_tensors, read_metadata
 from derain_cli.errors import CheckpointError, UnavailableError, did_you_mean
-from derain_cli.models import MODELS
+
+if TYPE_CHECKING:  # torch takes a second to load, and a name is resolved without
+    from torch import nn
 
 RUN_FILES = ("best.safetensors", "last.safetensors")
 
@@ -21,7 +21,7 @@ RUN_FILES = ("best.safetensors", "last.safetensors")
 class LoadedModel:
     """A network with its trained weights: eval mode, float32, on the CPU."""
 
-    model: nn.Module
+    model: "nn.Module"
     architecture: str
     name: str
     path: Path
@@ -37,18 +37,24 @@ def load_model(name_or_path: str | os.PathLike[str]) -> LoadedModel:
             `hf:org/repo[@revision][:file]`.
 
     Raises:
-        UnavailableError: Nothing of that name; the nearest is suggested.
+        UnavailableError: No weights of that name; the message suggests the nearest.
         CheckpointError: The file is damaged, changed, or not one of ours.
     """
+    from derain_cli.checkpoints.files import (  # noqa: PLC0415 (torch)
+        build_described,
+        load_tensors,
+        read_metadata,
+    )
+
     path = resolve_weights(name_or_path)
     metadata = read_metadata(path)
     model = build_described(path, metadata)
     load_tensors(model, path)
-    return LoadedModel(model.eval(), metadata["model"], _shown(name_or_path), path, metadata)
+    return LoadedModel(model.eval(), metadata["model"], shown_name(name_or_path), path, metadata)
 
 
-def _shown(name_or_path: str | os.PathLike[str]) -> str:
-    """A name as it is, a file without its suffix, a run by its folder."""
+def shown_name(name_or_path: str | os.PathLike[str]) -> str:
+    """Display name: the name itself, a file's stem, or a run's folder."""
     path = Path(name_or_path)
     if path.is_dir():
         return path.resolve().name
@@ -56,18 +62,18 @@ def _shown(name_or_path: str | os.PathLike[str]) -> str:
 
 
 def resolve_weights(name_or_path: str | os.PathLike[str]) -> Path:
-    """The verified file behind a name or path, downloaded if it is not here.
+    """Verified file of a name or path, downloaded if necessary.
 
     Raises:
         UsageError: A name that begins with `hf:` and is not of that form.
-        UnavailableError: Nothing of that name, or it is not here and cannot be had.
+        UnavailableError: No weights of that name, or they cannot be downloaded.
         CheckpointError: A bundled, cached or downloaded file that has another SHA-256 than stated.
     """
     return find_weights(name_or_path) or download_weights(str(name_or_path))
 
 
 def find_weights(name_or_path: str | os.PathLike[str]) -> Path | None:
-    """The verified file behind a name or path if it is here; the network is not asked.
+    """Verified file of a name or path if it is here. Makes no network request.
 
     Raises:
         UsageError: A name that begins with `hf:` and is not of that form.
@@ -112,7 +118,9 @@ def _unknown(name: str) -> str:
             "first validation"
         )
     if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin"):
-        return f"no checkpoint {name!r} here; `derain models list` names the weights there are"
+        return f"no checkpoint {name!r} here; `derain models list` lists the weights"
+    from derain_cli.models import MODELS  # noqa: PLC0415 (torch)
+
     if name in MODELS:
         return _without_default(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -125,7 +133,7 @@ def _unknown(name: str) -> str:
 
 
 def _without_default(network: str) -> str:
-    """Why a network's bare name is not enough: its weights, or that there are none."""
+    """Message for a network's name without default weights."""
     names = [entry.name for entry in list_weights() if entry.model == network]
     if not names:
         return f"network {network!r} has no weights here: train some, then name the run's folder"
@@ -133,17 +141,18 @@ def _without_default(network: str) -> str:
 
 
 def download_weights(name: str, *, again: bool = False, timeout: float | None = None) -> Path:
-    """The verified file behind an entry's or a Hub name, from the Hub.
+    """Verified file of an entry or a Hub name, downloaded from the Hub.
 
     Args:
         name: An entry of `weights.toml`, a network's bare name, or `hf:org/repo[@revision][:file]`.
-        again: Replace what is cached.
+        again: Replace the cached file.
         timeout: Seconds that the download may take; None: ten minutes.
 
     Raises:
         UsageError: A name that begins with `hf:` and is not of that form.
-        UnavailableError: It cannot be had; says what is bundled, and where to put the file.
-        CheckpointError: What arrived has another SHA-256 than stated; it is not kept.
+        UnavailableError: The download failed; the message names what is bundled, and where
+            to put the file.
+        CheckpointError: The download has another SHA-256 than stated; it is deleted.
     """
     if name.startswith(hub.PREFIX):
         return _download(hub.HubFile.parse(name), "", again, timeout)
@@ -163,7 +172,7 @@ def download_weights(name: str, *, again: bool = False, timeout: float | None = 
 
 
 def pull_weights(name: str, *, timeout: float | None = None) -> Path:
-    """The verified file of a name, downloaded if it is not here, damaged, or may have changed.
+    """Verified file of a name, downloaded if missing, damaged or possibly outdated.
 
     Args:
         name: As for `download_weights`.
@@ -171,8 +180,8 @@ def pull_weights(name: str, *, timeout: float | None = None) -> Path:
 
     Raises:
         UsageError: A name that begins with `hf:` and is not of that form.
-        UnavailableError: It cannot be had.
-        CheckpointError: A bundled file is damaged, or what arrived is.
+        UnavailableError: The download failed.
+        CheckpointError: The bundled or the downloaded file is damaged.
     """
     moves = name.startswith(hub.PREFIX) and not hub.HubFile.parse(name).pinned
     try:

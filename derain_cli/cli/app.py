@@ -1,4 +1,4 @@
-"""The command group: which word is a command, and the one place where errors become exit codes."""
+"""The command group, and the one place where errors become exit codes."""
 
 import difflib
 import errno
@@ -39,7 +39,7 @@ from derain_cli.version import __version__
 
 DEFAULT_COMMAND = "derain"
 
-# What the disk or a permission refuses, wherever it happens; any other OSError is a bug.
+# Errors of disk and permissions, wherever they happen; any other OSError is a bug.
 REFUSED = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR}
     | {errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE}
@@ -47,10 +47,10 @@ REFUSED = frozenset(
 
 
 class DerainGroup(typer.core.TyperGroup):
-    """Commands by name; anything else is images for the default command."""
+    """Commands by name; any other words are images for the default command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 (Typer's own type is private)
-        """Put `derain` in front of inputs that name no command."""
+        """Insert the command `derain` before inputs without a command."""
         if args and args[0] not in self.commands and args[0] not in self._own_options(ctx):
             self._refuse_misspelt_command(args)
             args = [DEFAULT_COMMAND, *args]
@@ -106,7 +106,7 @@ class DerainGroup(typer.core.TyperGroup):
         return params
 
     def get_usage(self, ctx: Any) -> str:  # noqa: ANN401
-        """Both ways to write a command; the commonest one is first."""
+        """Both forms of the command, the more common one first."""
         name = ctx.command_path
         return f"Usage: {name} [OPTIONS] IMAGES...\n       {name} COMMAND [OPTIONS] ..."
 
@@ -159,7 +159,7 @@ def _said_by_the_system(error: OSError) -> str:
 
 
 def _usage_line(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401 (Typer's own type is private)
-    """Click's message, with the value it is about, and a way out for files named like options."""
+    """Click's message with the value it rejects, and a way out for files named like options."""
     message: str = error.format_message().replace("\n", " ")
     names = getattr(getattr(error, "param", None), "opts", ())
     value = next((value for value in _values_of(names, words)), None)
@@ -170,7 +170,7 @@ def _usage_line(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401 (Typer
 
 
 def _values_of(names: Sequence[str], words: Sequence[str]) -> list[str]:
-    """What was given for an option, in the words of a command line.
+    """Values given for an option on a command line.
 
     Example:
         >>> _values_of(["--limit"], ["eval", "--limit", "-1"])
@@ -214,7 +214,7 @@ def group(
 
 app.command("derain")(derain.derain)
 app.command("eval")(evaluate.evaluate)
-# Words that are no options get an error of our own: `train` says what it is trained on.
+# Unexpected words get an error of our own: `train` explains how to name its data.
 app.command("train", context_settings={"allow_extra_args": True})(train.train)
 app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)

@@ -1,4 +1,4 @@
-"""What the user sees of a batch of images: a bar, lines, JSON, the summary, the exit code.
+"""User interface of a batch: progress bar, lines, JSON, summary and exit code.
 
 stdout carries the product alone: image bytes with `-o -`, JSON lines with `--json`, otherwise one
 output path per line when it is not a terminal. All else goes to stderr.
@@ -10,12 +10,14 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from derain_cli.cli.streams import LONGEST_MESSAGE, as_bytes, printable
+from derain_cli.cli.wording import in_flags
 from derain_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -31,24 +33,24 @@ SCHEMA = 1
 
 
 def resume_command(arguments: Iterable[str], *, overwrite: bool) -> str:
-    """The command line that goes on where an interrupted one stopped.
+    """Command line that resumes an interrupted one.
 
     Example:
         >>> resume_command(["my photos", "-o", "dry/"], overwrite=False)
         "derain --skip-existing 'my photos' -o dry/"
     """
     words = list(arguments)
-    # Under --overwrite nothing tells a new result from an old one: all are done again.
+    # Under --overwrite new results look like old ones, so all are derained again.
     if overwrite or "--skip-existing" in words:
         return shlex.join(["derain", *words])
-    # An option in front says what the command's name says, even before a folder called "train".
+    # A leading option selects the default command, even before a folder called "train".
     words = words[1:] if words[:1] == ["derain"] else words
     return shlex.join(["derain", "--skip-existing", *words])
 
 
 @dataclasses.dataclass
 class _Position:
-    """How far a batch is, in images.
+    """Progress of a batch, in images.
 
     The network is ahead of the results, which are encoded behind it, and an image that cannot be
     decoded never reaches it: the bar shows whichever is farther.
@@ -79,7 +81,7 @@ class BatchReport:
         self.to_stdout = any(job.derained is None for job in plan.to_do)
         if as_json and self.to_stdout:
             raise UsageError("--json and an image on stdout exclude each other: give -o a file")
-        # Names may hold what Rich takes for markup, and lines must stay whole for grep.
+        # Names may contain Rich's markup, and lines must not wrap, for grep.
         plain = {"markup": False, "highlight": False, "emoji": False, "soft_wrap": True}
         self.console = Console(stderr=True, **plain)  # type: ignore[arg-type]
         self.bar = _progress_bar(self.console, shown=self.console.is_terminal and not quiet)
@@ -95,19 +97,31 @@ class BatchReport:
         self._say_left_out()
 
     def check_stdout(self) -> None:
-        """Refuse to send an image to a terminal, or anything to nowhere."""
+        """Refuse to write an image to a terminal, or to a closed standard output."""
         if sys.stdout is None:
             raise UsageError("standard output is closed: open it, or send it to /dev/null")
         if self.to_stdout and sys.stdout.isatty():
-            raise UsageError("the image would go to the terminal: pipe it on, or give -o a file")
+            raise UsageError("the image would go to the terminal: pipe it, or give -o a file")
+
+    @contextmanager
+    def loading(self) -> Iterator[Callable[[str], None]]:
+        """Where a network is made ready: a function to be told each phase of it before it begins.
+
+        A terminal shows what is going on; a log gets a line for what is done only once.
+        """
+        if self.console.is_terminal and not self.quiet:
+            with self.console.status("loading") as status:
+                yield lambda phase: status.update(printable(phase))
+        else:
+            yield lambda phase: self.say(phase) if phase.endswith("once") else None
 
     def watching(self, derainer: "Derainer | None") -> "Progress":
-        """The progress bar, to be entered while this network runs."""
+        """Progress bar, as a context for the time that this network runs."""
         self.derainer = derainer
         return self.bar
 
     def show(self, event: "Event") -> None:
-        """One event of the batch, as it comes."""
+        """Report one event of the batch."""
         from derain_cli.batch import Frames, Result, Started
 
         if isinstance(event, Started):
@@ -129,7 +143,7 @@ class BatchReport:
         self.bar.update(self.task, completed=self.position.images)
 
     def show_plan(self) -> None:
-        """What a run would do, and what is known to fail."""
+        """Print what a run would do, and which inputs will fail."""
         from derain_cli.batch import Result, Summary
         from derain_cli.errors import UnreadableImageError
 
@@ -147,15 +161,15 @@ class BatchReport:
         self.summary = Summary(0, skipped, tuple(failures), to_do, 0.0, 0.0, 0.0)
 
     def say_interrupted(self, options: "BatchOptions", why: str = "interrupted") -> None:
-        """What is done and how to go on."""
+        """Print what is done, and the command that resumes."""
         command = resume_command(sys.argv[1:], overwrite=options.overwrite)
         total = "" if self.plan.is_open else f" of {len(self.plan.jobs)}"
-        kept = "" if self.film is None else " (frames of the film at hand are kept)"
+        kept = "" if self.film is None else " (finished frames of the current film are kept)"
         self.say(f"{why}: {self.finished}{total} done{kept}. Go on with:", always=True)
         self.say(f"  {command}", always=True)
 
     def finish(self) -> None:
-        """The summary; then the exit code that the failures ask for."""
+        """Print the summary; returns the exit code of the failures."""
         assert self.summary is not None, "a batch that is not interrupted ends with a summary"
         if self.as_json:
             self._write_line(json.dumps(_summary_line(self.summary)))
@@ -176,9 +190,9 @@ class BatchReport:
         raise typer.Exit(ResourceError.exit_code if exhausted else 1)
 
     def say(self, line: str, *, always: bool = False) -> None:
-        """A line on stderr, unless `--quiet`; errors are told always."""
+        """Print a line on stderr; under `--quiet` only errors."""
         if always or not self.quiet:
-            self.console.print(printable(line, LONGEST_MESSAGE))
+            self.console.print(printable(_in_flags(line), LONGEST_MESSAGE))
 
     def _say_left_out(self) -> None:
         for item in self.plan.passed_over if self.verbose else ():
@@ -190,7 +204,7 @@ class BatchReport:
             self.say(f"left out: {first.path}: {first.reason}{more}")
 
     def _show_frames(self, event: "Frames") -> None:
-        """A second bar, of the frames of the film at hand."""
+        """A second bar, for the frames of the current film."""
         if self.film is None:
             self.film = self.bar.add_task("frames", total=event.total, speed="")
             self.first_frame = event.done  # those of an interrupted run cost no time
@@ -226,7 +240,7 @@ class BatchReport:
             self.say(_details(result))
 
     def _deliver(self, result: "Result") -> None:
-        """The product, on stdout."""
+        """Print the result on stdout."""
         if self.as_json:
             self._write_line(json.dumps(_image_line(result, self.derainer)))
         elif result.content is not None:
@@ -238,7 +252,7 @@ class BatchReport:
             self._write_line(str(result.job.derained))
 
     def _write_line(self, line: str) -> None:
-        # As bytes: a name that is no valid text must come out as it went in.
+        # As bytes: a name that is not valid text must come out unchanged.
         sys.stdout.buffer.write(as_bytes(line) + os.linesep.encode())
         sys.stdout.buffer.flush()
 
@@ -275,6 +289,14 @@ def _speed(images: float, megapixels: float, seconds: float) -> str:
     return f"{images / seconds:.3g} images/s, {megapixels / seconds:.3g} megapixels/s"
 
 
+def _in_flags(message: str) -> str:
+    """A message of the library in the command's spelling: a batch's fields are its options."""
+    from derain_cli.batch import BatchOptions
+
+    names = [field.name for field in dataclasses.fields(BatchOptions)]
+    return in_flags(message, {name: f"--{name.replace('_', '-')}" for name in names})
+
+
 def _with_name(result: "Result", message: str) -> str:
     name = result.job.name
     return message if name in message else f"{name}: {message}"
@@ -297,7 +319,7 @@ def _details(result: "Result") -> str:
 def _summary_text(summary: "Summary", plan: "Plan", rain: "Rain | None" = None) -> str:
     counts = {
         "derained": summary.done,
-        "skipped (the results are there)": summary.skipped,
+        "skipped (results exist)": summary.skipped,
         "failed": len(summary.failures),
         "not started": summary.not_started,
     }
@@ -319,7 +341,8 @@ def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]
         "output": result.job.derained and str(result.job.derained),
         "status": result.status,
         "model": derainer and derainer.name,
-        "device": derainer and str(derainer.device),
+        "device": derainer and derainer.device,
+        "engine": derainer and derainer.engine.name,
         "precision": result.precision,
         "tile": result.tile,
         "ms": None if result.seconds is None else round(1000 * result.seconds, 1),
@@ -328,8 +351,8 @@ def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]
         "bit_depth": result.bit_depth,
         "rain": result.rain and _rain_fields(result.rain),
         "files": [str(path) for path in result.job.targets] if result.status == "done" else [],
-        "warnings": list(result.notices),
-        "error": result.error and str(result.error),
+        "warnings": [_in_flags(notice) for notice in result.notices],
+        "error": result.error and _in_flags(str(result.error)),
     }
     return line | _motion_fields(result.motion)
 
@@ -340,7 +363,7 @@ def _rain_fields(rain: "Rain") -> dict[str, Any]:
 
 
 def _motion_fields(motion: "Motion | None") -> dict[str, Any]:
-    """What a film's line says besides."""
+    """Additional facts in the line of a film."""
     if motion is None:
         return {}
     rainy, derained = motion.flicker

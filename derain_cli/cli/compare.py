@@ -22,7 +22,7 @@ def compare(
     photo: Annotated[Path, typer.Argument(help="The photo.")],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Weights to compare; once for each."),
+        typer.Option("--model", "-m", help="Weights to compare; repeatable."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -30,7 +30,7 @@ def compare(
             "--output",
             "-o",
             show_default="PHOTO_models.html",
-            help="A page (.html), or all side by side in an image (.png, .jpg, .webp).",
+            help="A page (.html), or one image with all results side by side (.png, .jpg, .webp).",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result.")] = False,
@@ -44,9 +44,9 @@ def compare(
         int | None, typer.Option(min=1, show_default="all cores", help="CPU threads.")
     ] = None,
 ) -> None:
-    """Show one photo through several networks, in one page or one image.
+    """Show the results of several networks on one photo, in a page or an image.
 
-    The page needs no network and no other file: number keys flip between the results in one place.
+    The page is one file that works offline; the number keys flip between the results in place.
     """
     target = output or photo.with_name(f"{photo.stem}_models.html")
     require_output_file(target, "-o", *PAGE, *SHEETS)
@@ -95,7 +95,7 @@ def _write(target: Path, title: str, views: "Sequence[View]") -> None:
     from derain_cli.whole_files import write_whole
 
     if target.suffix.lower() in PAGE:
-        write_whole(target, comparison_page(title, views).encode())
+        write_whole(target, comparison_page(title, views).encode("utf-8", "backslashreplace"))
         return
     import numpy as np
 

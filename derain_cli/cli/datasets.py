@@ -1,4 +1,4 @@
-"""`derain datasets`: what data sets there are, whether one is sound, how complex, making one."""
+"""`derain datasets`: list, download, verify, measure and make data sets."""
 
 import json
 import math
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from derain_cli.datasets.verification import Verification
 
-app = typer.Typer(
-    help="Known data sets; checking, measuring and making them.", no_args_is_help=True
-)
+app = typer.Typer(help="List, download, verify, measure and make data sets.", no_args_is_help=True)
 
 LISTED = 12  # names printed of a long list
 LIST_WIDTH = 800  # of the list of data sets off a terminal, so that no line is broken
@@ -33,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
 @app.command("list")
 def list_datasets(data_root: DataRoot = None, as_json: Json = False) -> None:
-    """Show the data sets known by name, whether they are here, and where they can be had."""
+    """List the known data sets, whether they are here, and where to get them."""
     from rich.console import Console
     from rich.table import Table
 
@@ -91,7 +89,7 @@ def _rows(root: Path) -> "Iterator[dict[str, Any]]":
 
 
 def _place(folder: Path | None) -> dict[str, Any]:
-    """Where a set lies, and its size on disk."""
+    """Path of a data set and its size on disk."""
     if folder is None:
         return {"folder": None, "size": "no", "bytes": None}
     count = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -108,8 +106,8 @@ def pull(
 ) -> None:
     """Download data sets from the Hub into --data-root, and print where they are.
 
-    Every file is compared with the SHA-256 that the Hub states. A download that was cut off goes
-    on; one that is complete stays at its commit, and what is damaged is replaced.
+    Every file is compared with the SHA-256 that the Hub states. Interrupted downloads resume,
+    complete ones stay at their commit, and damaged files are replaced.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -138,13 +136,13 @@ def verify(
     data_root: DataRoot = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(help="Data set or folder that should share no photo with it; repeatable."),
+        typer.Option(help="Data set or folder that must not share photos with it; repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a data set: pairs, layout, version, duplicates, photos shared with other sets.
 
-    Ends with 1 when something is missing, damaged or shared.
+    The exit code is 1 if something is missing, damaged or shared.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -212,7 +210,7 @@ def _tone_line(verification: "Verification") -> str:
     count, names = len(verification.other_tone), _shortened(list(verification.other_tone))
     return (
         f"{count} pairs have a rainy image that is darker than the clean one in over 35 % of the "
-        f"pixels: their ground truth is of another tone, `eval` scores them apart: {names}"
+        f"pixels: their ground truth has another tone, so `eval` scores them apart: {names}"
     )
 
 
@@ -230,7 +228,8 @@ def _shortened(items: list[str]) -> str:
 def complexity(
     folders: Annotated[list[Path], typer.Argument(help="Folders of images to compare.")],
     crop: Annotated[
-        int, typer.Option(min=0, help="Side of the middle that is measured; 0 = the whole image.")
+        int,
+        typer.Option(min=0, help="Measure the central square of this side; 0 = the whole image."),
     ] = 0,
     as_json: Json = False,
 ) -> None:
@@ -284,7 +283,7 @@ def _images(folder: Path, crop: int) -> "Iterator[np.ndarray]":
 def synth(
     clean_folder: Annotated[Path, typer.Argument(help="Folder of clean images.")],
     out: Annotated[
-        Path, typer.Option(help="Folder for rainy/ and clean/; must not hold pairs yet.")
+        Path, typer.Option(help="Folder for rainy/ and clean/; must not contain pairs.")
     ],
     rain: Annotated[
         str,
@@ -299,7 +298,7 @@ def synth(
 ) -> None:
     """Paint rain onto clean images and write the pairs.
 
-    With --shard, runs may share one --out.
+    With --shard, several runs may share one --out.
     """
     from derain_cli.rain.synthesis import synthesize
 
@@ -314,13 +313,15 @@ def rain_sheet(
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
     rain: Annotated[
         list[str] | None,
-        typer.Option(help="Kind of rain, as of synth; repeatable. All that need no data set."),
+        typer.Option(
+            help="Kind of rain, as for synth; repeatable. By default all that need no data set."
+        ),
     ] = None,
     columns: Annotated[int, typer.Option(min=1, help="Photos per kind.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same sheet.")] = 0,
     data_root: DataRoot = None,
 ) -> None:
-    """Draw kinds of rain on photos into one image, to look at."""
+    """Draw a contact sheet: kinds of rain on photos in one image."""
     from derain_cli.rain.sheet import ALONE, draw_sheet
 
     require_output_file(out, "--out", ".png")

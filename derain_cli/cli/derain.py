@@ -25,6 +25,7 @@ from derain_cli.cli.scaling import (
     recording,
     trust_in,
 )
+from derain_cli.cli.signals import acknowledging
 from derain_cli.cli.streams import LONGEST_LIST, read_standard_input
 from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
@@ -59,6 +60,15 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+class EngineName(StrEnum):
+    """Programs that can run the network."""
+
+    auto = "auto"
+    torch = "torch"
+    openvino = "openvino"
+    onnx = "onnx"
+
+
 def _option(*names: str, help: str, panel: str, **settings: Any) -> Any:  # noqa: ANN401
     return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
 
@@ -78,7 +88,7 @@ Output = Annotated[
         metavar="PATH",
         show_default="beside the input",
         panel=WHERE,
-        help="A file, or a folder if it exists, ends in / or takes several images; - for stdout.",
+        help="A file; a folder if it exists, ends in / or there are several images; - for stdout.",
     ),
 ]
 
@@ -120,7 +130,7 @@ SkipExisting = Annotated[
     _option(
         "--skip-existing",
         panel=WHERE,
-        help="Keep results that exist and do the rest, as to resume.",
+        help="Keep results that exist and derain the rest, for instance to resume.",
     ),
 ]
 
@@ -149,7 +159,7 @@ LeaveDry = Annotated[
     _option(
         "--leave-dry",
         panel=HOW,
-        help="Copy an image byte for byte where next to no rain is found in it.",
+        help="Copy images in which almost no rain is found, byte for byte.",
     ),
 ]
 
@@ -159,7 +169,7 @@ Passes = Annotated[
         "--passes",
         panel=HOW,
         min=1,
-        help="Times an image goes through the network; each pass takes out what the last one left.",
+        help="Run the network this many times; each pass removes rain that the last one left.",
     ),
 ]
 
@@ -201,7 +211,7 @@ Temporal = Annotated[
         min=0,
         max=1,
         panel=HOW,
-        help="1 steadies each frame of a film by the one before and the one after; 0 does not.",
+        help="1 steadies each frame of a film with its two neighbours; 0 does not.",
     ),
 ]
 
@@ -214,6 +224,16 @@ PrecisionOption = Annotated[
         panel=SPEED,
         help="Number format of the network; auto is bf16 where the device multiplies it natively, "
         "else fp32.",
+    ),
+]
+
+EngineOption = Annotated[
+    EngineName,
+    _option(
+        "--engine",
+        envvar="DERAIN_ENGINE",
+        panel=SPEED,
+        help="What runs the network; auto is openvino on a CPU where it is installed, else torch.",
     ),
 ]
 
@@ -263,7 +283,7 @@ Workers = Annotated[
         min=1,
         show_default="up to 4",
         panel=SPEED,
-        help="Threads that decode, and as many that encode, while the network runs.",
+        help="Threads that decode, and as many again that encode, while the network runs.",
     ),
 ]
 
@@ -289,7 +309,7 @@ MaxPixels = Annotated[
 ]
 
 Recursive = Annotated[
-    bool, _option("--recursive", "-r", panel=BATCH, help="Search folders to the bottom.")
+    bool, _option("--recursive", "-r", panel=BATCH, help="Search folders recursively.")
 ]
 
 FromFile = Annotated[
@@ -309,7 +329,7 @@ Watch = Annotated[
         metavar="FOLDER",
         show_default=False,
         panel=BATCH,
-        help="Derain what is in a folder and what arrives there, until Ctrl-C.",
+        help="Derain the images in a folder and those that arrive, until Ctrl-C.",
     ),
 ]
 FailFast = Annotated[
@@ -326,7 +346,7 @@ Strict = Annotated[
 ]
 
 DryRun = Annotated[
-    bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, and stop.")
+    bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, then stop.")
 ]
 
 AsJson = Annotated[
@@ -355,6 +375,7 @@ def derain(
     skip_existing: SkipExisting = False,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
+    engine: EngineOption = EngineName.auto,
     tile: Tile = None,
     tile_overlap: TileOverlap = None,
     compile: Compile = False,
@@ -404,14 +425,14 @@ def derain(
         codec=codec,
         temporal=bool(temporal),
     )
-    engine: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
-    engine |= {"passes": passes, "tta": tta}
-    engine |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
+    running: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
+    running |= {"engine": engine.value, "passes": passes, "tta": tta}
+    running |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     if watch is not None:
-        _watch(watch, inputs or [], options, model, engine, (as_json, quiet, verbose))
+        _watch(watch, inputs or [], options, model, running, (as_json, quiet, verbose))
         return
     check_engine(on)
-    trust = trust_in(manifest, model, options, engine)
+    trust = trust_in(manifest, model, options, running)
     listed = _read_list(from_file, inputs or [])
     plan = make_plan(inputs or [], options, listed, shard, trust)
     report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
@@ -419,7 +440,7 @@ def derain(
         report.show_plan()
     else:
         with recording(manifest, trust) as record:
-            _run(plan, options, model, engine, report, on, record)
+            _run(plan, options, model, running, report, on, record)
     report.finish()
 
 
@@ -435,8 +456,8 @@ def _watch(
     from derain_cli.cli.watching import check_watching, watch_folder
 
     check_watching(folder, inputs, options)
-    derainer = _load(model, engine)
     as_json, quiet, verbose = messages
+    derainer = _load(model, engine, _say_nothing if quiet else partial(typer.echo, err=True))
     if not quiet:
         _say_harm(model, partial(typer.echo, err=True))
 
@@ -490,7 +511,10 @@ def _run(
     report.check_stdout()
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
-        derainer = _load(model, engine) if plan.has_work and on is None else None
+        derainer = None
+        if plan.has_work and on is None:
+            with report.loading() as on_phase:
+                derainer = _load(model, engine, on_phase)
         _say_harm(model, report.say)
     except KeyboardInterrupt:
         report.say_interrupted(options)
@@ -523,9 +547,9 @@ def _run_with(
         report.say_interrupted(options)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); what was written stays, the rest is dropped.
+        # The reader of our output has exited (`| head`): keep what was written, drop the rest.
         give_up_standard_output()
-        report.say_interrupted(options, "nobody reads the output any more")
+        report.say_interrupted(options, "the reader of the output has exited")
         raise typer.Exit(1) from None
 
 
@@ -540,7 +564,8 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
         return
     signal.signal(signal.SIGINT, handler)
     try:
-        yield
+        with acknowledging("stopping: files at hand are finished; Ctrl-C again stops at once"):
+            yield
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -552,7 +577,7 @@ def _read_image() -> bytes:
 
 
 def _say_harm(model: str | None, say: Callable[[str], None]) -> None:
-    """Say what weights are known to do to some photos."""
+    """Print the known harm of the weights."""
     from derain_cli.checkpoints.catalogue import known_harm
 
     harm = known_harm(model) if model else ""
@@ -560,7 +585,11 @@ def _say_harm(model: str | None, say: Callable[[str], None]) -> None:
         say(f"{model}: {harm}")
 
 
-def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":
+def _say_nothing(_line: str) -> None:
+    pass
+
+
+def _load(model: str | None, engine: dict[str, Any], on_phase: Callable[[str], None]) -> "Derainer":
     from derain_cli.inference.derainer import Derainer
 
-    return Derainer.load(model or DEFAULT_WEIGHTS, **engine)
+    return Derainer.load(model or DEFAULT_WEIGHTS, on_phase=on_phase, **engine)

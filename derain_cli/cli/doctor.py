@@ -1,4 +1,4 @@
-"""`derain doctor`: what this installation is, what it can do, and what is missing."""
+"""`derain doctor`: report the installation, its abilities and what is missing."""
 
 import importlib.metadata
 import json
@@ -20,9 +20,9 @@ FOR_DEVELOPERS = frozenset({"test", "dev"})
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
-    """Say what is installed, where it runs, and what is missing, with the line that installs it.
+    """Report what is installed, where it runs, and how to install what is missing.
 
-    Nothing is downloaded or changed. The output is what a bug report should begin with.
+    Nothing is downloaded or changed. Put the output at the top of a bug report.
     """
     facts = {
         "versions": _versions(),
@@ -64,16 +64,18 @@ def _device() -> dict[str, str]:
     import torch
 
     from derain_cli.inference.devices import choose_device, choose_precision
+    from derain_cli.inference.engines import choose_engine
 
     device = choose_device("auto")
-    facts = {"auto means": str(device), "precision auto": choose_precision("auto", device)}
+    facts = {"auto means": device, "precision auto": choose_precision("auto", device)}
+    facts["engine auto"] = choose_engine("auto", "auto", "auto")
     facts["cpu"] = f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
         facts[f"cuda:{index}"] = f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else ""
-        facts["cuda"] = f"no card found; {built or 'torch is built without CUDA'}"
+        facts["cuda"] = f"no GPU found; {built or 'torch is built without CUDA'}"
     return facts
 
 
@@ -103,8 +105,10 @@ def _folders() -> dict[str, str]:
     from huggingface_hub import constants
 
     from derain_cli.cli.output_files import default_data_root
+    from derain_cli.inference.engine_cache import engine_folder
 
     places = {"downloads": Path(constants.HF_HUB_CACHE), "data sets": Path(default_data_root())}
+    places["compiled networks"] = engine_folder()
     return {name: f"{path} ({_size_of(path)})" for name, path in places.items()}
 
 
@@ -116,7 +120,7 @@ def _size_of(folder: Path) -> str:
 
 
 def _extras() -> dict[str, str]:
-    """Each extra of this package: its version, or the line that installs it."""
+    """Version of each extra of this package, or the line that installs it."""
     return {name: _state_of(name, packages) for name, packages in _packages_by_extra().items()}
 
 

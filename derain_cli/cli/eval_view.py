@@ -1,4 +1,4 @@
-"""What an evaluation looks like while it runs: a bar on a terminal, a line a minute in a log."""
+"""Live view of an evaluation: a bar on a terminal, a line per minute in a log."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from derain_cli.evaluation.statistics import Row
 
 LINE_EVERY = 60.0
-# Time left is said once so many images of this session are scored.
+# Time left is shown once this many images of the session are scored.
 ENOUGH_IMAGES = 2
 
 
 class EvalView:
-    """Phases with their progress, running means by model, the image at hand and the time left."""
+    """Phases with their progress, running means per model, the current image, the time left."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet)
@@ -49,7 +49,7 @@ class EvalView:
             yield self
 
     def phase(self, name: str, done: int, total: int) -> None:
-        """State how far a phase is: reading data, drawing the report."""
+        """Set the progress of a phase, such as reading data or drawing the report."""
         self._progress.update(
             self._task,
             description=name,
@@ -60,7 +60,7 @@ class EvalView:
         )
 
     def begin_scoring(self, images: int, models: int, known: Sequence["Row"], column: str) -> None:
-        """State how many images under how many models (the input is one) are to score."""
+        """Set the number of images and of models (the input counts as one)."""
         self._total, self._models, self._column = images * models, models, column
         self._before = self._done = len(known)
         for row in known:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from derain_cli.evaluation.statistics import Row
     from derain_cli.scale.evaluation_on_ray import Weights
 
-ENGINE = ("device", "precision", "passes", "tta", "tile", "tile_overlap", "threads")
+ENGINE = ("device", "engine", "precision", "passes", "tta", "tile", "tile_overlap", "threads")
 WHAT, HOW, SPEED, RESULTS = "What is scored", "How", "Speed and memory", "Results"
 METRICS_HELP = (
     "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
@@ -51,6 +51,7 @@ class Engine:
     tile_overlap: int | None
     batch_size: int
     threads: int | None
+    engine: str = "torch"
 
     def settings(self) -> dict[str, Any]:
         """What changes scores, by name."""
@@ -63,6 +64,8 @@ class Engine:
             "tile": self.tile,
             "tile overlap": self.tile_overlap,
             "batch size": self.batch_size,
+            # The reference is not named: tables begun before there was a choice go on.
+            **({} if self.engine == "torch" else {"engine": self.engine}),
         }
 
 
@@ -94,7 +97,9 @@ def evaluate(
     ] = None,
     input_only: Annotated[
         bool,
-        _option("--input-only", panel=WHAT, help="Score the rainy images as they are: no model."),
+        _option(
+            "--input-only", panel=WHAT, help="Score the rainy images themselves, without a model."
+        ),
     ] = False,
     limit: Annotated[
         int,
@@ -116,11 +121,13 @@ def evaluate(
     ] = None,
     strength: Annotated[
         float,
-        _option("--strength", min=0, max=1, panel=HOW, help="How much of the rain is removed."),
+        _option("--strength", min=0, max=1, panel=HOW, help="Remove this share of the rain."),
     ] = 1.0,
     passes: Annotated[
         int,
-        _option("--passes", min=1, panel=HOW, help="Times an image goes through the network."),
+        _option(
+            "--passes", min=1, panel=HOW, help="Run the network this many times on each image."
+        ),
     ] = 1,
     tta: Annotated[
         bool,
@@ -135,6 +142,14 @@ def evaluate(
     precision: Annotated[
         str, _option("--precision", panel=SPEED, help="fp32, bf16 or fp16.")
     ] = "fp32",
+    engine: Annotated[
+        str,
+        _option(
+            "--engine",
+            panel=SPEED,
+            help="What runs the network: torch, the reference; openvino, onnx or auto.",
+        ),
+    ] = "torch",
     tile: Annotated[
         int | None,
         _option(
@@ -182,7 +197,7 @@ def evaluate(
             "-j",
             min=1,
             panel=SPEED,
-            help="Threads that read, and as many that score, while the network runs.",
+            help="Threads that read, and as many again that score, while the network runs.",
         ),
     ] = 1,
     csv_file: Annotated[
@@ -195,7 +210,7 @@ def evaluate(
     ] = None,
     resume: Annotated[
         bool,
-        _option("--resume", panel=RESULTS, help="Go on with the unfinished evaluation in --csv."),
+        _option("--resume", panel=RESULTS, help="Resume the unfinished evaluation in --csv."),
     ] = False,
     overwrite: Annotated[
         bool,
@@ -226,8 +241,8 @@ def evaluate(
 ) -> None:
     """Score models on pairs of rainy and clean images; the untouched input is the first row.
 
-    Ctrl-C prints the table of what is scored so far. With --csv, the same command with --resume
-    goes on where it stopped, also after a power cut.
+    Ctrl-C prints the table so far. With --csv, the same command with --resume continues where it
+    stopped, even after a power cut.
     """
     from derain_cli.cli.eval_view import EvalView
 
@@ -237,7 +252,7 @@ def evaluate(
         raise UsageError("--resume goes with --csv FILE, and without --overwrite")
     check_engine(on)
     if on and (html or save_images):
-        raise UsageError("--on ray scores alone: leave --html and --save-images away")
+        raise UsageError("--on ray only scores: drop --html and --save-images")
     pairs = _pairs_of(dataset or [], rainy, clean, images, data_root or default_data_root())
     pairs = shard_of_pairs(pairs, shard)
     if csv_file:
@@ -248,10 +263,10 @@ def evaluate(
     if not quiet:
         _say_what_is_scored(pairs, limit)
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
-    engine = Engine(
-        device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads
+    running = Engine(
+        device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads, engine
     )
-    scoring = Scoring(pairs, metric_names, protocol, engine, workers, save_images, on)
+    scoring = Scoring(pairs, metric_names, protocol, running, workers, save_images, on)
     with EvalView(quiet=quiet).shown() as view:
         scoring.load(view, [] if input_only else model or [""])
         journal = scoring.open_journal(view, csv_file, resume=resume, overwrite=overwrite)
@@ -274,9 +289,9 @@ class Scoring:
 
     Attributes:
         pairs: By data set.
-        models: What is scored besides the input.
+        models: Models to score besides the input.
         weights: SHA-256 of each model's file, by the model's name.
-        device: Where the models run, in words.
+        device: Description of the device that runs the models.
     """
 
     def __init__(
@@ -299,7 +314,7 @@ class Scoring:
 
     @property
     def total(self) -> int:
-        """How many rows there are in all."""
+        """Number of rows in all."""
         return sum(map(len, self.pairs.values())) * (1 + len(self.weights))
 
     def load(self, view: "EvalView", names: Sequence[str]) -> None:
@@ -323,6 +338,7 @@ class Scoring:
             derainer = Derainer.load(
                 name,
                 device=engine.device,
+                engine=engine.engine,
                 precision=engine.precision,
                 tile=engine.tile,
                 tile_overlap=engine.tile_overlap,
@@ -338,7 +354,7 @@ class Scoring:
     def open_journal(
         self, view: "EvalView", path: Path | None, *, resume: bool, overwrite: bool
     ) -> "Journal | None":
-        """The journal in a CSV file, begun anew or gone on with."""
+        """Journal in a CSV file, new or resumed."""
         from derain_cli.evaluation.identity import data_identity
         from derain_cli.evaluation.journal import Journal
         from derain_cli.evaluation.scoring import columns_of
@@ -382,7 +398,7 @@ class Scoring:
         return rows, time.perf_counter() - began, False
 
     def _fresh(self, done: "Collection[Key]") -> "Iterator[Row]":
-        """The rows that are not known yet, from this process or from Ray."""
+        """Score the missing rows, in this process or on Ray."""
         from derain_cli.evaluation import scoring
 
         if self.on is None:
@@ -493,7 +509,7 @@ def _write_html(path: Path, results: Results, scoring: Scoring, view: "EvalView"
 
 
 def _facts(results: Results, scoring: Scoring) -> dict[str, str]:
-    """What to say of an evaluation in its report, by name."""
+    """Facts about an evaluation for its report, by name."""
     import datetime
 
     import torch
@@ -501,7 +517,7 @@ def _facts(results: Results, scoring: Scoring) -> dict[str, str]:
     from derain_cli.training.origin import machine
     from derain_cli.version import __version__
 
-    device = scoring.models[0].derainer.device if scoring.models else torch.device("cpu")
+    device = torch.device(scoring.models[0].derainer.device if scoring.models else "cpu")
     now = datetime.datetime.now(datetime.UTC)
     settings = {name: str(value) for name, value in scoring.engine.settings().items() if value}
     return {
@@ -516,7 +532,7 @@ def _facts(results: Results, scoring: Scoring) -> dict[str, str]:
 
 
 def _say_how_to_go_on(journal: "Journal | None", html: Path | None) -> None:
-    """What Ctrl-C left behind, and the whole command that goes on."""
+    """Message after Ctrl-C, with the command that resumes."""
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
     report = f"; no report {str(html)!r} of a part" if html else ""
     if journal and journal.rows:

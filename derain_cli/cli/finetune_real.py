@@ -1,4 +1,4 @@
-"""`derain finetune-real`: adapt a trained network to one's own rainy photos."""
+"""`derain finetune-real`: adapt a trained network to your own rainy photos."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def finetune_real(
     from_scratch: Annotated[
         bool,
         typer.Option(
-            "--from-scratch", help="Begin with random weights of the architecture --model."
+            "--from-scratch", help="Start from random weights of the architecture --model."
         ),
     ] = False,
     preset: Annotated[
@@ -61,9 +61,9 @@ def finetune_real(
     ] = "paper",
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", "-n", help="Show every setting and its source; adapt nothing."),
+        typer.Option("--dry-run", "-n", help="Show every setting and its source, then stop."),
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     log: LogOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
@@ -135,7 +135,7 @@ def config_of(
     from_scratch: bool,
     preset: str = "paper",
 ) -> FinetuneConfig:
-    """The run's config: what the method publishes, then flags; the network as its weights say.
+    """Config of the run: published settings of the method, then flags; network from its weights.
 
     Raises:
         UsageError: An unknown method, or no --model.
@@ -192,10 +192,10 @@ def _epoch_lines(out: Path) -> Callable[["Progress"], None]:
 
 
 def epoch_line(report: "EpochReport") -> str:
-    """What a report says, for people."""
+    """A report in words."""
     parts = [
         f"epoch {report.epoch}: {verdict(report)}",
-        f"pseudo-truth changed by {255 * report.change:.3f} of 255",
+        f"pseudo ground truth changed by {255 * report.change:.3f} of 255",
         f"rain energy {report.rain_energy:.3g}",
     ]
     parts += [] if report.niqe is None else [f"NIQE {report.niqe:.2f}"]

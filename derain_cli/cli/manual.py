@@ -1,4 +1,4 @@
-"""`derain manual`: a page for `man`, made from the help of the commands."""
+"""`derain manual`: a manual page generated from the help of the commands."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def manual(context: typer.Context) -> None:
 
 
 def _page(group: Any) -> Iterator[str]:  # noqa: ANN401 (Typer's own types are private)
-    """The lines of the page, in the language of man."""
+    """Lines of the page, in roff."""
     from derain_cli.version import __version__
 
     yield f'.TH DERAIN 1 "" "derain {__version__}" "User commands"'
@@ -35,7 +35,7 @@ def _page(group: Any) -> Iterator[str]:  # noqa: ANN401 (Typer's own types are p
 
 
 def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """Every command with its whole name."""
+    """Every command with its full name."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from _commands(command, f"{path} {name}")
@@ -44,7 +44,7 @@ def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN4
 
 
 def _described(parameter: Any) -> Iterator[str]:  # noqa: ANN401
-    """An argument or option and its help; nothing for --help, which all have."""
+    """An argument or option and its help; none for --help, which every command has."""
     names = [*parameter.opts, *parameter.secondary_opts]
     text = getattr(parameter, "help", None)
     if not text or "--help" in names:
@@ -61,7 +61,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    r"""Text that man prints as it is.
+    r"""Text escaped for man.
 
     Example:
         >>> _escaped("--out runs/a")

@@ -1,4 +1,4 @@
-"""`derain merge`: what the shards of one job did together."""
+"""`derain merge`: combine the manifests or scores of several shards."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,9 +25,9 @@ def merge(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON on stdout.")] = False,
 ) -> None:
-    """Put the manifests or scores of several runs together.
+    """Combine the manifests or scores of several runs.
 
-    The exit code is 1 when an image failed in all of them.
+    The exit code is 1 if an image failed in every run.
     """
     from derain_cli.scale.manifest import merge_manifests
 

@@ -1,9 +1,10 @@
-"""`derain models`: the networks, their weights, and where those are."""
+"""`derain models`: networks, their weights and where those are stored."""
 
 import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,11 +31,11 @@ Name = Annotated[
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """Show the weights there are, the ones for any photo first, and what speaks for each.
+    """List the weights, those for any photo first, with their speed and scores.
 
-    s/MP is seconds per megapixel on two CPU cores. The columns of sets are dB PSNR, and dry is how
-    close a photo without rain comes back, in dB: more is better. `derain models info NAME` says
-    more.
+    s/MP is seconds per megapixel on two CPU cores. The columns of data sets are PSNR in dB, and dry
+    is the PSNR of a rain-free photo after deraining; higher is better. `derain models info NAME`
+    shows more.
     """
     rows = sorted(_rows(), key=_by_use)
     if as_json:
@@ -120,7 +121,7 @@ def _figure(value: float | None) -> str:
 
 
 def _sentence(row: Mapping[str, Any]) -> str:
-    """What the weights are for, what harm they do, and where they are if not here."""
+    """Purpose and known harm of the weights, and where they are if not here."""
     parts = [row.get("summary", ""), row.get("harm", "")]
     parts += [f"({row['where']})"] if row["where"] != "bundled" else []
     return "; ".join(part for part in parts[:2] if part) + "".join(f" {part}" for part in parts[2:])
@@ -128,7 +129,7 @@ def _sentence(row: Mapping[str, Any]) -> str:
 
 @app.command("info")
 def info(name: Name, as_json: Json = False) -> None:
-    """Show a network's facts, its weights and what is known of their training."""
+    """Show facts about a network, its weights and their training."""
     from derain_cli.checkpoints.catalogue import list_weights
     from derain_cli.checkpoints.files import build_described, read_metadata
     from derain_cli.checkpoints.resolving import resolve_weights
@@ -159,7 +160,7 @@ def _card(entry: "WeightsEntry") -> dict[str, Any]:
 
 
 def _own_card(name: str) -> list[dict[str, Any]]:
-    """What a checkpoint that is no entry says of itself; nothing for a network's name."""
+    """Metadata of a checkpoint without an entry; empty for a network's name."""
     from derain_cli.checkpoints.resolving import find_weights
     from derain_cli.models import MODELS
     from derain_cli.training.provenance import training_facts
@@ -187,7 +188,7 @@ def _plain(value: Any) -> str:  # noqa: ANN401 (any JSON value)
 
 @app.command("path")
 def path_of(name: Name) -> None:
-    """Print the path of a checkpoint that is here, verified; nothing is downloaded."""
+    """Print the path of a local checkpoint after verifying it; nothing is downloaded."""
     from derain_cli.checkpoints.resolving import find_weights
 
     found = find_weights(name)
@@ -201,16 +202,14 @@ def pull(
     names: Annotated[
         list[str] | None, typer.Argument(help=r"Weights, networks, or hf:org/repo\[@revision].")
     ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="All weights that can be named.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All named weights.")] = False,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds that one download may take.")
     ] = 600,
 ) -> None:
     """Download weights for use without a network, and print where they are.
 
-    A damaged file is replaced; a repository without a commit in its name is brought up to date.
+    Damaged files are replaced; a repository named without a commit is updated.
     """
     from derain_cli.checkpoints.catalogue import list_weights
     from derain_cli.checkpoints.resolving import pull_weights
@@ -225,13 +224,11 @@ def pull(
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Weights, runs, files or hf:org/repo; all that are here when left out."
-        ),
+        typer.Argument(help="Weights, runs, files or hf:org/repo (default: all that are here)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check the SHA-256 of checkpoints, and that each fits the network it is of."""
+    """Check the SHA-256 of checkpoints, and that each fits its network."""
     from derain_cli.checkpoints.catalogue import list_weights
     from derain_cli.checkpoints.resolving import locate
 
@@ -267,9 +264,7 @@ def import_checkpoint(
         Path,
         typer.Argument(help="Checkpoint of another program: .pth, .pt, .ckpt, .bin, .safetensors."),
     ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="The network whose weights these are.")
-    ],
+    model: Annotated[str, typer.Option("--model", "-m", help="Network of these weights.")],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -281,14 +276,14 @@ def import_checkpoint(
         typer.Option(help="NAME=VALUE of the network's own config, VALUE in JSON; repeatable."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there already.")
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn another program's checkpoint into one that every command here takes.
+    """Convert another program's checkpoint to one that every command accepts.
 
-    Only tensors are read from it: nothing in a pickled file is ever run. The names of its tensors
-    are mapped to ours and shown; public PReNet checkpoints are known (--model prenet).
+    Only tensors are read: nothing in a pickled file is ever run. Tensor names are mapped to ours
+    and shown; public PReNet checkpoints are supported (--model prenet).
     """
     from derain_cli.checkpoints.importing import import_weights
     from derain_cli.training.configs.train import TrainConfig
@@ -298,7 +293,7 @@ def import_checkpoint(
         raise UsageError(f"--output {str(target)!r} must end in .safetensors")
     if target.exists() and not overwrite:
         raise UsageError(
-            f"{str(target)!r} is there already: name another --output, or give --overwrite"
+            f"{str(target)!r} exists already: name another --output, or give --overwrite"
         )
     options = TrainConfig(model_option=tuple(model_option or ())).model_options()
     imported = import_weights(file, target, model, options)
@@ -313,13 +308,61 @@ def import_checkpoint(
     typer.echo(str(imported.path))
 
 
+class ExportFormat(StrEnum):
+    """File formats of networks for other programs."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+    torch = "torch"
+
+
+@app.command("export")
+def export(
+    name: Name,
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            "-f",
+            help="onnx: one .onnx file; openvino: .xml, and its weights in .bin; torch: .pt2.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there already.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a network for other programs, for any height and width, and check the file.
+
+    The file says what it is: name, config, SHA-256 of the weights, what sides must be multiples of,
+    how tiles must overlap. `derain --model FILE` runs .onnx and .xml without loading torch.
+    """
+    from derain_cli.inference.exporting import export_network
+
+    done = export_network(name, format.value, output, overwrite=overwrite)
+    if as_json:
+        told = {"paths": [str(path) for path in done.paths], "difference": done.difference}
+        typer.echo(json.dumps(told | dataclasses.asdict(done.facts)))
+        return
+    for path in done.paths:
+        typer.echo(str(path))
+    multiple = done.facts.padding_multiple
+    sides = f"sides that are multiples of {multiple}" if multiple > 1 else "any sides"
+    typer.echo(
+        f"{done.facts.name}: takes {sides}; differs from the original by at most "
+        f"{255 * done.difference:.3f} of 255 levels",
+        err=True,
+    )
+
+
 @app.command("bundle")
 def bundle(
     run: Annotated[Path, typer.Argument(help="Folder of a training run, or a checkpoint file.")],
     name: Annotated[str, typer.Argument(help="Name of the weights: MODEL-TRAINED_ON.")],
     default: Annotated[
         bool | None,
-        typer.Option(help="Whether the network's bare name means these weights."),
+        typer.Option(help="Make these weights the default of their network."),
     ] = None,
     half: Annotated[
         bool, typer.Option("--half", help="Store parameters as float16: half the size.")
@@ -330,10 +373,12 @@ def bundle(
     ] = None,
     scores: Annotated[
         Path | None,
-        typer.Option(help="What `derain eval --json -m RUN` (or -m NAME) printed, to add."),
+        typer.Option(
+            help="Output of `derain eval --json -m RUN` (or -m NAME), to add to the entry."
+        ),
     ] = None,
 ) -> None:
-    """Release a run: copy its best checkpoint into the weights folder and write its entry."""
+    """Release a run: copy its best checkpoint to the weights folder and write its entry."""
     from derain_cli.checkpoints.catalogue import list_weights
     from derain_cli.release.bundle import bundle_run, entry_toml
     from derain_cli.release.cards import read_scores
@@ -358,12 +403,12 @@ def _split_field(field: str) -> tuple[str, str]:
 @app.command("push")
 def push(
     run: Annotated[str, typer.Argument(help="A run's folder, a checkpoint, or a name of weights.")],
-    target: Annotated[str, typer.Argument(help="hf:org/repo[:file]; made when it is not there.")],
+    target: Annotated[str, typer.Argument(help="hf:org/repo[:file]; created if necessary.")],
     private: Annotated[
-        bool, typer.Option("--private", help="Make a new repository private.")
+        bool, typer.Option("--private", help="Create the repository as private.")
     ] = False,
     new_card: Annotated[
-        bool, typer.Option("--new-card", help="Replace a model card that is there already.")
+        bool, typer.Option("--new-card", help="Replace an existing model card.")
     ] = False,
 ) -> None:
     """Upload a checkpoint and its model card to the Hub, and print its name there."""
@@ -372,7 +417,7 @@ def push(
 
     source = HubFile.parse(target)
     if source.revision:
-        raise UsageError(f"{target!r} names a revision: an upload makes a new one, leave it out")
+        raise UsageError(f"{target!r} names a revision: an upload makes a new one, so drop it")
     pushed, sha256 = push_run(
         run, source.repo, file=source.file, private=private, new_card=new_card
     )

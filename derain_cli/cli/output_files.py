@@ -1,4 +1,4 @@
-"""What commands write to: files that an option names for a report, and standard output."""
+"""Outputs of commands: report files named by an option, and standard output."""
 
 import os
 import sys
@@ -11,13 +11,13 @@ from derain_cli.errors import ResourceError, UsageError
 
 
 def require_output_file(path: Path, option: str, *endings: str) -> None:
-    """Refuse a file that cannot be written or should not be, before an hour goes into its content.
+    """Refuse a file that cannot or should not be written, before the work begins.
 
-    Its ending must be one of its kind: a slip of the tab key must not turn a photo into a table.
+    Its extension must be one of its kind, so that a mistyped name never overwrites a photo.
 
     Raises:
-        UsageError: Another ending, or a folder.
-        ResourceError: Its folder cannot be made or written into.
+        UsageError: Another extension, or a folder.
+        ResourceError: Its folder cannot be created or written to.
     """
     if path.is_dir():
         raise UsageError(f"{option} {str(path)!r} is a folder; name a file in it")
@@ -32,7 +32,7 @@ def require_output_file(path: Path, option: str, *endings: str) -> None:
 
 
 def give_up_standard_output() -> None:
-    """Drop what standard output still holds: nobody takes it, and the exit must not try again."""
+    """Discard buffered standard output after its reader has exited."""
     if sys.__stdout__ is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 

@@ -21,7 +21,7 @@ def plot(
         ),
     ] = None,
 ) -> None:
-    """Draw the learning curves of training runs into one image (extra `plots`)."""
+    """Draw the learning curves of training runs in one image (extra `plots`)."""
     from derain_cli.drawings.curves import KINDS
     from derain_cli.training.curves import plot_runs
 

@@ -1,4 +1,4 @@
-"""`derain reproduce`: a paper's table, trained, scored and printed beside the paper's figures."""
+"""`derain reproduce`: train, score and print a paper's table beside the paper's figures."""
 
 import os
 import shlex
@@ -35,7 +35,7 @@ def reproduce(
         typer.Option(
             "--out",
             "-o",
-            help="Folder of the table; what is there is not done again (default: reproduce/TABLE).",
+            help="Folder of the table; finished rows are kept (default: reproduce/TABLE).",
             show_default=False,
         ),
     ] = None,
@@ -44,7 +44,9 @@ def reproduce(
         list[str] | None,
         typer.Option(help="A row's name, with * for any letters; repeatable (default: all)."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Train each row so many times.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of trainings per row, each with its own seed.")
+    ] = 1,
     budget: Annotated[
         float,
         typer.Option(
@@ -54,28 +56,30 @@ def reproduce(
         ),
     ] = 0,
     images: Annotated[
-        int, typer.Option(min=0, help="Score so many images of each test set; 0 = all.")
+        int, typer.Option(min=0, help="Score this many images of each test set; 0 = all.")
     ] = 0,
     instead: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=OTHER",
-            help="Take another data set for one that is missing; the result says so; repeatable.",
+            help="Use another data set for a missing one; the result says so; repeatable.",
         ),
     ] = None,
     vgg: Annotated[
         str | None,
         typer.Option(
             help="safetensors file of VGG-19's weights; without it the contrastive prior is left "
-            "out, and rows that are about it are not run.",
+            "out, and rows about it are not run.",
             show_default=False,
         ),
     ] = None,
     device: Annotated[
         str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="Of training: fp32, bf16 or fp16.")] = "fp32",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = as PyTorch chooses.")] = 0,
+    precision: Annotated[
+        str, typer.Option(help="Precision of training: fp32, bf16 or fp16.")
+    ] = "fp32",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets PyTorch choose.")] = 0,
     shard: ShardOption = None,
     dry_run: Annotated[
         bool,
@@ -88,10 +92,10 @@ def reproduce(
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Train, score and print a table of one of the five papers, beside the paper's figures.
+    """Train, score and print a table of one of the five papers beside its published figures.
 
-    Call it again to go on with what an interruption or a kill left. With --shard a part of the
-    trainings is done; the same --out, or a copy of all parts in one folder, makes the whole table.
+    Run the command again to resume after an interruption or a kill. With --shard it runs a part of
+    the trainings; the same --out, or all parts copied into one folder, makes the whole table.
     """
     from derain_cli.reproduce.catalogue import find_table
     from derain_cli.reproduce.plan import Options
@@ -134,7 +138,7 @@ def _replacements(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _shard_of(text: str | None) -> tuple[int, int]:
-    """The number of this part, from 1, and how many there are."""
+    """Number of this part, from 1, and of all parts."""
     if text is None:
         return 1, 1
     from derain_cli.scale.shards import parse_shard
@@ -144,7 +148,7 @@ def _shard_of(text: str | None) -> tuple[int, int]:
 
 
 def _show_list(data_root: Path) -> None:
-    """Every table with its state, and those out of reach with their reasons."""
+    """Every table with its state, and the unreproducible ones with their reasons."""
     from derain_cli.reproduce.catalogue import OUT_OF_REACH, TABLES
 
     for table in TABLES.values():
@@ -174,7 +178,7 @@ def _state_of(table: "Table", data_root: Path) -> str:
 
 
 def _show_plan(table: "Table", options: "Options") -> None:
-    """The runs, their published steps, rough hours here, and what is missing."""
+    """Runs with their published steps, rough hours on this machine and missing data."""
     from derain_cli.reproduce.plan import estimated_seconds, jobs_of, missing_data, published_config
     from derain_cli.reproduce.runner import missing_tests
 
@@ -222,7 +226,7 @@ def _run(table: "Table", options: "Options", *, as_json: bool, quiet: bool) -> N
         _show(results, options)
         typer.echo(str(files[0]))
     if stopping:
-        typer.echo("interrupted; call it again to go on", err=True)
+        typer.echo("interrupted; run it again to resume", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -245,7 +249,7 @@ def _show(results: "Results", options: "Options") -> None:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator["Report"]:
-    """A function that shows what goes on, on stderr: a bar on a terminal, else a line a run."""
+    """Progress on stderr: a bar on a terminal, otherwise a line per run."""
     if quiet:
         yield lambda event: None
         return

@@ -1,4 +1,4 @@
-"""What the commands that train share: options from a config's fields, Ctrl-C, how a run ended."""
+"""Shared by the training commands: options from config fields, Ctrl-C, final messages."""
 
 import dataclasses
 import inspect
@@ -41,17 +41,17 @@ STOPPING = b"\nstopping: this step is finished, then saved; Ctrl-C again stops a
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-# What the command that trains calls its recipes, where it is not --recipe.
+# Name of the recipe's flag in commands that do not call it --recipe.
 RECIPE_FLAGS = {"finetune-real": "--method"}
 ONLY = "Only with"
 
 
 def options_from(config: TrainConfig) -> Callable[[Command], Command]:
-    """A decorator: the command gets an option per field of the config in place of its `**options`.
+    """Decorator: replace a command's `**options` by one option per field of the config.
 
     Args:
-        config: Gives the fields, what is known about them, and the defaults that the help shows.
-            What was not given on the command line is None, so that a preset or a file can say it.
+        config: Fields, their facts, and the defaults that the help shows. Options that are not
+            on the command line are None, so that a preset or a file can set them.
     """
     left_out = hidden(type(config))
     fields = [field for field in dataclasses.fields(config) if field.name not in left_out]
@@ -68,15 +68,14 @@ def options_from(config: TrainConfig) -> Callable[[Command], Command]:
 
 
 def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given on the command line; a repeatable one that was not is empty."""
+    """Options given on the command line; an empty list means a repeatable one was not."""
     return {name: value for name, value in options.items() if value not in (None, [], ())}
 
 
 def build_config(base: Config, fields: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
-    """A config of settings in the order of their weight, the last one wins.
+    """Config merged from several sources; later ones override earlier ones.
 
-    What a recipe does not use is an error in `given`, and dropped from all else: nobody asked for
-    it.
+    A setting that the recipe does not use is an error in `given`, and ignored elsewhere.
 
     Args:
         base: A run's, or one of defaults.
@@ -92,14 +91,14 @@ def build_config(base: Config, fields: Mapping[str, Any], given: Mapping[str, An
 
 
 def config_of_run(kind: type[Config], out: Path) -> Config:
-    """The config of the run that `--resume` goes on with.
+    """Config of the run to resume.
 
     Raises:
-        ConfigError: No run there, or one of another command.
+        ConfigError: There is no run, or it is one of another command.
     """
     path = out / "config.json"
     if not path.exists():
-        raise ConfigError(f"{str(out)!r} holds no run to resume; leave `resume` out to begin one")
+        raise ConfigError(f"{str(out)!r} has no run to resume; drop `resume` to begin one")
     try:
         return kind.read(path)
     except ConfigError as error:
@@ -107,7 +106,7 @@ def config_of_run(kind: type[Config], out: Path) -> Config:
 
 
 def _option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Parameter:
-    """A command-line parameter from a config field; None when it was not given."""
+    """Command-line parameter of a config field; None unless given."""
     known, value = facts(field), getattr(config, field.name)
     default = known.shown or ("" if value in (None, "", (), False) else shown(value))
     text = escaped(f"{known.help} [default: {default}]" if default else known.help)
@@ -126,7 +125,7 @@ def _option_of(field: dataclasses.Field[Any], config: TrainConfig) -> inspect.Pa
 
 
 def _rank(field: dataclasses.Field[Any], config: TrainConfig) -> int:
-    """Place of a field's panel in the help: the command's own, what runs share, one recipe's."""
+    """Order of the help panels: the command's own, shared ones, those of one recipe."""
     if _panel_of(field, config).startswith(ONLY):
         return 2
     shared = {item.name for kind in type(config).__bases__ for item in _fields_of(kind)}
@@ -183,20 +182,20 @@ def stop_on_signal() -> Iterator[list[int]]:
 
 
 def say_speed(result: "TrainResult") -> None:
-    """How fast the steps were, and how long the network waited for its batches; on stderr."""
+    """Print on stderr the training speed and the share of time spent waiting for data."""
     if result.images_per_second:
         speed = f"{result.images_per_second:.3g} images/s"
         typer.echo(f"{speed}, waited {100 * result.waited:.1f} % for data", err=True)
 
 
 def say_where_data_lie(out: Path, chosen: TrainConfig) -> None:
-    """Say that a resumed run reads its data elsewhere than when it began; on stderr."""
+    """Print on stderr that a resumed run reads its data from another folder."""
     before = type(chosen).read(out / "config.json").data_root
     if before != chosen.data_root:
         typer.echo(f"data sets are read from {chosen.data_root}, before from {before}", err=True)
 
 
 def say_how_to_go_on(result: "TrainResult", command: str, why: str) -> None:
-    """Why a run ended early, where, and the whole command that goes on with it; on stderr."""
+    """Print on stderr why a run ended early, at which step, and the command that resumes it."""
     words = shlex.join(["derain", command, "--out", str(result.folder), "--resume"])
     typer.echo(f"{why} at step {result.step}; go on with: {words}", err=True)

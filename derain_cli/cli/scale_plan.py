@@ -1,4 +1,4 @@
-"""`derain scale-plan`: how long a large job takes on many machines, and what it costs."""
+"""`derain scale-plan`: predict the time and cost of a large job on many machines."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
@@ -31,9 +31,9 @@ def scale_plan(
         int, typer.Option(min=0, help="GPUs of a worker; 0: the network runs on its processors.")
     ] = 0,
     latency: Annotated[
-        float, typer.Option(min=0, help="Milliseconds until the bucket answers a request.")
+        float, typer.Option(min=0, help="Latency of a request to the bucket, in milliseconds.")
     ] = 100,
-    price: Annotated[float, typer.Option(min=0, help="Price of an hour of a worker.")] = 0,
+    price: Annotated[float, typer.Option(min=0, help="Price of a worker per hour.")] = 0,
     workers: Annotated[str, typer.Option(help="Numbers of workers, with commas between.")] = COUNTS,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON line per row on stdout.")] = False,
 ) -> None:
@@ -61,7 +61,7 @@ def _measure(sample: list[str], model: str | None, device: str, request: float) 
     options = BatchOptions(overwrite=True, recursive=True)
     plan = plan_batch(sample, options)
     plan = dataclasses.replace(plan, jobs=plan.to_do[:SAMPLE])
-    # A worker of many keeps to one thread per image: more images at once beat more threads.
+    # One of many workers uses one thread per image: more images at once beat more threads.
     threads = 1 if device == "cpu" else None
     derainer = Derainer.load(model or DEFAULT_WEIGHTS, device=device, threads=threads)
     return measure_pieces(plan, derainer, options, request)

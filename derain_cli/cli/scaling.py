@@ -1,4 +1,4 @@
-"""Options of commands that may be one of many runs: shards, the manifest, the engine."""
+"""Options for runs on several machines: shards, manifest and engine."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ OnOption = Annotated[
 
 
 def shard_filter(text: str | None) -> Callable[[str], bool] | None:
-    """Whether a relative path is for this run; None: all are."""
+    """Function that tells whether a relative path belongs to this shard; None: all do."""
     if text is None:
         return None
     from derain_cli.scale.shards import parse_shard
@@ -60,7 +60,7 @@ def shard_filter(text: str | None) -> Callable[[str], bool] | None:
 
 
 def check_engine(on: str | None) -> None:
-    """Refuse an engine that is not known or not installed, before anything else is done."""
+    """Refuse an unknown engine, or one that is not installed, before any work."""
     if on is not None:
         from derain_cli.scale.on_ray import address_of, import_ray
 
@@ -71,7 +71,7 @@ def check_engine(on: str | None) -> None:
 def trust_in(
     manifest: Path | None, model: str | None, options: "BatchOptions", engine: Mapping[str, Any]
 ) -> "Trust | None":
-    """What an earlier run left in the manifest, and what this one compares it with."""
+    """Records of an earlier run in the manifest, and the options to compare them with."""
     if manifest is None:
         return None
     from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
@@ -87,7 +87,7 @@ def trust_in(
 
 @contextmanager
 def recording(manifest: Path | None, trust: "Trust | None") -> Iterator[Callable[["Event"], None]]:
-    """A function that appends what an event says of an image to the manifest."""
+    """Function that appends the outcome of each image to the manifest."""
     from derain_cli.batch import Result
 
     if manifest is None or trust is None:
@@ -135,7 +135,7 @@ def events_of(
     interrupter: "Interrupter",
     on_progress: "OnProgress",
 ) -> "Generator[Event]":
-    """What happens while a plan is carried out, in this process or on Ray."""
+    """Events while a plan runs, in this process or on Ray."""
     from derain_cli.batch import run_batch
 
     if on is not None:
@@ -157,7 +157,7 @@ def events_of(
 def shard_of_pairs(
     pairs: "Mapping[str, Sequence[Pair]]", shard: str | None
 ) -> "dict[str, list[Pair]]":
-    """The pairs of each data set that are for this run."""
+    """Pairs of each data set that belong to this shard."""
     holds = shard_filter(shard)
     return {
         name: [pair for pair in members if holds is None or holds(pair.name)]

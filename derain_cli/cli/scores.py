@@ -1,4 +1,4 @@
-"""What `derain eval` prints and writes of scores: tables, JSON lines, CSV."""
+"""Output of `derain eval`: tables, JSON lines and CSV."""
 
 import itertools
 import json
@@ -21,13 +21,13 @@ PIPE_WIDTH = 240
 
 @dataclass(frozen=True)
 class Results:
-    """What is printed and written.
+    """The results to print and write.
 
     Attributes:
-        seconds: The time of this session's scoring.
-        precision: What the networks ran in.
-        seed: Of the bootstrap intervals.
-        total: How many rows a complete evaluation has.
+        seconds: Time spent scoring in this session.
+        precision: Number format of the networks.
+        seed: Seed of the bootstrap intervals.
+        total: Number of rows of a complete evaluation.
     """
 
     rows: "Sequence[Row]"
@@ -41,7 +41,7 @@ class Results:
 
     @property
     def partial(self) -> str:
-        """How much of the evaluation is here, to print; empty for all of it."""
+        """Share of the evaluation that is done, in words; empty if complete."""
         done = len(self.rows)
         return f"partial: {done} of {self.total} rows" if done < self.total else ""
 
@@ -114,7 +114,7 @@ def show_json(results: Results) -> None:
 
 
 def _spread_fields(results: Results, score: "Score") -> dict[str, float]:
-    """Median, worst and 95 % interval of each column that has a better and a worse."""
+    """Median, worst and 95 % interval of each column with a direction."""
     from derain_cli.evaluation.extremes import spread_of
     from derain_cli.evaluation.statistics import COLUMNS
 
@@ -145,7 +145,7 @@ def _worse_counts(results: Results) -> dict[tuple[str, str, str], int]:
 
 
 def _echo_json(event: str, fields: Mapping[str, Any]) -> None:
-    """A line of JSON; what JSON cannot hold (infinity, not a number) is null."""
+    """A line of JSON; infinity and NaN become null."""
     plain = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in fields.items()
@@ -173,7 +173,7 @@ def show_tables(results: Results) -> None:
 def _score_table(results: Results, protocol: str) -> "tuple[Table, list[str]]":
     """The table of one protocol, and the sources that its quoted rows point to by number.
 
-    It holds no times: the same images under the same weights print the same table to the bit.
+    It contains no times, so the same images and weights give the same table to the bit.
     """
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`derain search`: find RDMC's connections for one's own data or budget."""
+"""`derain search`: search RDMC's connections for your own data or budget."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -33,9 +33,7 @@ def search(
     out: Annotated[
         Path, typer.Option(metavar="folder", help="Folder of the search.", show_default=False)
     ],
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the search in --out.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the search in --out.")] = False,
     config: Annotated[
         Path | None,
         typer.Option(metavar="file", help="Take the options of a search's config.json."),
@@ -48,20 +46,20 @@ def search(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", "-n", help="Show every setting and its source; search nothing."),
+        typer.Option("--dry-run", "-n", help="Show every setting and its source, then stop."),
     ] = False,
     candidates: Annotated[
         tuple[str, int] | None,
         typer.Option(
             metavar="random N",
-            help="Then train the found edges, the paper's four and N random choices of the same "
+            help="Then train the chosen edges, the paper's four and N random choices of the same "
             "budget for --steps, and compare their PSNR on the held-out images.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     **options: Any,  # noqa: ANN401 (one per config field)
 ) -> None:
-    """Search the skip connections of RDMC: which edges pay, on your data, within your budget.
+    """Search the skip connections of RDMC on your data, within your budget.
 
     Writes connections.toml for `derain train --arch rdmc --connections FILE`, an
     image of the network, and the alphas over time.

@@ -1,11 +1,11 @@
-"""`derain serve`: the page in the browser, and the web service behind it."""
+"""`derain serve`: the web page and the REST service behind it."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain_cli.cli.derain import Precision
+from derain_cli.cli.derain import EngineName, Precision
 from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def serve(
             "-m",
             metavar="NAME",
             show_default="the best for real photos",
-            help="Weights that are taken when a request names none.",
+            help="Default weights of requests.",
         ),
     ] = None,
     port: Annotated[
@@ -35,7 +35,7 @@ def serve(
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Address to listen on; 0.0.0.0 lets every machine that reaches this one in.",
+            help="Address to listen on; 0.0.0.0 admits every machine that can reach this one.",
         ),
     ] = "127.0.0.1",
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
@@ -43,23 +43,27 @@ def serve(
         str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")
     ] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="Number format of the network, as of `derain derain`.")
+        Precision, typer.Option(help="Number format of the network, as in `derain derain`.")
     ] = Precision.auto,
+    engine: Annotated[
+        EngineName,
+        typer.Option(envvar="DERAIN_ENGINE", help="What runs it, as of `derain derain`."),
+    ] = EngineName.auto,
     threads: Annotated[
         int | None,
         typer.Option(min=1, show_default="all cores", help="CPU threads of the network."),
     ] = None,
     queue: Annotated[
-        int, typer.Option(min=1, help="Images that may wait; more are answered 503.")
+        int, typer.Option(min=1, help="Length of the queue; further images get status 503.")
     ] = 16,
     max_megabytes: Annotated[int, typer.Option(min=1, help="Longest upload.")] = 200,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger images before they are decoded.")
     ] = 120_000_000,
 ) -> None:
-    """Show a page in the browser that derains photos, and answer programs at the same address.
+    """Serve a web page that derains photos, and a REST interface at the same address.
 
-    Only this machine can reach it unless --host says otherwise. Nothing is written to the disk.
+    Only this machine can reach it unless --host is given. Nothing is written to disk.
     """
     from derain_cli.serve.settings import ServeOptions
 
@@ -68,12 +72,13 @@ def serve(
     from derain_cli.serve.listening import listen
 
     with listen(options) as listening:
-        engine: DerainerOptions = {
+        running: DerainerOptions = {
             "device": device,
+            "engine": engine.value,
             "precision": precision.value,
             "threads": threads,
         }
-        _serve(options, listening, model, engine, open_page=open_page)
+        _serve(options, listening, model, running, open_page=open_page)
 
 
 def _need_extra() -> None:

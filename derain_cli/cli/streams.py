@@ -14,10 +14,10 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def prepare_streams() -> None:
-    """Make standard streams safe to use, whatever state the caller left them in.
+    """Make the standard streams safe to use, whatever their state.
 
-    A closed one must not lend its number to the next file that is opened: what a C library prints
-    would go into it. Output takes every text, also one that its encoding does not know.
+    The descriptor of a closed one must not go to the next file that is opened: whatever a C library
+    prints would end up in it. Output accepts any text, even outside its encoding.
     """
     for number in range(3):
         try:
@@ -29,12 +29,12 @@ def prepare_streams() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (for good)
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-        # Names that are no text in UTF-8 come out as they went in.
+        # Names that are not UTF-8 come out unchanged.
         sys.stdout.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
 
 
 def printable(text: str, longest: int | None = None) -> str:
-    r"""Text as one line without control characters, cut in the middle where it is too long.
+    r"""Text as one line without control characters, shortened in the middle if too long.
 
     Example:
         >>> printable("rain\x1b[2J\n.png")
@@ -49,7 +49,7 @@ def printable(text: str, longest: int | None = None) -> str:
 
 
 def as_bytes(line: str) -> bytes:
-    """A line of standard output: in its encoding, or in UTF-8 where that does not know a letter."""
+    """Print a line on standard output, in UTF-8 if its encoding lacks a character."""
     encoding = (sys.stdout and sys.stdout.encoding) or "utf-8"
     for candidate in (encoding, "utf-8"):
         with contextlib.suppress(UnicodeEncodeError):
@@ -58,10 +58,10 @@ def as_bytes(line: str) -> bytes:
 
 
 def read_standard_input(what: str, most: int | None = None) -> bytes:
-    """All of standard input, or a byte more than `most`.
+    """All of standard input, up to one byte more than `most`.
 
     Raises:
-        UsageError: It is closed, or a terminal where an image is expected.
+        UsageError: It is closed, or it is a terminal where an image is expected.
     """
     if sys.stdin is None or sys.stdin.closed:
         raise UsageError(f"standard input is closed: pipe {what} in, or name a file instead of '-'")

@@ -35,7 +35,7 @@ def train(
     context: typer.Context,
     *,
     out: Annotated[Path | None, typer.Option(metavar="folder", help="Folder of the run.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     config: Annotated[
         Path | None,
         typer.Option(metavar="file", help="Take the options of a run's config.json."),
@@ -50,7 +50,7 @@ def train(
     ] = None,
     connections: Annotated[
         Path | None,
-        typer.Option(metavar="file", help="Build rdmc with what `derain search` found."),
+        typer.Option(metavar="file", help="Build rdmc with the connections of a `derain search`."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -79,7 +79,7 @@ def train(
     """
     if plot:
         runs = " ".join(context.args or ["RUN..."])
-        raise UsageError(f"curves are drawn by another command now: derain plot {runs}")
+        raise UsageError(f"--plot is a command of its own now: derain plot {runs}")
     eaten = next((word for word in options["data"] or () if word.startswith("--")), None)
     if eaten:
         raise UsageError(
@@ -113,12 +113,12 @@ def train(
 
 @dataclass
 class Goal:
-    """When a run may end before its last step, by its validations of this session.
+    """Criteria to end a run early, judged by the validations of this session.
 
     Attributes:
-        until: PSNR that is enough; 0 = none is.
-        patience: Validations without a new best after which to stop; 0 = any number.
-        reached: Why to stop, to print; empty as long as there is no reason.
+        until: Stop at this PSNR; 0 = never.
+        patience: Stop after this many validations without a new best; 0 = never.
+        reached: Reason to stop; empty until there is one.
     """
 
     until: float = 0.0
@@ -128,7 +128,7 @@ class Goal:
     _stale: int = 0
 
     def note(self, progress: "Progress") -> None:
-        """Take in a step.
+        """Record a step.
 
         Example:
             >>> from types import SimpleNamespace as Step
@@ -164,7 +164,7 @@ def _train(
         stopping = stack.enter_context(stop_on_signal())
         show = stack.enter_context(show_progress(config, quiet=quiet or not talking))
         reports = [goal.note, show]
-        # After the view has begun: loading torch takes seconds, too.
+        # After the view has begun, because loading torch takes seconds.
         from derain_cli.inference.memory import keep_freed_memory
         from derain_cli.training import trainer
         from derain_cli.training.loggers import writing
@@ -192,7 +192,7 @@ def _tell(reports: Sequence[Report], progress: "Progress") -> None:
 
 
 def given_options(options: Mapping[str, Any], connections: Path | None = None) -> dict[str, Any]:
-    """The config fields that were given on the command line.
+    """Config fields given on the command line.
 
     Raises:
         ConfigError: A file of connections that cannot be read.
@@ -208,7 +208,7 @@ def given_options(options: Mapping[str, Any], connections: Path | None = None) -
 
 
 def _connections_of(weights: str | None) -> Path | None:
-    """What a search found, where --weights is the folder of one: the derived network has these."""
+    """Connections of a search, if --weights is the folder of one: the derived network has them."""
     found = Path(weights or "") / "connections.toml"
     return found if weights and found.is_file() else None
 
@@ -242,7 +242,7 @@ def config_of(
 
 
 def _refuse_weights(architecture: str) -> None:
-    """A name of weights where an architecture is asked for: the commonest slip, told apart here."""
+    """Catch the commonest slip: the name of weights instead of an architecture."""
     from derain_cli.checkpoints.catalogue import list_weights
 
     entry = next((entry for entry in list_weights() if entry.name == architecture), None)
@@ -256,7 +256,7 @@ def _refuse_weights(architecture: str) -> None:
 def explain_run(
     config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str
 ) -> None:
-    """Every setting with its source, and what the data come to; warn of none to train on."""
+    """Print every setting with its source and the size of the data; warn if there is none."""
     from derain_cli.cli.train_view import show_settings
     from derain_cli.training.configs.presets import explain
     from derain_cli.training.recipes.paired import sources_of, with_steps

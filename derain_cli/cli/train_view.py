@@ -1,4 +1,4 @@
-"""What a training run looks like in a terminal: a live table, and lines for a log."""
+"""Live view of a training run: a table on a terminal, lines in a log."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from derain_cli.training.phases import Phase
     from derain_cli.training.trainer import Progress
 
-# How much of a mean the newest step is.
+# Weight of the newest step in the running means.
 NEW = 0.05
 REDRAWS_PER_SECOND = 4
 LINE_EVERY = 60.0
 
 
 class RunView:
-    """The table of a run: running means of its numbers, and what it is doing now."""
+    """Table of a run: running means and the current phase."""
 
     def __init__(self, config: TrainConfig) -> None:
         self._title = f"{config.model}, {config.recipe}"
@@ -53,13 +53,13 @@ class RunView:
             self._best = progress.psnr if self._best != self._best else max(self._best, self._psnr)
 
     def say(self, phase: str) -> None:
-        """Take in what the run is doing now, such as "validating 7 of 20"."""
+        """Set the current phase, such as "validating 7 of 20"."""
         if phase.split()[0] != self._phase.split()[0]:
             self._phase_began = time.monotonic()
         self._phase = phase
 
     def rows(self) -> list[tuple[str, str]]:
-        """What there is to show, by name."""
+        """Values to show, by name."""
         now = time.monotonic()
         doing = [("now", f"{self._phase} ({duration(now - self._phase_began)})")]
         doing.append(("elapsed", duration(now - self._started)))
@@ -82,7 +82,7 @@ class RunView:
         return rows
 
     def _time_left(self, progress: "Progress") -> str:
-        """From the newest steps alone: a validation makes no step slower."""
+        """Time left, from the newest steps alone: validations do not count."""
         return duration(self._means["seconds"] * (progress.steps - progress.step))
 
     def line(self) -> str:
@@ -97,17 +97,17 @@ class RunView:
         return table
 
     def _sign_of_life(self, text: str) -> Spinner:
-        """Turns at every redraw, so that a long phase is told from a hanging program."""
+        """A spinner, so that a long phase does not look like a hanging program."""
         self._sign.update(text=Text(text))
         return self._sign
 
 
 @contextmanager
 def show_progress(config: TrainConfig, *, quiet: bool) -> Iterator[Callable[["Progress"], None]]:
-    """A function to call after every step; it shows them until the context ends.
+    """Context that yields a function to call after every step.
 
-    On a terminal a live table on stderr, redrawn four times a second by a thread of its own; in a
-    log a line a minute, one per phase and one per validation.
+    On a terminal it redraws a table on stderr four times a second, in its own thread; in a log it
+    prints a line per minute, per phase and per validation.
     """
     from derain_cli.training import phases
 

@@ -1,4 +1,4 @@
-"""`derain --watch FOLDER`: images and films are derained as they arrive."""
+"""`derain --watch FOLDER`: derain images and films as they arrive."""
 
 import dataclasses
 import time
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Plan
     from derain_cli.batch.events import Location
 
-SETTLED = 1.0  # seconds without a change after which a file counts as copied to its end
+SETTLED = 1.0  # seconds without a change after which a file counts as complete
 Version = tuple[Path, int, int]
 
 
 def check_watching(folder: Path, inputs: list[str], options: "BatchOptions") -> None:
-    """Refuse what cannot be watched.
+    """Refuse inputs and options that cannot be watched.
 
     Raises:
-        UsageError: No folder, other inputs beside it, results that have no place, or no extra.
+        UsageError: Not a folder, other inputs, no folder for results, or a missing extra.
     """
     if inputs:
-        raise UsageError("--watch takes its inputs from its folder: leave the others away")
+        raise UsageError("--watch takes its inputs from its folder: drop the others")
     if not folder.is_dir():
-        raise UsageError(f"--watch {str(folder)!r} is no folder")
+        raise UsageError(f"--watch {str(folder)!r} is not a folder")
     if options.overwrite:
-        raise UsageError("--watch and --overwrite exclude each other: it would never come to rest")
+        raise UsageError("--watch and --overwrite exclude each other: it would never finish")
     if options.output is not None and not options.output.endswith("/"):
         raise UsageError(f"--watch needs a folder for its results: write -o {options.output}/")
     try:
@@ -39,12 +39,12 @@ def check_watching(folder: Path, inputs: list[str], options: "BatchOptions") -> 
 
 
 def watch_folder(folder: Path, options: "BatchOptions", run: "Callable[[Plan], None]") -> None:
-    """Derain what is in a folder and what arrives, until Ctrl-C.
+    """Derain the images in a folder and those that arrive, until Ctrl-C.
 
     Args:
-        folder: The folder; with `options.recursive` those below, too.
-        options: How results are written; those that are there are kept.
-        run: Does a plan and reports it.
+        folder: The folder; with `options.recursive` also those below it.
+        options: How results are written; existing ones are kept.
+        run: Carries out a plan and reports it.
     """
     options = dataclasses.replace(options, skip_existing=True)
     tried: set[Version] = set()
@@ -56,11 +56,11 @@ def watch_folder(folder: Path, options: "BatchOptions", run: "Callable[[Plan], N
 
 
 def _occasions(folder: Path, *, recursive: bool) -> Iterator[None]:
-    """At first, and whenever something in the folder has changed, once it is at rest."""
+    """Yield once at the start and after every change, when the files are complete."""
     from watchfiles import watch
 
-    waiting: set[Path] = {folder}  # what is there counts as having just arrived
-    # The watch begins before the first look: what arrives during the first batch is not missed.
+    waiting: set[Path] = {folder}  # existing files count as new
+    # The watch begins before the first look, so that arrivals during the first batch count.
     changes = watch(folder, recursive=recursive, rust_timeout=500, yield_on_timeout=True)
     for changed in changes:
         waiting.update(Path(path) for _, path in changed)
@@ -73,11 +73,11 @@ def _is_settled(path: Path) -> bool:
     try:
         return time.time() - path.stat().st_mtime > SETTLED
     except OSError:
-        return True  # it has gone again
+        return True  # it was removed again
 
 
 def _new_in(folder: Path, options: "BatchOptions", tried: set[Version]) -> "Plan":
-    """What has no result yet and has not failed as it is."""
+    """Plan of inputs that have no result and have not failed in this version."""
     from derain_cli.batch import Plan, plan_batch
 
     try:
@@ -89,7 +89,7 @@ def _new_in(folder: Path, options: "BatchOptions", tried: set[Version]) -> "Plan
 
 
 def _version(path: "Location | None") -> Version:
-    assert isinstance(path, Path), "what is watched is a folder of this machine"
+    assert isinstance(path, Path), "a watched folder is a local one"
     try:
         facts = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""How the command line words things: types and defaults in help, fields in errors.
+"""Wording of the command line: types and defaults in help, fields in errors.
 
 One place for every command: Typer's help would say `<float>` and `[0<=x<=1]`, the library's errors
 say `batch_size` where a user of the command line writes `--batch-size`.
@@ -16,7 +16,7 @@ WORDS = {"bool": "", "int": "number", "float": "number", "str": "text", "Path": 
 
 
 def reword(command: Any, ctx: Any) -> None:  # noqa: ANN401 (Typer's own types are private)
-    """Word the help of a command, or of a group's commands."""
+    """Rewrite the help of a command, or of a group's commands."""
     for param in command.get_params(ctx):
         reword_parameter(param, ctx)
     for below in getattr(command, "commands", {}).values():
@@ -24,7 +24,7 @@ def reword(command: Any, ctx: Any) -> None:  # noqa: ANN401 (Typer's own types a
 
 
 def reword_parameter(param: Any, ctx: Any) -> None:  # noqa: ANN401
-    """Name an option's type in a word, and put its default into its sentence; once is enough."""
+    """Name an option's type in a word, and append its default to its help, once."""
     types = _type_in_words(param, ctx)
     if param.param_type_name == "argument":
         param.metavar = param.metavar or param.name.upper()
@@ -34,7 +34,7 @@ def reword_parameter(param: Any, ctx: Any) -> None:  # noqa: ANN401
         param.metavar = types
     elif param.metavar.isupper():
         param.metavar = param.metavar.lower()
-    param.min = param.max = None  # of the help alone: Typer checks with its own copy
+    param.min = param.max = None  # for the help only: Typer checks with its own copy
     default = _default_in_words(param)
     if default and "[default:" not in param.help:
         param.help = f"{param.help} {escaped(f'[default: {default}]')}"
@@ -61,7 +61,7 @@ def _default_in_words(param: Any) -> str:  # noqa: ANN401
 
 
 def escaped(text: str) -> str:
-    r"""A help text whose square brackets Rich prints, instead of reading them as its markup.
+    r"""Help text whose square brackets Rich prints instead of parsing them as markup.
 
     `rich.markup.escape` does the same, but importing Rich would slow down every command.
 
@@ -73,7 +73,7 @@ def escaped(text: str) -> str:
 
 
 def in_flags(message: str, flags: Mapping[str, str]) -> str:
-    """A message of the library, which names fields in backticks, in a command line's spelling.
+    """Translate a library message, which names fields in backticks, to command-line flags.
 
     Example:
         >>> in_flags("`batch_size` is 0; it must be above 0", {"batch_size": "--batch-size"})

@@ -1,1 +1,1 @@
-"""Cross-level connections of RDMC: the search space and what was found."""
+"""Cross-level connections of RDMC: the search space and its results."""

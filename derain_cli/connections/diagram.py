@@ -20,7 +20,7 @@ History = Sequence[tuple[int, Alphas]]
 
 
 def network_image(found: FoundConnections) -> str:
-    """SVG: the ten layers, and every candidate edge as thick as its share; the chosen in colour."""
+    """SVG: the ten layers and each candidate edge, as thick as its share; chosen ones coloured."""
     chosen = found.edges
     edges = [
         _edge_path(edge, share, colour, chosen=edge in chosen)
@@ -77,7 +77,7 @@ def _layers() -> list[str]:
 
 
 def _skips() -> list[str]:
-    """What is there without a search: same-level skips, and layer to layer."""
+    """The fixed connections: same-level skips and layer to layer."""
     lines = [(layer, 2 * LEVELS + 1 - layer) for layer in range(1, LEVELS + 1)]
     lines += [(layer, layer + 1) for layer in range(1, 2 * LEVELS) if layer != LEVELS]
     paths = []
@@ -112,7 +112,7 @@ def _shown(edge: Connection) -> str:
 
 
 def _table(found: FoundConnections) -> list[str]:
-    """Right of the network: every edge with its alpha, share and cost, the likeliest first."""
+    """Table beside the network: alpha, share and cost of each edge, the likeliest first."""
     lines, y = [], 62.0
     chosen, costs = found.edges, found.space.costs
     groups = zip(TITLES, COLOURS, CANDIDATES, found.alphas, found.shares, strict=True)
@@ -135,7 +135,7 @@ def _columns(y: float, cells: Sequence[str], colour: str) -> list[str]:
 
 
 def history_image(history: History, chosen: Sequence[Connection]) -> str:
-    """SVG: share of each edge against the step, one panel per category, the chosen in colour.
+    """SVG: share of each edge over the steps, one panel per category; chosen edges coloured.
 
     Args:
         history: Step and alphas at that step, in the order of `rdmc.CANDIDATES`.

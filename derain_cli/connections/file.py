@@ -1,4 +1,4 @@
-"""connections.toml: which edges a search found, what they weigh and what they cost.
+"""connections.toml: the edges that a search chose, their weights and their costs.
 
 Costs and budgets are multiply-adds at 256x256, all stages counted, as in RDMC's Table III.
 """
@@ -28,12 +28,12 @@ KINDS = ("skip_up", "skip_down")
 
 @dataclass(frozen=True)
 class FoundConnections:
-    """Where a search stands.
+    """State of a search.
 
     Attributes:
-        space: What it may choose.
+        space: The choices it has.
         alphas: Skip-ups and skip-downs, in the order of `rdmc.CANDIDATES`.
-        about: More that the file shall say: steps, seed, data.
+        about: More facts for the file: steps, seed, data.
     """
 
     space: SearchSpace
@@ -57,7 +57,7 @@ class FoundConnections:
 
     @property
     def entropies(self) -> list[float]:
-        """Entropy of the shares of each category in nats: ln 10 = 2.303 prefers nothing."""
+        """Entropy of the shares of each category in nats; ln 10 = 2.303 means no preference."""
         return [-sum(p * math.log(p) for p in row if p > 0) for row in self.shares]
 
 
@@ -75,14 +75,14 @@ def to_toml(found: FoundConnections) -> str:
         *(f"{name} = {_value(value)}" for name, value in found.about.items()),
         f"derain_version = {_value(__version__)}",
         "",
-        "[entropy]  # of the shares, in nats; ln 10 = 2.303 prefers nothing",
+        "[entropy]  # of the shares, in nats; ln 10 = 2.303 means no preference",
         *(f"{kind} = {value!r}" for kind, value in zip(KINDS, found.entropies, strict=True)),
     ]
     return "\n".join([*lines, *_edge_tables(found)]) + "\n"
 
 
 def _shape_options(shape: RdmcConfig) -> str:
-    """Options of `derain train` for a network that has not the published widths."""
+    """Options of `derain train` for a network without the published widths."""
     names = ("widths", "dilations", "stages", "norm_per_stage")
     changed = {name: getattr(shape, name) for name in names}
     return "".join(
@@ -113,7 +113,7 @@ def _edge_tables(found: FoundConnections) -> list[str]:
 
 
 def _value(value: Any) -> str:  # noqa: ANN401 (text, number or bool)
-    """A TOML value; JSON's text and numbers are TOML's too."""
+    """A TOML value; text and numbers are written as in JSON."""
     return json.dumps(value)
 
 
@@ -121,8 +121,8 @@ def read_connections(path: Path) -> tuple[Connection, ...]:
     """The chosen edges of a connections.toml.
 
     Raises:
-        ConfigError: Not readable, not TOML, of another format, or contradicting itself or the
-            network: the edge is named.
+        ConfigError: The file cannot be read, is not TOML, has another format, or contradicts
+            itself or the network; the message names the edge.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

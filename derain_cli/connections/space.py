@@ -1,4 +1,4 @@
-"""The connections that a search chooses from, and what each costs."""
+"""The connections that a search can choose from, and their costs."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -27,10 +27,10 @@ Alphas = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a search may choose: so many edges of each category, within a budget.
+    """Choices of a search: a number of edges per category, within a budget.
 
     Attributes:
-        shape: The network without its edges; it decides what they cost.
+        shape: The network without its edges; it determines their costs.
         keep: Edges of each category, skip-ups and skip-downs.
         budget: Most multiply-adds of the network at 256x256, in 10^9; 0 = no limit.
     """
@@ -40,7 +40,7 @@ class SearchSpace:
     budget: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what no choice meets.
+        """Refuse settings that no choice can meet.
 
         Raises:
             ConfigError: An impossible number of edges, or a budget below the cheapest choice.
@@ -95,7 +95,7 @@ class SearchSpace:
         """Different choices within the budget, all equally likely.
 
         Raises:
-            ConfigError: There are fewer than `count`.
+            ConfigError: Fewer than `count` exist.
         """
         allowed = self._affordable.ravel().nonzero()[0]
         if not 1 <= count <= len(allowed):

@@ -60,5 +60,5 @@ def _set_digest(pairs: Sequence[Pair], digests: Mapping[Path, str]) -> str:
     whole = hashlib.sha256()
     for pair in pairs:
         about = (pair.name, pair.group, pair.rainy_half, digests[pair.rainy], digests[pair.clean])
-        whole.update("\0".join((*about, "\n")).encode())
+        whole.update("\0".join((*about, "\n")).encode("utf-8", "surrogateescape"))
     return whole.hexdigest()

@@ -80,13 +80,13 @@ def write_failure(path: Path, size: int, error: OSError) -> DerainError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(
             f"{label} cannot be written: no space for its {size:,} bytes ({one_line(error)}); "
-            "free some, or write elsewhere with --output"
+            "free some, or write elsewhere with `output`"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ResourceError(
             f"{label} cannot be written: its folder is read-only ({one_line(error)}); "
-            "write elsewhere with --output"
+            "write elsewhere with `output`"
         )
     if isinstance(error, FileNotFoundError):
         return ImageError(f"{label} cannot be written: its folder does not exist; create it first")
-    return ImageError(f"{label} cannot be written ({one_line(error)}); choose another --output")
+    return ImageError(f"{label} cannot be written ({one_line(error)}); choose another `output`")

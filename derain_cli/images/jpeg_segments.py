@@ -17,6 +17,7 @@ _KINDS = {0xC3: "lossless JPEG", 0xCB: "lossless JPEG", 0xF7: "JPEG-LS image"}
 _KINDS |= dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG")
 MOST_IN_SEGMENT = 65533
 _MANY_ZEROS = 64
+_MANY_CORRECTIONS = 256  # encoders hold back at most 1,000 bits that correct earlier passes
 
 
 class JpegParts(NamedTuple):
@@ -149,7 +150,7 @@ def zeros_in_scans(data: bytes) -> int:
         while end < len(data) and not data[end]:
             end += 1
         scan = _scan_at(data, at)
-        if scan and scan.zeros_mean_content:
+        if scan and scan.never_writes(end - at):
             return end - at
         at = data.find(bytes(_MANY_ZEROS), end)
     return 0
@@ -163,13 +164,21 @@ class _Scan(NamedTuple):
     refines: bool
     progressive: bool
 
-    @property
-    def zeros_mean_content(self) -> bool:
-        """Whether the code of zero bits says more than that a block ends, as in flat images."""
-        if self.refines or (self.progressive and not self.first_coefficient):
+    def never_writes(self, zeros: int) -> bool:
+        """Whether so many zero bytes in a row cannot come from an encoder.
+
+        They can where zero bits are the code for "nothing more in this block", as flat images
+        have it, and in passes that give the mean of each block one more bit, without a code.
+        """
+        if self.progressive and not self.first_coefficient:
             return False
         counts = self.codes[:16]
-        return bool(sum(counts)) and len(self.codes) > 16 and self.codes[16] & 15 > 0
+        if not sum(counts) or len(self.codes) <= 16:
+            return False
+        run, new = divmod(self.codes[16], 16)
+        if self.refines:
+            return zeros >= _MANY_CORRECTIONS and (new > 0 or run in (0, 15))
+        return new > 0
 
 
 def _scan_at(data: bytes, place: int) -> _Scan | None:

@@ -23,6 +23,7 @@ from derain_cli.errors import UnreadableImageError
 from derain_cli.images.avif import av1_layers
 from derain_cli.images.bmp import bmp_profile
 from derain_cli.images.codecs import open_odd_jpeg
+from derain_cli.images.heif import refuse_other_codecs
 from derain_cli.images.jpeg import jpeg_coding, strict_jpeg_pixels
 from derain_cli.images.jpeg_segments import bytes_behind_image, jpeg_parts, zeros_in_scans
 from derain_cli.images.picture import Metadata, Picture
@@ -131,11 +132,14 @@ def _note_what_follows(behind: bytes, notices: Notices, frames: int) -> None:
 def open_with_pillow(file: SourceFile, format: str, notices: Notices) -> OpenedImage:
     """The header of AVIF, BMP, GIF, HEIC and WebP; adds to the notices, also while decoding."""
     header = file.head()
+    if format == "heic":
+        refuse_other_codecs(header, file.label)
     file.stream.seek(0)
     image = _pillow_opener(format, file.label)(file.stream)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        notices.append(f"holds {frames} images; the first is used")
+        used = "main one" if format == "heic" else "first"
+        notices.append(f"holds {frames} images; the {used} is used")
     bits = av1_layers(header).bits if format == "avif" else image.info.get("bit_depth", 8)
     if bits > 8:
         notices.append(f"has {bits} bits per channel, which are read as 8")

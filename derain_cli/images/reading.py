@@ -87,5 +87,5 @@ def _check_size(opened: OpenedImage, max_pixels: int, label: str) -> None:
         as_rgb = "" if counted == pixels else f", as large as {counted:,} of 8-bit RGB"
         raise UnreadableImageError(
             f"{label} has {pixels:,} pixels ({opened.width} x {opened.height}){as_rgb}, the limit "
-            f"is {max_pixels:,}; if you trust the file, raise it with --max-pixels {counted}"
+            f"is {max_pixels:,}; if you trust the file, raise it with `max_pixels` {counted}"
         )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from derain_cli.errors import UnreadableImageError
 from derain_cli.images.formats import FORMAT_OF_SUFFIX, READABLE_TEXT
+from derain_cli.images.heif import HEIF_BRANDS
 from derain_cli.images.sources import SourceFile
 
 _RAW_SUFFIX = re.compile(
@@ -119,7 +120,7 @@ def _isobmff_format(head: bytes) -> str | None:
     brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
     if brands & {b"avif", b"avis"}:
         return "avif"
-    if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
+    if brands & HEIF_BRANDS:
         return "heic"
     return None
 

@@ -103,7 +103,7 @@ def open_source(source: str | Path | bytes, name: str | None) -> Iterator[Source
         ) from error
     except DamagedError as error:
         raise UnreadableImageError(
-            f"{label} {error}; copy or download it again, or read it without --strict"
+            f"{label} {error}; copy or download it again, or read it without `strict`"
         ) from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, for WebP alone
         raise UnreadableImageError(

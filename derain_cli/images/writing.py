@@ -61,7 +61,7 @@ def encode_image(
         raise ResourceError(f"{name}: not enough memory to write it as {chosen.upper()}") from error
     except DECODER_ERRORS as error:
         raise ImageError(
-            f"{name} cannot be written as {chosen.upper()} ({one_line(error)}); try --format png"
+            f"{name} cannot be written as {chosen.upper()} ({one_line(error)}); try `format` png"
         ) from error
 
 
@@ -190,7 +190,7 @@ def _written_alpha(picture: Picture, format: str, name: str) -> np.ndarray | Non
     if picture.alpha.min() < np.iinfo(picture.alpha.dtype).max:
         raise ImageError(
             f"{name} has transparent parts, which {format.upper()} cannot keep; "
-            "use --format png (or webp, tiff, avif)"
+            "use `format` png (or webp, tiff, avif)"
         )
     return None
 

@@ -388,9 +388,10 @@ class RdmcSupernet(Rdmc):
 def _by_edge(weights: Tensor) -> dict[Connection, Tensor]:
     """Each edge's weight, in the order of the search space, without edges of weight 0.
 
-    While a gradient may be asked of a weight, its edge stays even at 0.
+    While a gradient may be asked of a weight, or nobody knows it, its edge stays even at 0.
     """
-    stays = torch.ones_like(weights) if weights.requires_grad else weights.detach()
+    all_stay = weights.requires_grad or weights.is_meta
+    stays = torch.ones(weights.shape) if all_stay else weights.detach()
     by_edge = {
         edge: weight
         for edges, row, kept in zip(CANDIDATES, weights, stays.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""What is before the rain and what a phone makes of the scene: mist, lens, sensor, JPEG."""
+"""Everything in a photo but the rain: mist, lens, sensor noise and JPEG compression."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ Floats = NDArray[np.float32]
 
 
 def add_veil(scene: Floats, rng: np.random.Generator) -> Floats:
-    """Scene in mist: thinner in front (below), uneven, of a nearly grey light.
+    """Scene in uneven, nearly grey mist that thins towards the foreground (the bottom).
 
     The mist belongs to the scene: networks learn to take out the rain and to leave the mist.
 
@@ -27,7 +27,7 @@ def add_veil(scene: Floats, rng: np.random.Generator) -> Floats:
 
 
 def see_through_lens(scene: Floats, rng: np.random.Generator) -> Floats:
-    """Scene as a lens shows it: sharp, a little soft, or out of focus; lighter or darker.
+    """Scene after the lens: sharp, slightly soft or out of focus; brighter or darker.
 
     Args:
         scene: `(height, width, 3)` in 0..1.
@@ -44,12 +44,12 @@ def see_through_lens(scene: Floats, rng: np.random.Generator) -> Floats:
 class Sensor:
     """Noise and JPEG of one photo, the same for the rainy and the clean image.
 
-    Were they in the rainy image alone, networks would learn to take out noise and to repair JPEGs,
-    and would no longer leave dry photos alone.
+    If only the rainy image had them, networks would learn to denoise and to repair JPEGs, and would
+    no longer leave dry photos unchanged.
 
     Attributes:
         noise: Added to each image, `(height, width, 3)` in 0..1.
-        quality: JPEG's; 0 = not compressed.
+        quality: JPEG quality; 0 = not compressed.
     """
 
     noise: Floats
@@ -57,7 +57,7 @@ class Sensor:
 
     @classmethod
     def drawn(cls, height: int, width: int, rng: np.random.Generator) -> "Sensor":
-        """A sensor's noise, coarser in some, and JPEG at a quality of 60 to 95 in most."""
+        """Sensor noise, sometimes coarse-grained; most photos are JPEGs of quality 60 to 95."""
         strength = rng.choice((0.0, rng.uniform(0.002, 0.012), rng.uniform(0.01, 0.03)))
         noise = rng.standard_normal((height, width, 3), np.float32) * np.float32(strength)
         if rng.random() < 0.4:

@@ -11,7 +11,7 @@ from derain_cli.rain.painting import RAIN_KINDS
 
 
 def trainable_pairs(name: str, data_root: Path) -> list[Pair]:
-    """Pairs that may be trained on; a path that leads nowhere is no unknown name."""
+    """Training pairs of a data set or folder; a missing path gets its own message."""
     is_path = "/" in name and dataset_named(name) is None
     if is_path and not plain_folder(name, data_root).is_dir():
         raise DatasetError(f"no folder of pairs {name!r}, neither here nor in `data_root`")
@@ -21,7 +21,7 @@ def trainable_pairs(name: str, data_root: Path) -> list[Pair]:
 def layer_source(
     kind: str, data_root: Path, held_out: int, seed: int, cache: ImageCache
 ) -> LayerSource:
-    """Rain of a kind: painted from a store of layers, or pieces of given ones.
+    """Source of rain layers: painted ones of a named kind, or crops of given ones.
 
     Raises:
         ConfigError: An unknown kind.

@@ -18,16 +18,16 @@ BANK_LAYERS, BANK_SIZE = 192, (360, 480)
 
 
 def no_rain(height: int, width: int, rng: np.random.Generator) -> Layer:
-    """The layer of a dry image: networks learn to leave those alone."""
+    """An empty layer: dry images teach networks to leave dry photos unchanged."""
     return np.zeros((height, width), np.float32)
 
 
 def made_layers(kind: str, seed: int) -> LayerSource:
-    """Fresh layers of Table 1's ranges; of other kinds, pieces of a bank painted once.
+    """Fresh layers for the ranges of Table 1; for other kinds, crops of a bank painted once.
 
     Zoom and gain would widen Table 1's exact ranges ("small" streaks of 31 pixels into 22 to 47),
-    so these three are painted anew for every crop. Of our own kinds, painting whole layers once
-    and cutting varied pieces costs a hundredth of painting each crop.
+    so these three are painted anew for every crop. For our own kinds, painting whole layers once
+    and varying crops of them costs a hundredth of painting each crop.
 
     Raises:
         DatasetError: Unknown kind of rain.
@@ -50,7 +50,7 @@ def _painted_bank(kind: str, seed: int) -> tuple[Pixels, ...]:
 
 
 def streak_layers(folder: Path, cache: ImageCache) -> LayerSource:
-    """Pieces of the grey rain layers in a folder, one to four of them at once: drizzle to downpour.
+    """Crops of the grey rain layers in a folder, one to four added up: drizzle to downpour.
 
     Raises:
         DatasetError: No images there.
@@ -68,7 +68,7 @@ def streak_layers(folder: Path, cache: ImageCache) -> LayerSource:
 
 
 def pair_layers(pairs: Sequence[Pair], cache: ImageCache) -> LayerSource:
-    """Pieces of the rain of given pairs: rainy - clean of the channel that clipped least."""
+    """Crops of the rain in given pairs: rainy - clean, in the channel that clips least."""
 
     def cut(height: int, width: int, rng: np.random.Generator) -> Layer:
         pair = pairs[int(rng.integers(len(pairs)))]

@@ -130,7 +130,7 @@ def _inner(layer: Layer, margin: int) -> Layer:
 
 
 def _normalised(layer: Layer, peak: float) -> Layer:
-    """Layer whose bright streaks are `peak`: the 99.9th percentile, the maximum being chance."""
+    """Layer scaled so that its 99.9th percentile is `peak` (the maximum would be chance)."""
     bright = float(np.quantile(layer, 0.999))
     return np.asarray(np.clip(layer * (peak / max(bright, 1e-6)), 0, 1), np.float32)
 

@@ -1,8 +1,8 @@
-"""Scenes: what stands before the camera, the rain in it, and the camera, as `A+B+C` says.
+"""Scenes: objects, rain and camera, composed from the parts of a name such as `A+B+C`.
 
-A scene makes a rainy and a clean image of a photo. Its parts are named in any order and always
-come in this one: `structures`, lens (of `phone`), `veil`, every rain, sensor and JPEG (of `phone`).
-All but the rain are in both images.
+A scene turns a photo into a rainy and a clean image. Its parts may be named in any order; they are
+applied in this one: `structures`, lens (`phone`), `veil`, each rain, sensor and JPEG (`phone`).
+Everything but the rain is in both images.
 """
 
 import re
@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 Change = Callable[[Floats, np.random.Generator], Floats]
 
 SETTINGS = ("structures", "veil", "phone")
-"""Parts of a scene that are no rain."""
+"""Parts of a scene other than rain."""
 MIXED = "mixed"
 
 
@@ -36,9 +36,9 @@ class Scene:
     """Makes a rainy and a clean image of a photo, a pure function of the photo and `rng`.
 
     Attributes:
-        before: What changes the scene before it rains, in order.
-        rain: What adds rain, in order.
-        photographed: Whether a phone's sensor and JPEG come last.
+        before: Changes to the scene before the rain, in order.
+        rain: Functions that add rain, in order.
+        photographed: Whether a phone's sensor and JPEG compression come last.
     """
 
     before: tuple[Change, ...] = ()
@@ -61,7 +61,7 @@ class Scene:
 
 
 def parts_of(kind: str) -> list[str]:
-    """Parts of a scene; a `+` in a folder's name separates nothing.
+    """Split a kind into its parts; a `+` in a folder's name does not separate parts.
 
     Example:
         >>> parts_of("phone+wide+streaks:a+b"), parts_of("heavy")
@@ -72,7 +72,7 @@ def parts_of(kind: str) -> list[str]:
 
 
 def is_scene(kind: str) -> bool:
-    """Whether a kind needs more than a layer that is added.
+    """Whether a kind needs more than adding a rain layer.
 
     Example:
         >>> is_scene("wide"), is_scene("heavy+veil"), is_scene("streaks:wide")
@@ -86,15 +86,15 @@ def is_scene(kind: str) -> bool:
 def build_scene(
     kind: str, data_root: Path, held_out: int, seed: int, cache: ImageCache | None = None
 ) -> Scene:
-    """The scene that a kind names.
+    """Build the scene named by a kind.
 
     Args:
         kind: Parts joined by `+`: structures, veil, phone, dry and kinds of rain, among them wide,
             drops and `mixed:FOLDER_OR_PAIRS[,...]`.
-        data_root: Where folders of layers and data sets lie.
+        data_root: Folder of the layers and data sets.
         held_out: Images per data set that are kept out of training.
-        seed: Of all banks.
-        cache: Of decoded layers.
+        seed: Seed of all banks.
+        cache: Cache of decoded layers.
 
     Raises:
         ConfigError: An unknown part.
@@ -123,7 +123,7 @@ def _rain(part: str, data_root: Path, held_out: int, seed: int, cache: ImageCach
 
 
 def _covering(kind: str, seed: int) -> Change:
-    """Streaks that hide what is behind them, more or less."""
+    """Streaks that partly hide what is behind them."""
 
     def fall(scene: Floats, rng: np.random.Generator) -> Floats:
         height, width = scene.shape[:2]
@@ -133,7 +133,7 @@ def _covering(kind: str, seed: int) -> Change:
 
 
 def _adding(layer: LayerSource) -> Change:
-    """The published rain: a grey layer is added."""
+    """Rain as published: add a grey layer."""
 
     def fall(scene: Floats, rng: np.random.Generator) -> Floats:
         height, width = scene.shape[:2]
@@ -144,7 +144,7 @@ def _adding(layer: LayerSource) -> Change:
 
 
 def _mixed(names: str, data_root: Path, held_out: int, seed: int, cache: ImageCache) -> LayerSource:
-    """RainMix over all the layers named, `streaks:` being left out before folders."""
+    """RainMix over the named layers; folders are written without `streaks:`."""
     if not names:
         raise ConfigError(f"{MIXED!r} needs layers: name them as {MIXED}:FOLDER,pairs:DATASET")
     kinds = [name if name.startswith("pairs:") else f"streaks:{name}" for name in names.split(",")]

@@ -1,4 +1,4 @@
-"""A contact sheet of kinds of rain: each kind a row of photos under it, to look at."""
+"""A contact sheet: one row of photos per kind of rain."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]
 
 SIDE, LABEL = 240, 18
 ALONE = (*RAIN_KINDS, "wide", "drops", "veil+wide", "phone+wide", "structures+wide", "structures")
-"""Kinds that need no folder of layers."""
+"""Kinds that work without a folder of layers."""
 
 
 def draw_sheet(
@@ -38,7 +38,7 @@ def draw_sheet(
         kinds: As in `rain.scenes`; a last part `dry` shows the photos as they are.
         columns: Photos per row.
         seed: The same seed draws the same sheet.
-        data_root: Where folders of layers and data sets lie.
+        data_root: Folder of the layers and data sets.
 
     Raises:
         ConfigError: An unknown kind.

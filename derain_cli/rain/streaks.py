@@ -1,9 +1,9 @@
-"""Streaks drawn one by one: of any width, soft or hard, near or far, and how they cover a scene.
+"""Streaks drawn one by one, of any width, focus and depth, and blended over a scene.
 
-`painting` makes rain as filtered noise: every streak of a layer has one shape, and is added. Rain
-before a camera differs from streak to streak, near streaks are wide and out of focus, and a wide
-streak hides what is behind it. Here a layer is the share `(height, width)` in 0..1 that streaks
-cover, and `cover` puts it over a scene.
+`painting` makes rain as filtered noise: all streaks of a layer have one shape, and are added. In
+front of a camera each streak differs, near streaks are wide and out of focus, and a wide streak
+hides what is behind it. Here a layer holds the coverage `(height, width)` in 0..1 of each pixel,
+and `cover` blends it over a scene.
 """
 
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ Floats = NDArray[np.float32]
 
 BANK_LAYERS, BANK_SIZE = 64, (360, 480)
 MOST_STREAKS = 900
-"""Of one depth; more than this look like noise, which `painting` draws faster."""
+"""Most streaks per depth. More of them look like noise, which `painting` draws faster."""
 
 
 @dataclass(frozen=True)
 class StreakRange:
-    """What streaks of a kind are drawn from.
+    """Ranges from which the streaks of a kind are drawn.
 
     Attributes:
-        widths: Bounds of the width of a streak, pixels; drawn evenly by ratio.
+        widths: Bounds of the streak width, pixels; log-uniform.
         lengths: Bounds of its length, pixels.
-        longest: Length in widths that a streak has at least and at most.
+        longest: Bounds of the ratio of length to width.
         direction: Largest angle of a layer from the vertical, degrees.
         depths: Bounds of the number of layers of different depth.
         cover: Bounds of the share of the image that one depth covers.
@@ -45,14 +45,14 @@ class StreakRange:
     strength: tuple[float, float]
 
 
-# Looked at beside real photos: most rain is fine and dense, far and near at once; few streaks wide.
+# Set beside real photos: most rain is fine and dense, far and near at once; few streaks are wide.
 WIDE = StreakRange((0.8, 14), (6, 250), (6, 45), 60, (1, 5), (0.03, 0.3), (0.12, 0.75))
 DROPS = StreakRange((2.5, 14), (4, 60), (1.0, 5), 50, (1, 2), (0.01, 0.07), (0.2, 0.9))
 STREAK_KINDS = {"wide": WIDE, "drops": DROPS}
 
 
 def streak_layer(height: int, width: int, rng: np.random.Generator, knobs: StreakRange) -> Layer:
-    """Share of each pixel that streaks cover, over all depths."""
+    """Coverage of each pixel by the streaks of all depths."""
     through = np.ones((height, width), np.float32)
     main = rng.uniform(-1, 1) * knobs.direction * rng.random()  # steep rain is rarer
     spread = rng.choice((1.0, 3.0, 8.0))
@@ -64,8 +64,8 @@ def streak_layer(height: int, width: int, rng: np.random.Generator, knobs: Strea
 def _one_depth(
     height: int, width: int, rng: np.random.Generator, knobs: StreakRange, direction: float
 ) -> Layer:
-    """Streaks of about one distance: one width, one focus, almost one direction."""
-    # Far rain is thin and there is more of it than of near rain.
+    """Streaks at about one distance: one width, one focus, nearly one direction."""
+    # Far rain is thin, and there is more of it than near rain.
     thick = min(_even_by_ratio(rng, knobs.widths), _even_by_ratio(rng, knobs.widths))
     length = float(np.clip(thick * _even_by_ratio(rng, knobs.longest), *knobs.lengths))
     share = _even_by_ratio(rng, knobs.cover)
@@ -106,7 +106,7 @@ class _Streak:
     bend: float
 
     def draw(self, layer: Layer) -> None:
-        """Add it to a layer, where it lies in it."""
+        """Add the part inside a layer to it."""
         sine, cosine = np.sin(np.radians(self.angle)), np.cos(np.radians(self.angle))
         half, side = 0.7 * self.length + 1, 1.2 * self.thick + 1
         tall, broad = half * abs(cosine) + side, half * abs(sine) + side
@@ -130,7 +130,7 @@ def _within(middle: float, reach: float, size: int) -> tuple[int, int]:
 def banked_streaks(
     kind: str, seed: int, height: int, width: int, rng: np.random.Generator
 ) -> Layer:
-    """A varied piece of a layer from a bank drawn once from the seed: whole layers cost more."""
+    """A varied crop of a layer from a bank drawn once; drawing whole layers is dear."""
     bank = _bank(kind, seed)
     layer = bank[int(rng.integers(len(bank)))]
     return vary_layer(layer.astype(np.float32) / np.float32(255), height, width, rng)
@@ -150,7 +150,7 @@ def _bank(kind: str, seed: int) -> tuple[NDArray[np.uint8], ...]:
 
 
 def cover(scene: Floats, layer: Layer, rng: np.random.Generator) -> Floats:
-    """Scene behind streaks: between light that is added and water that hides what is behind it.
+    """Scene behind streaks: a blend of added light and water that hides the background.
 
     A drop shows the whole surroundings, mostly the sky: its light comes from the scene's own light
     and is nearly grey. It never darkens what is behind it.
@@ -191,7 +191,7 @@ def mixed_layer(
         start = other if rng.random() < 0.3 else given
         mixed += np.float32(share) * _turned(start, height, width, matrix)
     kept = rng.beta(1, 1)
-    # Blending thins what it blends: up to twice as strong again.
+    # Blending thins the layers, so the result is amplified by up to two.
     blended = (kept * original + (1 - kept) * mixed) * rng.uniform(1, 2)
     return np.asarray(np.clip(blended, 0, 1), np.float32)
 

@@ -1,9 +1,9 @@
-"""Things that stand and look like rain: joints of bricks, railings, blinds, wires, letters, gloss.
+"""Structures that look like rain: brick joints, railings, blinds, wires, letters, highlights.
 
-A network that only ever saw rain on photos of nature takes all that is thin, bright and upright
-for rain. What tells the two apart: structures are regular, follow perspective, end at objects, are
-as sharp as these and may be darker than what is behind; rain is random, soft and only brighter.
-Here structures are drawn over photos, in perspective and shaded. They belong to the scene.
+A network trained only on rain over photos of nature takes everything thin, bright and upright for
+rain. The two differ: structures are regular, follow perspective, end at objects, are as sharp as
+those and may be darker than the background; rain is random, soft and always brighter. Here
+structures are drawn over photos, shaded and in perspective, as part of the scene.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ FONTS = (
 
 
 class _Sheet:
-    """A square to draw on: colours, and how opaque they are."""
+    """A square canvas of colours and their opacity."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -96,7 +96,7 @@ def _bricks(sheet: _Sheet) -> None:
 
 
 def _wires(sheet: _Sheet) -> None:
-    """Wires, ropes, stalks and masts: thin, long, each with a course of its own."""
+    """Wires, ropes, stalks and masts: thin and long, each with its own direction."""
     rng = sheet.rng
     upright = rng.random() < 0.6
     for _ in range(int(rng.integers(1, 9))):
@@ -112,7 +112,7 @@ def _wires(sheet: _Sheet) -> None:
 
 
 def _letters(sheet: _Sheet) -> None:
-    """Lines of letters, as of signs, watermarks and subtitles."""
+    """Lines of letters, as on signs, watermarks and subtitles."""
     rng = sheet.rng
     if rng.random() < 0.4:
         sheet.fill()
@@ -127,7 +127,7 @@ def _letters(sheet: _Sheet) -> None:
 
 
 def _fans(sheet: _Sheet) -> None:
-    """Ribs that meet in a point: umbrellas, spokes, stays, folds of cloth."""
+    """Ribs that meet at a point: umbrellas, spokes, stays, folds of cloth."""
     rng = sheet.rng
     middle, count = rng.uniform(-0.2, 1.2, 2) * CANVAS, int(rng.integers(6, 40))
     colour, thick = sheet.shade(), rng.uniform(1, 3.5)
@@ -174,11 +174,11 @@ STRUCTURES: Mapping[str, Callable[[_Sheet], None]] = {
 
 
 def draw_structure(kind: str, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """A structure seen in perspective: colours `(320, 320, 3)`, and how opaque they are."""
+    """A structure in perspective: colours `(320, 320, 3)` and their opacity."""
     sheet = _Sheet(rng)
     STRUCTURES[kind](sheet)
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * CANVAS
-    upright = rng.random() < 0.75  # most of what stands, stands upright or lies flat
+    upright = rng.random() < 0.75  # most structures are upright or level
     angle = rng.choice((0.0, 90.0)) + rng.normal(0, 4) if upright else rng.uniform(0, 180)
     turn = cv2.getRotationMatrix2D((CANVAS / 2, CANVAS / 2), angle, 1.45)
     corners: Floats = np.column_stack((square, np.ones(4, np.float32)))
@@ -212,19 +212,19 @@ def _bank(seed: int) -> tuple[tuple[Pixels, Pixels], ...]:
 
 
 def add_structure(scene: Floats, seed: int, rng: np.random.Generator) -> Floats:
-    """Scene with a structure before it, shaded and as sharp as photos are.
+    """Scene with a structure in front, shaded and about as sharp as a photo.
 
     Args:
         scene: `(height, width, 3)` in 0..1.
-        seed: Of the bank of structures.
-        rng: Decides which one, and how it stands.
+        seed: Seed of the bank of structures.
+        rng: Decides which structure, and its pose.
     """
     height, width = scene.shape[:2]
     bank = _bank(seed)
     colour, opaque = bank[int(rng.integers(len(bank)))]
     zoom = float(np.exp(rng.uniform(np.log(0.6), np.log(1.5)))) * max(1, max(height, width) / 300)
     mirror = rng.choice((-1, 1))
-    # The piece of the sheet lies anywhere in it; where the sheet ends, the structure does.
+    # The crop may be anywhere in the sheet; the structure ends where the sheet does.
     place = rng.uniform(0.15, 0.85, 2) * CANVAS
     shift = np.array([width, height]) / 2 - np.array([mirror * zoom, zoom]) * place
     matrix = np.array([[mirror * zoom, 0, shift[0]], [0, zoom, shift[1]]])
@@ -238,7 +238,7 @@ def add_structure(scene: Floats, seed: int, rng: np.random.Generator) -> Floats:
 
 
 def _shade(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Light that falls unevenly: a smooth factor around 1, `(height, width, 1)`."""
+    """Uneven light: a smooth factor around 1, `(height, width, 1)`."""
     coarse = rng.normal(1, rng.uniform(0, 0.25), (3, 3)).clip(0.3, 1.6).astype(np.float32)
     shade = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(shade, np.float32)[..., None]

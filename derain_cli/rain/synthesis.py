@@ -1,4 +1,4 @@
-"""A data set made of clean images: rain is painted once, and the pairs are written as files."""
+"""Make a data set: paint rain on clean images once and write the pairs as files."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -32,21 +32,21 @@ def synthesize(
     data_root: Path = Path(),
     holds: Callable[[str], bool] | None = None,
 ) -> int:
-    """Write `rainy/NAME.png` and `clean/NAME.png` for every image, all or none; how many pairs.
+    """Write `rainy/NAME.png` and `clean/NAME.png` for all images, or none; returns the count.
 
     Args:
         clean_folder: Clean images.
-        out: Folder of the pairs; made when missing.
+        out: Folder of the pairs; created if missing.
         rain: Kind of rain, as in `build_sources`.
         seed: 0 or more; the same seed paints the same rain.
-        data_root: Where data sets and layers lie that `rain` names and are not here.
+        data_root: Where to look for data sets and layers named in `rain` that are not here.
         holds: Whether an image of this name is for this run, one of several that share `out`: each
             file is then written by itself, and replaces one of an earlier run.
 
     Raises:
         ConfigError: An unknown kind of rain.
-        DatasetError: Nothing to paint on, two images of one name, one that cannot be read, or
-            pairs that are already there.
+        DatasetError: No clean images, two of one name, one that cannot be read, or pairs that
+            exist already.
         ResourceError: No space or no permission.
     """
     images = list_images(clean_folder)
@@ -74,7 +74,7 @@ def _refuse_one_name(images: Sequence[Path]) -> None:
 
 
 def _maker(rain: str, data_root: Path) -> Maker:
-    """What makes a rainy and a clean image of a photo."""
+    """Function that makes a rainy and a clean image of a photo."""
     if is_scene(rain):
         return build_scene(rain, data_root, held_out=0, seed=0)
     layer = _fresh_layers(rain, data_root)
@@ -98,7 +98,7 @@ def _shared(out: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _all_or_none(out: Path) -> Iterator[Path]:
-    """A folder with both sides that becomes those of `out` when all of it is written."""
+    """A temporary folder whose two sides move to `out` once everything is written."""
     for side in SIDES:
         if (out / side).is_dir() and any((out / side).iterdir()):
             raise DatasetError(f"{str(out / side)!r} is not empty; name another `out`")

@@ -62,7 +62,7 @@ def read_scores(files: Sequence[Path]) -> Scores:
 
 def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
-        with file.open(newline="", encoding="utf-8") as text:
+        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as text:
             reader = csv.DictReader(text)
             lines = list(reader)
     except (OSError, UnicodeDecodeError) as error:
@@ -93,4 +93,4 @@ def write_scores(path: Path, scores: Scores) -> None:
     writer = csv.DictWriter(text, scores.columns)
     writer.writeheader()
     writer.writerows(scores.lines)
-    write_whole(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))

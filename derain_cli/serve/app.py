@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from derain_cli.errors import DerainError, UsageError
-from derain_cli.serve.bodies import read_wish, throw_away
+from derain_cli.serve.bodies import read_job, throw_away
 from derain_cli.serve.failures import (
     RefusedError,
     answer_bug,
@@ -25,12 +25,12 @@ from derain_cli.serve.failures import (
     answer_http_error,
 )
 from derain_cli.serve.guard import Guard
-from derain_cli.serve.line import Line, Turn
+from derain_cli.serve.image_queue import ImageQueue, Ticket
+from derain_cli.serve.jobs import MEDIA_TYPES, Answer, Job
 from derain_cli.serve.networks import Networks
 from derain_cli.serve.openapi import describe_service
 from derain_cli.serve.pages import PAGES, reference_page
 from derain_cli.serve.settings import ServeOptions
-from derain_cli.serve.wishes import MEDIA_TYPES, Answer, Wish
 from derain_cli.version import __version__
 
 JOB_KEY = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -45,15 +45,15 @@ def create_app(networks: Networks, options: ServeOptions) -> Starlette:
         networks: Ready to run.
         options: Limits, and who may ask.
     """
-    line = Line(networks, options)
+    queue = ImageQueue(networks, options)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        line.close()
+        queue.close()
 
     app = Starlette(
-        routes=[*_service(line), *_pages(options)],
+        routes=[*_service(queue), *_pages(options)],
         middleware=[Middleware(Guard, options=options)],
         exception_handlers={
             DerainError: answer_derain_error,
@@ -62,28 +62,28 @@ def create_app(networks: Networks, options: ServeOptions) -> Starlette:
         },
         lifespan=lifespan,
     )
-    app.state.line = line
+    app.state.queue = queue
     return app
 
 
-def _service(line: Line) -> list[Route]:
+def _service(queue: ImageQueue) -> list[Route]:
     async def models(_: Request) -> Response:
-        networks = line.networks
+        networks = queue.networks
         return JSONResponse({"default": networks.default, "models": networks.describe()})
 
     async def job(request: Request) -> Response:
         # A page asks on while its answer is on the way: no error then.
-        progress = line.progress(request.path_params["job"])
+        progress = queue.progress(request.path_params["job"])
         return JSONResponse(progress or {"state": "unknown", "place": None})
 
     async def health(_: Request) -> Response:
-        told = {"status": "ok", "version": __version__, "model": line.networks.default}
-        return JSONResponse(told | line.counts())
+        told = {"status": "ok", "version": __version__, "model": queue.networks.default}
+        return JSONResponse(told | queue.counts())
 
-    document = describe_service(line.options)
+    document = describe_service(queue.options)
     return [
-        Route("/v1/derain", partial(_answer, line, line.derain), methods=["POST"]),
-        Route("/v1/preview", partial(_answer, line, line.preview), methods=["POST"]),
+        Route("/v1/derain", partial(_answer, queue, queue.derain), methods=["POST"]),
+        Route("/v1/preview", partial(_answer, queue, queue.preview), methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/jobs/{job}", job),
         Route("/healthz", health),
@@ -101,24 +101,24 @@ def _pages(options: ServeOptions) -> list[Route]:
 
 
 async def _answer(
-    line: Line, work: Callable[[Wish, Turn], Awaitable[Answer]], request: Request
+    queue: ImageQueue, work: Callable[[Job, Ticket], Awaitable[Answer]], request: Request
 ) -> Response:
     """Read the image, do the work, send the answer; stop when the client leaves."""
     key = request.headers.get("derain-job") or str(uuid.uuid4())
     if not JOB_KEY.fullmatch(key):
         raise UsageError(f"job {key[:80]!r} must have 1 to 64 letters, digits or hyphens")
     try:
-        with line.turn(key) as turn:
-            wish = await read_wish(request, line.options)
-            answer = await _unless_gone(request, work(wish, turn))
+        with queue.ticket(key) as ticket:
+            job = await read_job(request, queue.options)
+            answer = await _unless_gone(request, work(job, ticket))
     except (RefusedError, UsageError):
-        await throw_away(request, line.options)
+        await throw_away(request, queue.options)
         raise
     except ClientDisconnect:
         return Response(status_code=GONE)
     if answer is None:
         return Response(status_code=GONE)
-    return _file(answer, line.networks.check(wish.model))
+    return _file(answer, queue.networks.check(job.model))
 
 
 async def _unless_gone(request: Request, work: Awaitable[Answer]) -> Answer | None:

@@ -10,14 +10,14 @@ from starlette.requests import ClientDisconnect, Request
 
 from derain_cli.errors import NothingToDoError, UsageError
 from derain_cli.serve.failures import RefusedError
+from derain_cli.serve.jobs import Job, parse_job
 from derain_cli.serve.settings import ServeOptions
-from derain_cli.serve.wishes import Wish, parse_wish
 
 IMAGE_FIELD = "image"
 MOST_FIELDS = 16
 
 
-async def read_wish(request: Request, options: ServeOptions) -> Wish:
+async def read_job(request: Request, options: ServeOptions) -> Job:
     """What a request asks for: a raw body and query parameters, or a form.
 
     Raises:
@@ -29,9 +29,9 @@ async def read_wish(request: Request, options: ServeOptions) -> Wish:
     fields = dict(request.query_params)
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         content = b"".join([chunk async for chunk in _chunks(request, options)])
-        return parse_wish(content, "", fields)
+        return parse_job(content, "", fields)
     content, name, more = await _read_form(request, options)
-    return parse_wish(content, name, fields | more)
+    return parse_job(content, name, fields | more)
 
 
 async def throw_away(request: Request, options: ServeOptions) -> None:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from derain_cli.serve.failures import MEANINGS
+from derain_cli.serve.jobs import FORMATS, LAYERS, MEDIA_TYPES
 from derain_cli.serve.settings import ServeOptions
-from derain_cli.serve.wishes import FORMATS, LAYERS, MEDIA_TYPES
 from derain_cli.version import __version__
 
 JSON = "application/json"
@@ -177,7 +177,7 @@ def _job() -> Json:
         "state": {"type": "string", "enum": states},
         "place": {
             "type": ["integer", "null"],
-            "description": "In the line, from 1, while it waits.",
+            "description": "Place in the queue, from 1, while it waits.",
         },
         "seconds": number,
         "expected_seconds": number,

@@ -78,7 +78,7 @@ class RunFolder:
                 f"{str(self.path)!r} holds a run: add `resume`, or name another `out`"
             )
         if resume and not path.exists():
-            raise ConfigError(f"{str(self.path)!r} holds no run to resume; leave `resume` out")
+            raise ConfigError(f"{str(self.path)!r} has no run to resume; drop `resume`")
         if resume:
             _check_same_run(type(config).read(path), config)
             if not self.has_state:

@@ -80,7 +80,7 @@ def read_animation(path: Path, max_pixels: int) -> Animation:
             if count * image.width * image.height > max_pixels:
                 raise UnreadableImageError(
                     f"{label} has {count} images of {image.width}x{image.height} pixels, more than "
-                    f"{max_pixels:,} together; if you trust the file, raise --max-pixels"
+                    f"{max_pixels:,} together; if you trust the file, raise `max_pixels`"
                 )
             info, loops = dict(image.info), image.info.get("loop")
             shown = [

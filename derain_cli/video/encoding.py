@@ -264,7 +264,7 @@ def _format_notices(film: Film, codec: str, pixel_format: str) -> list[str]:
     if _bits(written) < film.bits:
         notices.append(
             f"its {film.bits} bits per channel are written as {_bits(written)}: "
-            f"this encoder of {codec} has no more; --codec names another"
+            f"this encoder of {codec} has no more; `codec` names another"
         )
     if any(component.is_alpha for component in read.components):
         notices.append("its transparency is not kept")
@@ -288,7 +288,7 @@ def _check_container(container: str, codec: str) -> None:
             empty.add_stream(CODERS[codec].encoder)
         except ValueError as error:
             raise UsageError(
-                f"a file of kind {container} cannot hold {codec}: choose another --codec or ending"
+                f"a file of kind {container} cannot hold {codec}: choose another `codec` or ending"
             ) from error
 
 
@@ -300,5 +300,5 @@ def _check_sides(film: Film, coder: Coder, pixel_format: str) -> None:
     if (across and film.width % 2) or (down and film.height % 2):
         raise UsageError(
             f"{film.label} has odd sides ({film.width}x{film.height}), which {coder.encoder} "
-            "cannot write; choose --codec vp9 or ffv1"
+            "cannot write; choose `codec` vp9 or ffv1"
         )

@@ -259,4 +259,4 @@ def _publish(part: Path, target: Path, *, overwrite: bool) -> None:
     try:
         move_whole_file(part, target, replace=overwrite)
     except FileExistsError as error:
-        raise ImageError(f"{str(target)!r} appeared meanwhile; --overwrite replaces it") from error
+        raise ImageError(f"{str(target)!r} appeared meanwhile; `overwrite` replaces it") from error

@@ -67,8 +67,8 @@ def test_a_name_without_a_known_ending_gets_its_contents(tmp_path: Path, name: s
     [
         (["a.jpg"], {"output": "{}/x.xyz"}, "no ending that names a format"),
         (["a.jpg"], {"output": "{}/nameless"}, "a folder is written with a '/'"),
-        (["a.jpg"], {"output": "{}/x.png", "format": "jpg"}, "leave --format away"),
-        (["a.jpg"], {"output": ""}, "--output is empty"),
+        (["a.jpg"], {"output": "{}/x.png", "format": "jpg"}, "leave `format` away"),
+        (["a.jpg"], {"output": ""}, "`output` is empty"),
         (["a.jpg"], {"output": "-", "save_rain": True}, "stdout holds one image"),
         (["a.jpg", "b.png"], {"output": "-"}, "one image"),
         (["a.jpg", "b.png"], {"output": "{}/a.jpg"}, "is a file"),
@@ -144,7 +144,7 @@ def test_names_that_differ_in_case_or_unicode_form_alone_share_a_name(
 
 def test_existing_results_need_a_decision(photos: Path, make_image: Callable[..., Path]) -> None:
     make_image(photos / "a2_derained.jpg")
-    with pytest.raises(UsageError, match=r"a2_derained.jpg' exists already: --skip-existing keeps"):
+    with pytest.raises(UsageError, match=r"a2_derained.jpg' exists already: `skip_existing` keeps"):
         plan_batch([str(photos / "a2.jpg")], BatchOptions())
     with pytest.raises(UsageError, match="exists already"):
         plan_batch([str(photos)], BatchOptions())
@@ -167,7 +167,7 @@ def test_a_device_is_never_replaced(photos: Path) -> None:
 def test_a_read_only_folder_is_found_before_the_first_image(photos: Path) -> None:
     photos.chmod(0o555)
     try:
-        with pytest.raises(ResourceError, match="-o names another folder"):
+        with pytest.raises(ResourceError, match="`output` names another folder"):
             plan_batch([str(photos)], BatchOptions())
     finally:
         photos.chmod(0o755)

@@ -160,7 +160,7 @@ def test_an_endless_body_ends_at_what_was_stated(server: Server, tmp_path: Path)
 def test_a_byte_at_a_time_ends_with_the_time(server: Server, tmp_path: Path) -> None:
     server.seconds_per_byte = 0.05  # four minutes in all
     began = time.monotonic()
-    with pytest.raises(UnavailableError, match=r"not there after 1 s; .* --timeout"):
+    with pytest.raises(UnavailableError, match=r"not there after 1 s; .* `timeout`"):
         download(SOURCE, timeout=1)
     assert time.monotonic() - began < 10
     assert blobs_below(tmp_path) == []

@@ -94,7 +94,7 @@ def test_the_command_shows_the_mapping_and_prints_the_file(public_file):
     assert result.stdout.strip() == str(public_file.with_suffix(".safetensors"))
     assert "conv_i.0.weight -> recurrent.input_gate.weight" in result.stderr
     assert "prenet: 168,963 parameters" in result.stderr
-    assert "is there already" in run(public_file, "--model", "prenet", code=2).stderr
+    assert "exists already" in run(public_file, "--model", "prenet", code=2).stderr
     found = json.loads(run(public_file, "-m", "prenet", "--overwrite", "--json").stdout)
     assert found["names"]["conv.0.bias"] == "to_image.bias"
 

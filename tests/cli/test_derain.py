@@ -25,8 +25,8 @@ from derain_cli.models import build_model
 
 Run = Callable[..., Result]
 DOCUMENTED = (
-    "v event input output status model device precision tile ms width height bit_depth rain files "
-    "warnings error"
+    "v event input output status model device engine precision tile ms width height bit_depth rain "
+    "files warnings error"
 )
 
 
@@ -156,7 +156,7 @@ def test_a_reader_that_goes_ends_the_batch_and_is_told(
     os.close(writer)
     _, stderr = child.communicate(timeout=120)
     assert child.returncode == 1
-    assert b"nobody reads the output any more: 1 of 2 done. Go on with:" in stderr
+    assert b"the reader of the output has exited: 1 of 2 done. Go on with:" in stderr
     assert b"--skip-existing" in stderr
 
 
@@ -165,7 +165,7 @@ def test_a_reader_that_goes_ends_the_batch_and_is_told(
     [
         (["{}/gone.jpg"], 1, "error: no such file or folder: '{}/gone.jpg'\n"),
         (["{}/empty.jpg"], 1, "error: '{}/empty.jpg' is empty (0 bytes)"),
-        (["{}", "-o", "{}/new.png"], 2, "error: -o '{}/new.png' would be a folder"),
+        (["{}", "-o", "{}/new.png"], 2, "error: --output '{}/new.png' would be a folder"),
         (["{}/a2.jpg", "--strength", "2"], 2, "error: Invalid value '2' for '--strength'"),
         (["{}/a2.jpg", "--device", "cuda:99"], 2, "error: "),
         (["{}/below/*.jpg"], 3, "error: no image to derain. {}/below/*.jpg: "),

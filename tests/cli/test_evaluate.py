@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,23 @@ def test_html_report_is_written(data_root, tiny_checkpoint, tmp_path):
     assert text.count('<figure class="case') == 3
     assert text.count('<svg class="histogram"') == 1
     assert "quoted from HCN (AAAI 2022), Table 1" in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_that_is_no_text_reaches_every_table(data_root, tiny_checkpoint, tmp_path):
+    for side in ("rainy", "clean"):
+        folder = data_root / "rain12" / side
+        (folder / "0.png").rename(os.fsdecode(os.fsencode(folder) + b"/a\xff.png"))
+    table, page, merged = (tmp_path / name for name in ("t.csv", "r.html", "m.csv"))
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint)
+    run(*arguments, "--csv", table, "--html", page, "--quiet")
+    assert b",a\xff," in table.read_bytes()
+    assert r"a\udcff" in page.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in table.with_suffix(".jsonl").read_text().splitlines()]
+    assert "a\udcff" in {line.get("image") for line in lines}
+    result = CliRunner().invoke(app, ["merge", str(table), "-o", str(merged)])
+    assert result.exit_code == 0, result.output
+    assert b",a\xff," in merged.read_bytes()
 
 
 def test_papers_are_quoted_with_their_protocol(data_root):

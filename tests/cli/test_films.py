@@ -146,7 +146,9 @@ def test_the_first_image_alone_by_default(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "stop", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stopped_film_leaves_no_file_and_goes_on(
     derain_process: Callable[..., subprocess.Popen[bytes]],
     tiny_checkpoint: Path,
@@ -166,7 +168,7 @@ def test_a_stopped_film_leaves_no_file_and_goes_on(
     assert not target.exists()
     if stop == signal.SIGINT:
         assert process.returncode == 130
-        assert "0 of 1 done (frames of the film at hand are kept). Go on with:" in stderr
+        assert "0 of 1 done (finished frames of the current film are kept). Go on with:" in stderr
     again = CliRunner().invoke(
         app, ["derain", str(film), "-o", str(target), "--json", *map(str, engine)]
     )

@@ -62,7 +62,7 @@ def test_online_update_from_the_command_line(photos, weights, tmp_path):
     done = invoke(*words, "--method", "online-update", "--epochs", 2, "--save-images", kept)
     assert done.exit_code == 0
     assert done.stdout.strip() == str(out)
-    assert re.search(r"epoch 2: (not )?better.*, pseudo-truth changed by", done.stderr)
+    assert re.search(r"epoch 2: (not )?better.*, pseudo ground truth changed by", done.stderr)
     assert " images/s, waited " in done.stderr
     assert "best.safetensors is the network of epoch" in done.stderr
     assert load_model(out).architecture == "resnet"

@@ -70,7 +70,7 @@ def test_candidates_resume_and_quiet(pairs, tmp_path):
         (["--candidates", "random", "0"], "--candidates is 'random 0'"),
         (["--keep", "11"], "--keep is 11; it must be from 1 to 10"),
         (["--budget", "1"], "--budget is 1 GMAC, but the cheapest network that keeps 2 of each"),
-        (["--resume"], "holds no run to resume"),
+        (["--resume"], "has no run to resume"),
         (["--model", "unet"], "--model"),
     ],
 )

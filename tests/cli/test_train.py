@@ -120,15 +120,15 @@ def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
         (["--preset", "papr"], 2, "unknown preset 'papr' of model 'rdmc'. Did you mean 'paper'"),
         (["--preset", "paper", "--config", "c.json"], 2, "--preset begins a new run"),
         (["--config", "none.json"], 2, "cannot read config 'none.json'"),
-        (["--out", "x", "--resume"], 2, "'x' holds no run to resume"),
+        (["--out", "x", "--resume"], 2, "'x' has no run to resume"),
         (["--steps", "0"], 2, "--steps is 0; it must be above 0"),
         (
             ["photo.jpg", "--out", "x"],
             2,
             "'photo.jpg': name what to train on with --dataset or --data",
         ),
-        (["--plot"], 2, "curves are drawn by another command now: derain plot RUN..."),
-        (["--plot", "a", "b"], 2, "curves are drawn by another command now: derain plot a b"),
+        (["--plot"], 2, "--plot is a command of its own now: derain plot RUN..."),
+        (["--plot", "a", "b"], 2, "--plot is a command of its own now: derain plot a b"),
         (["--model", "rdmc-rain100l"], 2, "give --arch rdmc --weights rdmc-rain100l"),
         (
             ["--recipe", "collaborative", "--loss", "l1:1"],
@@ -280,7 +280,9 @@ def test_what_a_recipe_ignores_is_dropped_unless_given_by_hand(tmp_path):
     assert "--loss is not used" in error_of(train(*words, "--loss", "l1:1"))
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(folders, tmp_path, derain_process, sign):
     out = tmp_path / "run"
     words = ["train", "--data", *folders, *TINY, *SHORT, "--steps", "100000", "--save-every", "5"]

@@ -50,8 +50,8 @@ def test_what_cannot_be_watched_is_refused(photos: Path, monkeypatch: pytest.Mon
         assert result.exit_code == 2
         return result.stderr
 
-    assert "leave the others away" in refusal(photos / "a2.jpg")
-    assert "never come to rest" in refusal("--overwrite")
+    assert "drop the others" in refusal(photos / "a2.jpg")
+    assert "never finish" in refusal("--overwrite")
     assert "needs a folder for its results" in refusal("-o", "out")
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     assert "pip install 'derain-cli[watch]'" in refusal()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from derain_cli.images import exif, iptc, jpeg_segments, png, tiff_tags, xmp
 from derain_cli.images.sources import Notices
+from tests.fuzz.parsers import PARSERS, starts
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +25,13 @@ def test_two_hundred_mutated_files() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("200 files in")
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_what_guided_fuzzing_begins_with(name: str) -> None:
+    for start in starts(name):
+        PARSERS[name](start)
+        PARSERS[name](start[: len(start) // 2])
 
 
 CHUNKS = st.lists(

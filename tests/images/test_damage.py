@@ -56,7 +56,7 @@ def said_of(data: bytes) -> tuple[Picture, str]:
     """The image and the one notice about it; a strict reader refuses it with the same words."""
     picture = read_image(data)
     (notice,) = picture.notices
-    with pytest.raises(UnreadableImageError, match=r"without --strict$") as caught:
+    with pytest.raises(UnreadableImageError, match=r"without `strict`$") as caught:
         read_image(data, strict=True)
     assert notice in str(caught.value)
     return picture, notice
@@ -193,6 +193,38 @@ def test_512_zero_bytes_anywhere_in_a_jpeg_are_said(coding: dict[str, object]) -
         assert "may be damaged" in read_image(damaged).notices[0]
         with pytest.raises(UnreadableImageError, match="may be damaged"):
             read_image(damaged, strict=True)
+
+
+@pytest.mark.parametrize("quality", [75, 90])
+def test_512_zero_bytes_in_any_coded_pass_of_a_progressive_jpeg_are_said(quality: int) -> None:
+    whole = saved(PHOTO, "JPEG", quality=quality, progressive=True)
+    assert read_image(whole, strict=True).notices == ()
+    for at in np.linspace(1000, len(whole) - 600, 20).astype(int):
+        damaged = whole[:at] + bytes(512) + whole[at + 512 :]
+        with pytest.raises(UnreadableImageError, match="damaged"):
+            read_image(damaged, strict=True)
+
+
+def patterns() -> list[Image.Image]:
+    """Drawings whose compressed data hold long runs of equal bits."""
+    rows, columns = np.mgrid[0:400, 0:600]
+    drawn = (
+        (rows + columns) % 256,
+        columns * 255 // 600,
+        (rows // 8 + columns // 8) % 2 * 255,
+        (rows % 8 < 4) * 80 + 60,
+        ((rows // 64 + columns // 64) % 2) * (columns % 2) * 255,
+    )
+    return [Image.fromarray(values.astype(np.uint8)) for values in drawn]
+
+
+@pytest.mark.parametrize("quality", [5, 50, 92, 100])
+def test_drawn_patterns_are_not_called_damaged(quality: int) -> None:
+    for image in patterns():
+        for options in ({}, {"optimize": True}, {"progressive": True}):
+            for kind in (image, image.convert("RGB")):
+                data = saved(kind, "JPEG", quality=quality, **options)
+                assert read_image(data).notices == ()
 
 
 def test_a_jpeg_with_a_gap_is_said_and_still_read() -> None:

@@ -584,7 +584,7 @@ def test_trap_5_gray_stays_gray(mode: str) -> None:
 def test_trap_5_alpha_where_there_is_none(format: str, tmp_path: Path) -> None:
     picture = read_image(saved(Image.fromarray(noise(4, 4, 4)), "PNG"))
     target = tmp_path / "x"
-    with pytest.raises(ImageError, match=r"transparent parts.*use --format png"):
+    with pytest.raises(ImageError, match=r"transparent parts.*use `format` png"):
         write_image(picture, target, format=format)
     assert list(tmp_path.iterdir()) == []
     opaque = replace(picture, alpha=np.full((4, 4), 255, np.uint8))
@@ -719,7 +719,7 @@ def test_trap_8_bombs_are_refused_from_the_header(format: str, tmp_path: Path) -
     line = _refusal(tmp_path, f"bomb.{format}", huge(format))
     deep = ", as large as 7,200,000,000 of 8-bit RGB" if format == "tiff" else ""
     assert f"3,600,000,000 pixels (60000 x 60000){deep}, the limit is 300,000,000" in line
-    assert line.endswith(f"raise it with --max-pixels {7200000000 if deep else 3600000000}")
+    assert line.endswith(f"raise it with `max_pixels` {7200000000 if deep else 3600000000}")
 
 
 def test_trap_8_webp_larger_than_pillow_reads() -> None:
@@ -733,7 +733,7 @@ def test_trap_8_webp_larger_than_pillow_reads() -> None:
 def test_trap_8_limit_is_the_callers(tmp_path: Path) -> None:
     file = saved(Image.new("L", (10, 10)), "PNG")
     assert read_image(file, max_pixels=100).width == 10
-    assert "--max-pixels 100" in _refusal(tmp_path, "a.png", file, max_pixels=99)
+    assert "`max_pixels` 100" in _refusal(tmp_path, "a.png", file, max_pixels=99)
     assert DEFAULT_MAX_PIXELS >= 200_000_000
 
 
@@ -1081,6 +1081,54 @@ def test_heic_with_the_extra() -> None:
     assert np.abs(picture.rgb.astype(int) - _photo()).mean() < 6
     assert picture.metadata.icc == SRGB
     assert opened(encode_image(picture)).getexif()[271] == "Canon"
+
+
+def heic(*images: Image.Image, **options: object) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    heif, buffer = pillow_heif.HeifFile(), io.BytesIO()
+    for image in images:
+        heif.add_from_pillow(image)
+    heif.save(buffer, quality=90, **options)
+    return buffer.getvalue()
+
+
+def test_odd_heics() -> None:
+    photo = Image.fromarray(_photo())
+    size = _photo().shape[:2]
+    assert read_image(heic(photo.convert("L"))).gray
+    alpha = read_image(heic(photo.convert("RGBA"))).alpha
+    assert alpha is not None
+    assert alpha.min() == 255
+    turned = heic(photo, exif=exif_bytes(orientation=6))
+    assert read_image(turned).rgb.shape[:2] == size[::-1]
+    two = read_image(heic(photo, photo.rotate(90, expand=True), primary_index=1))
+    assert (two.rgb.shape[:2], two.notices) == (
+        size[::-1],
+        ("holds 2 images; the main one is used",),
+    )
+    hdr = read_image(heic(photo, color_primaries=9, transfer_characteristics=16))
+    assert (b"cICP", bytes([9, 16, 0, 1])) in hdr.metadata.png_chunks
+    pillow_heif = pytest.importorskip("pillow_heif")
+    deep = pillow_heif.from_bytes("RGB;16", (32, 32), bytes(32 * 32 * 6))
+    buffer = io.BytesIO()
+    deep.save(buffer, quality=90)
+    assert read_image(buffer.getvalue()).notices == (
+        "has 10 bits per channel, which are read as 8",
+    )
+    for part in (0.3, 0.7, 0.95):
+        with pytest.raises(UnreadableImageError, match="is damaged or cut short"):
+            read_image(turned[: int(part * len(turned))])
+
+
+@pytest.mark.parametrize(
+    ("kind", "brand", "name"),
+    [(b"j2k1", b"j2ki", "JPEG 2000"), (b"vvc1", b"vvic", r"H\.266"), (b"unci", b"mif1", "no")],
+)
+def test_other_codecs_in_a_heif_are_called_by_name(kind: bytes, brand: bytes, name: str) -> None:
+    item = b"\0\0\0\x15infe\2\0\0\0\0\1\0\0" + kind + b"\0"
+    data = b"\0\0\0\x18ftyp" + brand + bytes(4) + b"miaf" + brand + item + bytes(200)
+    with pytest.raises(UnreadableImageError, match=f"a HEIF image with {name} compression"):
+        read_image(data)
 
 
 # The library's manners

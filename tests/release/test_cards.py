@@ -38,6 +38,10 @@ def test_facts_of_a_network():
     assert small["multiply_adds_256"] < facts["multiply_adds_256"] / 10
 
 
+def test_all_edges_of_the_supernet_are_counted() -> None:
+    assert network_facts("rdmc-supernet")["multiply_adds_256"] > 5e9
+
+
 def test_the_command_line_gives_the_config_back():
     config = TrainConfig(
         dataset=("rain100l_train:2", "my pairs"),

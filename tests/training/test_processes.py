@@ -15,6 +15,9 @@ from derain_cli.training import processes
 from derain_cli.training.recipes.supervised import Supervised
 from derain_cli.training.trainer import train
 
+# The runs of the module are made once, not once in each of pytest's processes.
+pytestmark = pytest.mark.xdist_group("processes")
+
 CHILD = """
 import sys
 from pathlib import Path
@@ -106,7 +109,7 @@ def test_gradient_is_exactly_the_mean_of_the_shares(runs, state_of, tiny_config)
         gradients.append(torch.autograd.grad(total, list(model.parameters())))
     for parameter, first, second in zip(model.parameters(), *gradients, strict=True):
         parameter.grad = (first + second) / 2
-    torch.optim.Adam(model.parameters(), lr=config.lr).step()
+    torch.optim.Adam(model.parameters(), lr=config.lr, fused=True).step()
     for name, value in state_of(runs / "two" / "first").items():
         assert torch.equal(value, model.state_dict()[name]), name
 

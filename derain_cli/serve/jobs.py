@@ -1,4 +1,4 @@
-"""What a request asks for, and how its image is read and its answer made."""
+"""Jobs of requests: parse their options, read their images and make the answers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -40,16 +40,16 @@ FORMATS: Mapping[str, str] = {format: format for format in MEDIA_TYPES} | {
 
 
 @dataclass(frozen=True)
-class Wish:
-    """One image and what is to become of it.
+class Job:
+    """One image and its options.
 
     Attributes:
         content: The file.
-        name: What it is called in messages and in the answer's file name.
+        name: Its name in messages and in the answer's file name.
         model: Name of the weights; None: the server's own choice.
-        strength: Share of the rain that is removed, 0..1.
+        strength: Share of the rain to remove, 0..1.
         format: Key of `MEDIA_TYPES`; None: as the input.
-        quality: 1-100 for formats that lose something; None: as the input.
+        quality: 1-100 for lossy formats; None: as the input.
         layer: One of `LAYERS`.
     """
 
@@ -69,8 +69,8 @@ class Answer:
     Attributes:
         content: The file.
         format: Key of `MEDIA_TYPES`.
-        name: Its file name.
-        notices: What the user should know about it.
+        name: File name of the answer.
+        notices: Notices for the user.
     """
 
     content: bytes
@@ -79,14 +79,14 @@ class Answer:
     notices: tuple[str, ...] = ()
 
 
-def parse_wish(content: bytes, name: str, fields: Mapping[str, str]) -> Wish:
-    """The wish that a request's fields state.
+def parse_job(content: bytes, name: str, fields: Mapping[str, str]) -> Job:
+    """Parse the job in a request's fields.
 
     Raises:
-        UsageError: An unknown field, or a value that cannot mean anything.
+        UsageError: An unknown field, or an invalid value.
         NothingToDoError: No image was sent.
     """
-    known = {field.name for field in dataclasses.fields(Wish)} - {"content"}
+    known = {field.name for field in dataclasses.fields(Job)} - {"content"}
     for field in fields:
         if field not in known:
             raise UsageError(f"unknown parameter {field!r}. {did_you_mean(field, known)}")
@@ -94,7 +94,7 @@ def parse_wish(content: bytes, name: str, fields: Mapping[str, str]) -> Wish:
         raise NothingToDoError(
             "no image was sent: it is the body of the request, or its multipart field 'image'"
         )
-    return Wish(
+    return Job(
         content,
         plain_name(fields.get("name") or name),
         fields.get("model") or None,
@@ -143,50 +143,50 @@ def _choice(field: str, text: str | None, known: Mapping[str, str]) -> str | Non
     return known[text.lower()]
 
 
-def read_rainy(wish: Wish, max_pixels: int) -> Picture:
-    """The image that was sent.
+def read_rainy(job: Job, max_pixels: int) -> Picture:
+    """Read the image of a job.
 
     Raises:
         UnreadableImageError: Not an image this program reads, damaged, or too large.
         ResourceError: Not enough memory.
     """
-    return read_image(wish.content, max_pixels=max_pixels, name=wish.name)
+    return read_image(job.content, max_pixels=max_pixels, name=job.name)
 
 
-def make_answer(wish: Wish, rainy: Picture, derained: np.ndarray) -> Answer:
-    """The layer that was asked for, as a file; the command line writes the same bytes.
+def make_answer(job: Job, rainy: Picture, derained: np.ndarray) -> Answer:
+    """The requested layer as a file, with the same bytes as the command line writes.
 
     Raises:
         ImageError: The format cannot hold this image.
         ResourceError: Not enough memory.
     """
-    if wish.layer == "rain":
+    if job.layer == "rain":
         picture = rainy.with_rgb(rain_layer(rainy.rgb, derained))
-    elif wish.layer == "compare":
+    elif job.layer == "compare":
         picture = side_by_side(rainy, rainy.with_rgb(derained))
     else:
         picture = rainy.with_rgb(derained)
     own = picture.format if picture.format in WRITABLE_FORMATS else "png"
-    format = wish.format or own
-    content = encode_image(picture, format, wish.quality, name=repr(wish.name))
+    format = job.format or own
+    content = encode_image(picture, format, job.quality, name=repr(job.name))
     notices = (*rainy.notices, *writing_notices(picture, format))
-    if wish.format is None and own != picture.format:
+    if job.format is None and own != picture.format:
         notices += (f"{picture.format.upper()} is only read: written as {own.upper()}",)
-    return Answer(content, format, _answer_name(wish, format), notices)
+    return Answer(content, format, _answer_name(job, format), notices)
 
 
-def _answer_name(wish: Wish, format: str) -> str:
-    stem = PurePosixPath(wish.name).stem
-    return f"{stem}_{wish.layer}{ENDINGS[format]}"
+def _answer_name(job: Job, format: str) -> str:
+    stem = PurePosixPath(job.name).stem
+    return f"{stem}_{job.layer}{ENDINGS[format]}"
 
 
-def make_preview(wish: Wish, picture: Picture) -> Answer:
-    """The image as a file that every browser shows: upright, 8 bits, JPEG or PNG."""
+def make_preview(job: Job, picture: Picture) -> Answer:
+    """The image in a format that every browser shows: upright, 8 bits, JPEG or PNG."""
     format = "jpeg" if picture.alpha is None else "png"
     if picture.alpha is not None:
         picture = _in_eight_bits(picture)
-    content = encode_image(picture, format, 95 if format == "jpeg" else None, name=repr(wish.name))
-    stem = PurePosixPath(wish.name).stem
+    content = encode_image(picture, format, 95 if format == "jpeg" else None, name=repr(job.name))
+    stem = PurePosixPath(job.name).stem
     return Answer(content, format, f"{stem}_preview{ENDINGS[format]}", picture.notices)
 
 
