@@ -1,4 +1,4 @@
-"""Peak memory and speed of the command on large photos: `python -m tests.benchmarks.command_memory`.
+"""Peak memory and speed of the command on large photos (python -m tests.benchmarks.command_memory).
 
 `derain` is run as a user types it, JPEG in and JPEG out. The peak is the resident memory of its
 process (Linux: `ru_maxrss`), to stay under 2.0 GiB for 100 megapixels; the seconds are those of the

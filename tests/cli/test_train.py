@@ -415,3 +415,12 @@ def test_the_command_that_goes_on_names_the_loggers(capsys):
     say_how_to_go_on(TrainResult(Path("run"), 3, False, 20.0), "train", "stopped", ["wandb"])
     told = "stopped at step 3; go on with: derain train --out run --resume --log wandb\n"
     assert capsys.readouterr().err == told
+
+
+def test_a_dry_run_without_data_is_refused_as_the_run_would_be(tmp_path):
+    words = ["--arch", "resnet", "--out", tmp_path / "run"]
+    shown, trained = train(*words, "--dry-run"), train(*words)
+    assert shown.exit_code == trained.exit_code == 2
+    assert "nothing to train on" in error_of(trained)
+    assert error_of(shown) == error_of(trained)
+    assert "batch_size" in shown.stdout
