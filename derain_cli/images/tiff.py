@@ -19,7 +19,7 @@ from PIL import TiffImagePlugin, _imaging
 from derain_cli.errors import UnreadableImageError
 from derain_cli.images.codecs import codecs, unsupported
 from derain_cli.images.exif import exif_block, exif_tags
-from derain_cli.images.iptc import iptc_of_resources, iptc_of_tag
+from derain_cli.images.iptc import iptc_of_resources, iptc_of_tag, lost_resources
 from derain_cli.images.libtiff import libtiff_messages
 from derain_cli.images.opencv import decode_with_opencv
 from derain_cli.images.picture import Metadata, Picture
@@ -57,6 +57,13 @@ _DESCRIPTIVE_TAGS = frozenset(
 _PHOTOSHOP, _PHOTOSHOP_LAYERS = 34377, 37724
 # Pixel scale, tie points, transformation, the three directories of keys, GDAL's own, coefficients
 _GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844)
+_PRIVATE = 32768  # the first tag that is not of the standard
+# Written, named elsewhere, or of no meaning beyond the file that holds them: the depth of tiles,
+# parts of JPEG streams, padding and its offsets.
+_NOT_NAMED = frozenset(
+    {IPTC, ICC, _PHOTOSHOP, _PHOTOSHOP_LAYERS, 32995, 32996, 32997, 32998, 59932, 59933, 65110}
+    | {*_GEO_TAGS, *_DESCRIPTIVE_TAGS}
+)
 _COMPRESSIONS = {
     1: "no",
     2: "CCITT RLE",
@@ -122,6 +129,9 @@ def open_tiff(file: SourceFile, notices: Notices) -> OpenedImage:
         notices.append("has extra channels beside colour and alpha, which are dropped")
     if _PHOTOSHOP_LAYERS in tags:
         notices.append("its Photoshop layers are dropped")
+    if private := sorted(code for code in tags.keys() - _NOT_NAMED if code >= _PRIVATE):
+        shown = ", ".join(map(str, private[:5])) + (" and more" if len(private) > 5 else "")
+        notices.append(f"its private tags {shown} are dropped")
     metadata, orientation = _tiff_metadata(tags, layout.size, notices)
 
     def decode() -> Picture:
@@ -151,7 +161,8 @@ def _full_page(file: SourceFile, order: str, pages: Sequence[int], *, big: bool)
             tags, _ = read_directory(file.stream, order, at, big=big)
         except (ValueError, struct.error):
             continue
-        if not whole_number(tags, 254, 0) & 5 or (index == 0 and 330 in tags):
+        is_reduced = whole_number(tags, 254, 0) & 5 or whole_number(tags, 255, 1) == 2
+        if not is_reduced or (index == 0 and 330 in tags):
             return index  # a reduced copy with directories of its own is the preview of a RAW file
     return 0
 
@@ -422,6 +433,7 @@ def _tiff_metadata(
     if icc and icc.value[36:40] != b"acsp":
         notices.damage("its colour profile is damaged and was dropped")
         icc = None
+    notices += lost_resources(resources.value if resources else b"")
     stated = Metadata(
         exif=exif_block(described) if described else None,
         icc=icc.value if icc else None,
