@@ -13,6 +13,8 @@ from PIL import Image
 MakePicture = Callable[..., Path]
 # Tests run in as many processes as there are cores (`-n auto`): one thread each, theirs too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Exporting a network takes seconds: where a test is not about engines, torch runs it.
+os.environ["DERAIN_ENGINE"] = "torch"
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import derain_cli
+from derain_cli.cli.app import app
 from derain_cli.training.loggers import LOGGERS
 
 ROOT = Path(__file__).parent.parent
@@ -110,15 +112,11 @@ def test_readme_names_no_option_that_does_not_exist():
         "reproduce",
         "models info",
         "finetune-real",
-        "reproduce",
         "datasets synth",
         "datasets verify",
     ]
     for command in commands:
-        arguments = [sys.executable, "-m", "derain_cli", *command.split(), "--help"]
-        environment = {"TERMINAL_WIDTH": "200", "COLUMNS": "200", "PATH": "/usr/bin:/bin"}
-        shown = subprocess.run(
-            arguments, capture_output=True, text=True, check=True, env=environment
-        ).stdout
-        known |= set(re.findall(r"--[a-z][a-z-]+", shown))
+        shown = CliRunner().invoke(app, [*command.split(), "--help"], terminal_width=200)
+        assert shown.exit_code == 0, shown.output
+        known |= set(re.findall(r"--[a-z][a-z-]+", shown.stdout))
     assert named - known == set()

@@ -115,12 +115,12 @@ class Network:
 
     def _derain_stack(self, rainy: Sequence[np.ndarray]) -> np.ndarray:
         """Images of one shape as `(batch, height, width, 3)`, of their own type."""
-        import torch  # noqa: PLC0415 (planning, and the command's usage errors, do without)
+        from derain_cli.inference.pixels import blended  # noqa: PLC0415 (planning does without)
 
         stacked = np.stack(rainy)
         largest = np.iinfo(stacked.dtype).max
-        levels = torch.from_numpy(stacked.astype(np.float32) / largest).permute(0, 3, 1, 2)
-        derained = torch.lerp(levels, self.derainer.derain_tensor(levels), self._strength)
-        levels = (derained.permute(0, 2, 3, 1) * largest).round()
-        pixels: np.ndarray = levels.numpy().astype(stacked.dtype)
+        levels = (stacked.astype(np.float32) / np.float32(largest)).transpose(0, 3, 1, 2)
+        derained = blended(levels, self.derainer.derain_levels(levels), self._strength)
+        whole = np.rint(derained.transpose(0, 2, 3, 1) * np.float32(largest))
+        pixels: np.ndarray = whole.astype(stacked.dtype)
         return pixels

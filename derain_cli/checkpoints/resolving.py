@@ -5,14 +5,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from derain_cli.checkpoints import hub
 from derain_cli.checkpoints.catalogue import WeightsEntry, entry_named, list_weights, weights_folder
-from derain_cli.checkpoints.files import build_described, load_tensors, read_metadata
 from derain_cli.errors import CheckpointError, UnavailableError, did_you_mean
-from derain_cli.models import MODELS
+
+if TYPE_CHECKING:  # torch takes a second to load, and a name is resolved without
+    from torch import nn
 
 RUN_FILES = ("best.safetensors", "last.safetensors")
 
@@ -21,7 +21,7 @@ RUN_FILES = ("best.safetensors", "last.safetensors")
 class LoadedModel:
     """A network with its trained weights: eval mode, float32, on the CPU."""
 
-    model: nn.Module
+    model: "nn.Module"
     architecture: str
     name: str
     path: Path
@@ -40,14 +40,20 @@ def load_model(name_or_path: str | os.PathLike[str]) -> LoadedModel:
         UnavailableError: No weights of that name; the message suggests the nearest.
         CheckpointError: The file is damaged, changed, or not one of ours.
     """
+    from derain_cli.checkpoints.files import (  # noqa: PLC0415 (torch)
+        build_described,
+        load_tensors,
+        read_metadata,
+    )
+
     path = resolve_weights(name_or_path)
     metadata = read_metadata(path)
     model = build_described(path, metadata)
     load_tensors(model, path)
-    return LoadedModel(model.eval(), metadata["model"], _shown(name_or_path), path, metadata)
+    return LoadedModel(model.eval(), metadata["model"], shown_name(name_or_path), path, metadata)
 
 
-def _shown(name_or_path: str | os.PathLike[str]) -> str:
+def shown_name(name_or_path: str | os.PathLike[str]) -> str:
     """Display name: the name itself, a file's stem, or a run's folder."""
     path = Path(name_or_path)
     if path.is_dir():
@@ -113,6 +119,8 @@ def _unknown(name: str) -> str:
         )
     if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin"):
         return f"no checkpoint {name!r} here; `derain models list` lists the weights"
+    from derain_cli.models import MODELS  # noqa: PLC0415 (torch)
+
     if name in MODELS:
         return _without_default(name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):

@@ -10,7 +10,8 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -101,6 +102,18 @@ class BatchReport:
             raise UsageError("standard output is closed: open it, or send it to /dev/null")
         if self.to_stdout and sys.stdout.isatty():
             raise UsageError("the image would go to the terminal: pipe it, or give -o a file")
+
+    @contextmanager
+    def loading(self) -> Iterator[Callable[[str], None]]:
+        """Where a network is made ready: a function to be told each phase of it before it begins.
+
+        A terminal shows what is going on; a log gets a line for what is done only once.
+        """
+        if self.console.is_terminal and not self.quiet:
+            with self.console.status("loading") as status:
+                yield lambda phase: status.update(printable(phase))
+        else:
+            yield lambda phase: self.say(phase) if phase.endswith("once") else None
 
     def watching(self, derainer: "Derainer | None") -> "Progress":
         """Progress bar, as a context for the time that this network runs."""
@@ -328,7 +341,8 @@ def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]
         "output": result.job.derained and str(result.job.derained),
         "status": result.status,
         "model": derainer and derainer.name,
-        "device": derainer and str(derainer.device),
+        "device": derainer and derainer.device,
+        "engine": derainer and derainer.engine.name,
         "precision": result.precision,
         "tile": result.tile,
         "ms": None if result.seconds is None else round(1000 * result.seconds, 1),

@@ -25,6 +25,7 @@ from derain_cli.cli.scaling import (
     recording,
     trust_in,
 )
+from derain_cli.cli.signals import acknowledging
 from derain_cli.cli.streams import LONGEST_LIST, read_standard_input
 from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
@@ -57,6 +58,15 @@ class Precision(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+class EngineName(StrEnum):
+    """Programs that can run the network."""
+
+    auto = "auto"
+    torch = "torch"
+    openvino = "openvino"
+    onnx = "onnx"
 
 
 def _option(*names: str, help: str, panel: str, **settings: Any) -> Any:  # noqa: ANN401
@@ -217,6 +227,16 @@ PrecisionOption = Annotated[
     ),
 ]
 
+EngineOption = Annotated[
+    EngineName,
+    _option(
+        "--engine",
+        envvar="DERAIN_ENGINE",
+        panel=SPEED,
+        help="What runs the network; auto is openvino on a CPU where it is installed, else torch.",
+    ),
+]
+
 Tile = Annotated[
     int | None,
     _option(
@@ -355,6 +375,7 @@ def derain(
     skip_existing: SkipExisting = False,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
+    engine: EngineOption = EngineName.auto,
     tile: Tile = None,
     tile_overlap: TileOverlap = None,
     compile: Compile = False,
@@ -404,14 +425,14 @@ def derain(
         codec=codec,
         temporal=bool(temporal),
     )
-    engine: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
-    engine |= {"passes": passes, "tta": tta}
-    engine |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
+    running: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
+    running |= {"engine": engine.value, "passes": passes, "tta": tta}
+    running |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     if watch is not None:
-        _watch(watch, inputs or [], options, model, engine, (as_json, quiet, verbose))
+        _watch(watch, inputs or [], options, model, running, (as_json, quiet, verbose))
         return
     check_engine(on)
-    trust = trust_in(manifest, model, options, engine)
+    trust = trust_in(manifest, model, options, running)
     listed = _read_list(from_file, inputs or [])
     plan = make_plan(inputs or [], options, listed, shard, trust)
     report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
@@ -419,7 +440,7 @@ def derain(
         report.show_plan()
     else:
         with recording(manifest, trust) as record:
-            _run(plan, options, model, engine, report, on, record)
+            _run(plan, options, model, running, report, on, record)
     report.finish()
 
 
@@ -435,8 +456,8 @@ def _watch(
     from derain_cli.cli.watching import check_watching, watch_folder
 
     check_watching(folder, inputs, options)
-    derainer = _load(model, engine)
     as_json, quiet, verbose = messages
+    derainer = _load(model, engine, _say_nothing if quiet else partial(typer.echo, err=True))
     if not quiet:
         _say_harm(model, partial(typer.echo, err=True))
 
@@ -490,7 +511,10 @@ def _run(
     report.check_stdout()
     try:
         stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
-        derainer = _load(model, engine) if plan.has_work and on is None else None
+        derainer = None
+        if plan.has_work and on is None:
+            with report.loading() as on_phase:
+                derainer = _load(model, engine, on_phase)
         _say_harm(model, report.say)
     except KeyboardInterrupt:
         report.say_interrupted(options)
@@ -540,7 +564,8 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
         return
     signal.signal(signal.SIGINT, handler)
     try:
-        yield
+        with acknowledging("stopping: files at hand are finished; Ctrl-C again stops at once"):
+            yield
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -560,7 +585,11 @@ def _say_harm(model: str | None, say: Callable[[str], None]) -> None:
         say(f"{model}: {harm}")
 
 
-def _load(model: str | None, engine: dict[str, Any]) -> "Derainer":
+def _say_nothing(_line: str) -> None:
+    pass
+
+
+def _load(model: str | None, engine: dict[str, Any], on_phase: Callable[[str], None]) -> "Derainer":
     from derain_cli.inference.derainer import Derainer
 
-    return Derainer.load(model or DEFAULT_WEIGHTS, **engine)
+    return Derainer.load(model or DEFAULT_WEIGHTS, on_phase=on_phase, **engine)

@@ -64,9 +64,11 @@ def _device() -> dict[str, str]:
     import torch
 
     from derain_cli.inference.devices import choose_device, choose_precision
+    from derain_cli.inference.engines import choose_engine
 
     device = choose_device("auto")
-    facts = {"auto means": str(device), "precision auto": choose_precision("auto", device)}
+    facts = {"auto means": device, "precision auto": choose_precision("auto", device)}
+    facts["engine auto"] = choose_engine("auto", "auto", "auto")
     facts["cpu"] = f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
@@ -103,8 +105,10 @@ def _folders() -> dict[str, str]:
     from huggingface_hub import constants
 
     from derain_cli.cli.output_files import default_data_root
+    from derain_cli.inference.engine_cache import engine_folder
 
     places = {"downloads": Path(constants.HF_HUB_CACHE), "data sets": Path(default_data_root())}
+    places["compiled networks"] = engine_folder()
     return {name: f"{path} ({_size_of(path)})" for name, path in places.items()}
 
 

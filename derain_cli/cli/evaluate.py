@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from derain_cli.evaluation.statistics import Row
     from derain_cli.scale.evaluation_on_ray import Weights
 
-ENGINE = ("device", "precision", "passes", "tta", "tile", "tile_overlap", "threads")
+ENGINE = ("device", "engine", "precision", "passes", "tta", "tile", "tile_overlap", "threads")
 WHAT, HOW, SPEED, RESULTS = "What is scored", "How", "Speed and memory", "Results"
 METRICS_HELP = (
     "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
@@ -51,6 +51,7 @@ class Engine:
     tile_overlap: int | None
     batch_size: int
     threads: int | None
+    engine: str = "torch"
 
     def settings(self) -> dict[str, Any]:
         """What changes scores, by name."""
@@ -63,6 +64,8 @@ class Engine:
             "tile": self.tile,
             "tile overlap": self.tile_overlap,
             "batch size": self.batch_size,
+            # The reference is not named: tables begun before there was a choice go on.
+            **({} if self.engine == "torch" else {"engine": self.engine}),
         }
 
 
@@ -139,6 +142,14 @@ def evaluate(
     precision: Annotated[
         str, _option("--precision", panel=SPEED, help="fp32, bf16 or fp16.")
     ] = "fp32",
+    engine: Annotated[
+        str,
+        _option(
+            "--engine",
+            panel=SPEED,
+            help="What runs the network: torch, the reference; openvino, onnx or auto.",
+        ),
+    ] = "torch",
     tile: Annotated[
         int | None,
         _option(
@@ -252,10 +263,10 @@ def evaluate(
     if not quiet:
         _say_what_is_scored(pairs, limit)
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
-    engine = Engine(
-        device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads
+    running = Engine(
+        device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads, engine
     )
-    scoring = Scoring(pairs, metric_names, protocol, engine, workers, save_images, on)
+    scoring = Scoring(pairs, metric_names, protocol, running, workers, save_images, on)
     with EvalView(quiet=quiet).shown() as view:
         scoring.load(view, [] if input_only else model or [""])
         journal = scoring.open_journal(view, csv_file, resume=resume, overwrite=overwrite)
@@ -327,6 +338,7 @@ class Scoring:
             derainer = Derainer.load(
                 name,
                 device=engine.device,
+                engine=engine.engine,
                 precision=engine.precision,
                 tile=engine.tile,
                 tile_overlap=engine.tile_overlap,
@@ -505,7 +517,7 @@ def _facts(results: Results, scoring: Scoring) -> dict[str, str]:
     from derain_cli.training.origin import machine
     from derain_cli.version import __version__
 
-    device = scoring.models[0].derainer.device if scoring.models else torch.device("cpu")
+    device = torch.device(scoring.models[0].derainer.device if scoring.models else "cpu")
     now = datetime.datetime.now(datetime.UTC)
     settings = {name: str(value) for name, value in scoring.engine.settings().items() if value}
     return {

@@ -77,13 +77,16 @@ def finetune_real(
     The defaults shown are the online update's; self-training has crop 256, batch
     size 16, rate 1e-4 and 100,000 steps, as published.
     """
-    from derain_cli.cli.train_view import show_progress
+    from derain_cli.cli.train_view import show_progress, starting
 
     given = given_of(options)
-    if resume:
-        chosen = build_config(config_of_run(FinetuneConfig, out), {}, given)
-    else:
-        chosen = config_of(method, model, given, from_scratch=from_scratch, preset=preset)
+    talking = os.environ.get("RANK", "0") == "0"
+    silent = quiet or not talking
+    with starting(quiet=silent):
+        if resume:
+            chosen = build_config(config_of_run(FinetuneConfig, out), {}, given)
+        else:
+            chosen = config_of(method, model, given, from_scratch=from_scratch, preset=preset)
     if dry_run:
         from derain_cli.cli.train_view import show_settings
         from derain_cli.training import trainer
@@ -92,8 +95,6 @@ def finetune_real(
         show_settings(explain(chosen, None, given, f"{preset} of {method}"))
         trainer.check(chosen, out, resume=resume)
         return
-    talking = os.environ.get("RANK", "0") == "0"
-    silent = quiet or not talking
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_on_signal())
         show = stack.enter_context(show_progress(chosen, quiet=silent))

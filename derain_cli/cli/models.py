@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -305,6 +306,54 @@ def import_checkpoint(
         typer.echo(f"{name} is not used", err=True)
     typer.echo(f"{model}: {imported.parameters:,} parameters", err=True)
     typer.echo(str(imported.path))
+
+
+class ExportFormat(StrEnum):
+    """File formats of networks for other programs."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+    torch = "torch"
+
+
+@app.command("export")
+def export(
+    name: Name,
+    format: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            "-f",
+            help="onnx: one .onnx file; openvino: .xml, and its weights in .bin; torch: .pt2.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there already.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a network for other programs, for any height and width, and check the file.
+
+    The file says what it is: name, config, SHA-256 of the weights, what sides must be multiples of,
+    how tiles must overlap. `derain --model FILE` runs .onnx and .xml without loading torch.
+    """
+    from derain_cli.inference.exporting import export_network
+
+    done = export_network(name, format.value, output, overwrite=overwrite)
+    if as_json:
+        told = {"paths": [str(path) for path in done.paths], "difference": done.difference}
+        typer.echo(json.dumps(told | dataclasses.asdict(done.facts)))
+        return
+    for path in done.paths:
+        typer.echo(str(path))
+    multiple = done.facts.padding_multiple
+    sides = f"sides that are multiples of {multiple}" if multiple > 1 else "any sides"
+    typer.echo(
+        f"{done.facts.name}: takes {sides}; differs from the original by at most "
+        f"{255 * done.difference:.3f} of 255 levels",
+        err=True,
+    )
 
 
 @app.command("bundle")

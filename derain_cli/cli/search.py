@@ -66,22 +66,26 @@ def search(
 
     Options given beside --config or --resume win over theirs.
     """
-    from derain_cli.inference.memory import keep_freed_memory
-    from derain_cli.training import searcher
+    from derain_cli.cli.train_view import starting
 
     count = _random_count(candidates)
-    chosen = config_of(out, config, resume, options, preset)
+    with starting(quiet=quiet):
+        chosen = config_of(out, config, resume, options, preset)
     if dry_run:
         from derain_cli.cli.train import explain_run
-        from derain_cli.training import trainer
+        from derain_cli.training import searcher, trainer
 
         explain_run(chosen, preset, given_of(options), str(config or "environment"))
         searcher.search_space(chosen)
         trainer.check(chosen, out, resume=resume)
         return
-    keep_freed_memory()
     talking = os.environ.get("RANK", "0") == "0"
     with stop_on_signal() as stopping, _progress(chosen, quiet or not talking) as report:
+        # After the view has begun: loading torch takes seconds.
+        from derain_cli.inference.memory import keep_freed_memory
+        from derain_cli.training import searcher
+
+        keep_freed_memory()
         result = searcher.search(
             chosen,
             out,
@@ -137,14 +141,17 @@ def _progress(config: SearchConfig, quiet: bool) -> Iterator["Report"]:
     """A function to call after every step: one table for the search, one for each candidate."""
     from derain_cli.cli.train_view import show_progress
 
-    shown, report = "", None
+    shown = ""
     with ExitStack() as table:
+        report = table.enter_context(show_progress(config, quiet=quiet))
 
         def note(name: str, progress: "Progress") -> None:
             nonlocal shown, report
-            if name != shown or report is None:
-                table.close()
-                shown, report = name, table.enter_context(show_progress(config, quiet=quiet))
+            if name != shown:
+                if shown:
+                    table.close()
+                    report = table.enter_context(show_progress(config, quiet=quiet))
+                shown = name
                 if not quiet:
                     typer.echo(f"{name}:", err=True)
             report(progress)

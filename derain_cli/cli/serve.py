@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain_cli.cli.derain import Precision
+from derain_cli.cli.derain import EngineName, Precision
 from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ def serve(
     precision: Annotated[
         Precision, typer.Option(help="Number format of the network, as in `derain derain`.")
     ] = Precision.auto,
+    engine: Annotated[
+        EngineName,
+        typer.Option(envvar="DERAIN_ENGINE", help="What runs it, as of `derain derain`."),
+    ] = EngineName.auto,
     threads: Annotated[
         int | None,
         typer.Option(min=1, show_default="all cores", help="CPU threads of the network."),
@@ -68,12 +72,13 @@ def serve(
     from derain_cli.serve.listening import listen
 
     with listen(options) as listening:
-        engine: DerainerOptions = {
+        running: DerainerOptions = {
             "device": device,
+            "engine": engine.value,
             "precision": precision.value,
             "threads": threads,
         }
-        _serve(options, listening, model, engine, open_page=open_page)
+        _serve(options, listening, model, running, open_page=open_page)
 
 
 def _need_extra() -> None:

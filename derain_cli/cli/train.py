@@ -87,17 +87,21 @@ def train(
         )
     if context.args:
         raise UsageError(f"{context.args[0]!r}: name what to train on with `dataset` or `data`")
-    given = given_options(options, connections)
-    chosen = config_of(out, config, resume, given, preset)
+    from derain_cli.cli.train_view import starting
+
+    with starting(quiet=quiet):
+        given = given_options(options, connections)
+        chosen = config_of(out, config, resume, given, preset)
+    if given.get("epochs") and "steps" in given:
+        raise UsageError("`epochs` and `steps` exclude each other: leave one out")
     if dry_run:
         file = out / "config.json" if resume and out else config
         explain_run(chosen, preset, given, str(file or "environment"))
         if chosen.dataset or chosen.data or chosen.clean:
             from derain_cli.training import trainer
 
-            trainer.check(_with_steps(chosen, given), out, resume=resume)
+            trainer.check(chosen, out, resume=resume)
         return
-    chosen = _with_steps(chosen, given)
     if out is None:
         raise UsageError("no `out`: name the folder of the run")
     if resume:
@@ -249,26 +253,13 @@ def _refuse_weights(architecture: str) -> None:
         )
 
 
-def _with_steps(config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
-    """Config with epochs converted to steps.
-
-    Raises:
-        UsageError: Both were given.
-    """
-    from derain_cli.training.recipes.paired import with_steps
-
-    if given.get("epochs") and "steps" in given:
-        raise UsageError("`epochs` and `steps` exclude each other: leave one out")
-    return with_steps(config)
-
-
 def explain_run(
     config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str
 ) -> None:
     """Print every setting with its source and the size of the data; warn if there is none."""
     from derain_cli.cli.train_view import show_settings
     from derain_cli.training.configs.presets import explain
-    from derain_cli.training.recipes.paired import sources_of
+    from derain_cli.training.recipes.paired import sources_of, with_steps
 
     show_settings(explain(config, preset, given, file))
     if not (config.dataset or config.data or config.clean):
@@ -278,7 +269,7 @@ def explain_run(
         shown = f"{source.training_count} to train on, {source.held_out_count} held out"
         typer.echo(f"{source.name}: {shown}", err=True)
     if config.epochs:
-        steps = _with_steps(config, given).steps
+        steps = with_steps(config).steps
         typer.echo(f"{config.epochs} epochs are {steps} steps of these images", err=True)
 
 

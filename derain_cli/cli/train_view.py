@@ -142,6 +142,14 @@ def show_progress(config: TrainConfig, *, quiet: bool) -> Iterator[Callable[["Pr
         yield report
 
 
+@contextmanager
+def starting(*, quiet: bool) -> Iterator[None]:
+    """A sign of life on a terminal while torch is loaded and the images are looked through."""
+    console = Console(stderr=True, quiet=quiet)
+    with console.status("starting") if console.is_terminal else nullcontext():
+        yield
+
+
 def validation_line(progress: "Progress") -> str:
     """PSNR of each source."""
     scores = ", ".join(f"{name} {value:.2f}" for name, value in (progress.validation or {}).items())

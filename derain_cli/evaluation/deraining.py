@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from derain_cli.inference.derainer import Derainer
+from derain_cli.inference.pixels import blended
 
 Pixels = NDArray[np.uint8]
 
@@ -28,7 +28,6 @@ class EvaluatedModel:
 
     def derain_together(self, rainy: Sequence[Pixels]) -> list[Pixels]:
         """Derained 8-bit images of 8-bit images of one size, in one pass of the network."""
-        levels = torch.from_numpy(np.stack(rainy).astype(np.float32) / 255).permute(0, 3, 1, 2)
-        derained = torch.lerp(levels, self.derainer.derain_tensor(levels).cpu(), self._strength)
-        pixels = (derained.permute(0, 2, 3, 1) * 255).round().numpy().astype(np.uint8)
-        return list(pixels)
+        levels = (np.stack(rainy).astype(np.float32) / np.float32(255)).transpose(0, 3, 1, 2)
+        derained = blended(levels, self.derainer.derain_levels(levels), self._strength)
+        return list(np.rint(derained.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8))

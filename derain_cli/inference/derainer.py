@@ -8,42 +8,52 @@ With an overlap of at least twice the receptive radius plus `tiles.FEATHER`, til
 image up to float rounding. In practice less is enough, because distant pixels hardly count.
 """
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
-from derain_cli.checkpoints.resolving import load_model
+from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.errors import ImageError, ResourceError, UsageError
-from derain_cli.inference.devices import PRECISIONS, choose_device, choose_precision
-from derain_cli.inference.folding import folded_network
+from derain_cli.inference.engine import Engine, Tileable
+from derain_cli.inference.engines import load_engine, network_engine
 from derain_cli.inference.kinds import derain_any
 from derain_cli.inference.memory import (
     give_back_freed_memory,
     is_out_of_memory,
     keep_freed_memory,
-    measure_bytes_per_pixel,
     memory_budget,
 )
+from derain_cli.inference.pixels import (
+    Levels,
+    Pixels,
+    Reader,
+    blended,
+    check_image,
+    is_finite,
+    level_reader,
+    pad_to_multiple,
+    pixel_reader,
+    write_pixels,
+)
 from derain_cli.inference.repeats import ORIENTATIONS, repeated
-from derain_cli.inference.tiles import cheapest_tiles, plan_axis, round_down
-from derain_cli.models import HasContext, ModelEntry, find_model
-from derain_cli.sizes import pad_to_multiple, round_up
+from derain_cli.inference.tiles import cheapest_tiles, plan_axis, round_down, round_up
+
+if TYPE_CHECKING:  # torch takes a second to load, and engines other than torch do without
+    from torch import Tensor, nn
+
+    from derain_cli.models import ModelEntry
+
+log = logging.getLogger(__name__)
 
 TileSize = tuple[int, int]  # height and width in pixels
-Pixels = NDArray[Any]  # (height, width, 3), uint8 or uint16
 Image = TypeVar("Image")  # see `inference.kinds`
-Reader = Callable[[slice, slice], Tensor]  # rows, columns -> (batch, 3, rows, columns) in 0..1
 Result = TypeVar("Result")
-Turnable = TypeVar("Turnable", Pixels, Tensor)
+Turnable = TypeVar("Turnable", Pixels, Levels)
 # The shortest tile a caller may ask for, and the shortest that halving for lack of memory reaches.
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
 # An image of at most this many pixels runs whole; its memory is not even measured.
@@ -80,6 +90,7 @@ class DerainerOptions(TypedDict, total=False):
     threads: int | None
     passes: int
     tta: bool
+    engine: str
 
 
 class Derainer:
@@ -87,17 +98,18 @@ class Derainer:
 
     Attributes:
         name: Name of the network in messages and tables.
-        device: Where it runs.
+        engine: What runs it.
+        device: Where it runs, as torch spells it: "cpu", "cuda", "cuda:N" or "mps".
         precision: "fp32", "bf16" or "fp16".
         tile: Largest side of a tile in pixels; 0 = always whole, None = as memory allows.
         tile_overlap: Pixels by which neighbouring tiles overlap.
-        entry: The network's entry in `MODELS`.
+        entry: What tiles must know of the network: its entry in `MODELS`, say.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        entry: ModelEntry,
+        model: "nn.Module | Engine",
+        entry: Tileable,
         *,
         name: str,
         device: str = "auto",
@@ -108,11 +120,12 @@ class Derainer:
         threads: int | None = None,
         passes: int = 1,
         tta: bool = False,
+        engine: str = "torch",
     ) -> None:
         """Copy of the network, folded, on its device.
 
         Args:
-            model: The network; it stays as it is.
+            model: The network, which stays as it is; or an engine that holds one.
             entry: Its entry in `MODELS`.
             name: For messages and tables.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -121,43 +134,56 @@ class Derainer:
             tile: Largest side of a tile, 0 for no tiles, None for as large as memory allows.
             tile_overlap: At most half a tile; None for the network's own, less in small tiles.
             compile: Compile the network with `torch.compile` at its first image.
-            threads: CPU threads of the whole process; None leaves torch's own choice.
+            threads: CPU threads; of the whole process with torch. None: all cores.
             passes: Times an image goes through the network, each time the result of the last.
             tta: Average over eight flips and turns of the image: eight times the work for the last
                 tenths of a dB.
+            engine: "torch"; "openvino" or "onnx" give the same image, on the CPU alone, and need
+                the extra of their name; "auto" takes OpenVINO where it is installed and the device
+                is the CPU.
 
         Raises:
             UsageError: An unknown or absent device, or a value that cannot mean anything.
         """
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be at least 1, not {threads}")
-        if threads is not None:
-            torch.set_num_threads(threads)
         if passes < 1:
             raise UsageError(f"passes must be at least 1, not {passes}")
         self.passes, self.tta = passes, tta
         self.name = name
-        self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
         self.entry = entry
         self.tile = self._checked_tile(tile)
         self.tile_overlap = self._checked_overlap(tile_overlap)
         self._tile_limit: int | None = None  # set once memory runs out
         self._bytes_per_pixel = 0.0  # measured when first needed
-        self._network = folded_network(model, entry, name).requires_grad_(requires_grad=False)
-        self._network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._compiled = _compile(self._network, self.device) if compile else None
-        if self.device.type == "cpu":
+        if not isinstance(model, Engine):
+            model = network_engine(
+                model,
+                cast("ModelEntry", entry),
+                engine,
+                name=name,
+                device=device,
+                precision=precision,
+                compile=compile,
+                threads=threads,
+            )
+        self.engine = model
+        self.device, self.precision = model.device, model.precision
+        if self.device == "cpu":
             keep_freed_memory()
 
     @classmethod
     def load(
-        cls, name: str | os.PathLike[str] = DEFAULT_WEIGHTS, **options: Unpack[DerainerOptions]
+        cls,
+        name: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+        *,
+        on_phase: Callable[[str], None] | None = None,
+        **options: Unpack[DerainerOptions],
     ) -> "Derainer":
         """Derainer with trained weights.
 
         Args:
-            name: An entry of `weights.toml`, a network's bare name, a checkpoint or a run folder.
+            name: An entry of `weights.toml`, a network's bare name, a checkpoint, a run folder, or
+                a file that `derain models export` wrote for ONNX Runtime or OpenVINO.
+            on_phase: Told what takes a while before it begins, such as compiling the network.
             **options: As of `Derainer`.
 
         Raises:
@@ -165,8 +191,16 @@ class Derainer:
             CheckpointError: The file is damaged or not one of ours.
             UsageError: As of `Derainer`.
         """
-        loaded = load_model(name)
-        return cls(loaded.model, find_model(loaded.architecture), name=loaded.name, **options)
+        loaded = load_engine(
+            name,
+            options.pop("engine", "torch"),
+            device=options.pop("device", "auto"),
+            precision=options.pop("precision", "fp32"),
+            compile=options.pop("compile", False),
+            threads=options.pop("threads", None),
+            on_phase=on_phase or log.info,
+        )
+        return cls(loaded.engine, loaded.entry, name=loaded.name, **options)
 
     def __call__(self, images: Image, /, *, strength: float = 1.0) -> Image:
         """The derained image, or a list of them, of the kind that was given.
@@ -190,7 +224,10 @@ class Derainer:
 
     def __repr__(self) -> str:
         """Name, device and precision."""
-        return f"Derainer({self.name!r}, device={str(self.device)!r}, precision={self.precision!r})"
+        return (
+            f"Derainer({self.name!r}, device={self.device!r}, precision={self.precision!r}, "
+            f"engine={self.engine.name!r})"
+        )
 
     def run(
         self,
@@ -213,7 +250,7 @@ class Derainer:
             ResourceError: Not enough memory even for small tiles.
             ImageError: The network gave values that are not finite.
         """
-        _check_image(rainy)
+        check_image(rainy)
         if not 0 <= strength <= 1:
             raise UsageError(f"strength must lie in 0..1, not {strength}")
         if strength == 0:
@@ -226,20 +263,27 @@ class Derainer:
             derained = np.empty_like(rainy, order="C")
             # A view whose rows are the bands that the run goes through.
             source, target = (run.turned(array, 0, 1) for array in (rainy, derained))
-            read = _pixel_reader(source, self.device)
+            read = pixel_reader(source)
             for rows, result in run.bands(read):
                 if strength < 1:
-                    result = read(rows, slice(None)).lerp_(result, strength)
-                _write_pixels(result, target[rows])
+                    result = blended(read(rows, slice(None)), result, strength)
+                write_pixels(result, target[rows])
             return derained, run.facts()
 
         return self._within_memory(1, rainy.shape[0], rainy.shape[1], attempt)
 
-    def derain_tensor(self, rainy: Tensor) -> Tensor:
+    def derain_tensor(self, rainy: "Tensor") -> "Tensor":
+        """`derain_levels` for a tensor on any device; the result is on the same."""
+        import torch  # noqa: PLC0415 (loaded already: the caller holds a tensor)
+
+        levels = rainy.detach().to("cpu", torch.float32).numpy()
+        return torch.from_numpy(self.derain_levels(levels)).to(rainy.device)
+
+    def derain_levels(self, rainy: Levels) -> Levels:
         """Derained images in 0..1, clipped, for scores; tiled as an image would be.
 
         Args:
-            rainy: `(batch, 3, height, width)`, float in 0..1, on any device.
+            rainy: `(batch, 3, height, width)`, float32 in 0..1.
 
         Raises:
             ResourceError: Not enough memory even for small tiles.
@@ -257,69 +301,51 @@ class Derainer:
         self, rainy: Pixels, strength: float, on_progress: Callable[[float], None] | None
     ) -> tuple[Pixels, RunFacts]:
         """`run` in several passes or orientations; the image is held as floats meanwhile."""
-        levels = _pixel_reader(rainy, torch.device("cpu"))(slice(None), slice(None))
+        levels = pixel_reader(rainy)(slice(None), slice(None))
         facts: list[RunFacts] = []
         times = self.passes * (len(ORIENTATIONS) if self.tta else 1)
 
-        def once(given: Tensor) -> Tensor:
+        def once(given: Levels) -> Levels:
             derained, fact = self._once(given)
             facts.append(fact)
             if on_progress is not None:
                 on_progress(len(facts) / times)
             return derained
 
-        derained = repeated(once, levels, self.passes, self.tta).cpu()
+        derained = blended(levels, repeated(once, levels, self.passes, self.tta), strength)
         target = np.empty_like(rainy, order="C")
-        _write_pixels(levels.lerp_(derained, strength).clamp_(0, 1), target)
+        write_pixels(np.clip(derained, 0, 1), target)
         notices = tuple(dict.fromkeys(notice for fact in facts for notice in fact.notices))
         return target, RunFacts(facts[0].tile, facts[-1].precision, notices)
 
-    def _once(self, rainy: Tensor) -> tuple[Tensor, RunFacts]:
+    def _once(self, rainy: Levels) -> tuple[Levels, RunFacts]:
         """Derained images in 0..1 after one pass, and how they were computed."""
 
-        def attempt(run: "_Run") -> tuple[Tensor, RunFacts]:
-            source, target = (run.turned(tensor, -1, -2) for tensor in (rainy, derained))
-            for rows, result in run.bands(_tensor_reader(source, self.device)):
+        def attempt(run: "_Run") -> tuple[Levels, RunFacts]:
+            derained = np.empty(rainy.shape, np.float32)
+            source, target = (run.turned(levels, -1, -2) for levels in (rainy, derained))
+            for rows, result in run.bands(level_reader(source)):
                 target[..., rows, :] = result
             return derained, run.facts()
 
-        # Created outside of inference mode, so that a training step may use it as a target.
-        derained = torch.empty_like(rainy, dtype=torch.float32, requires_grad=False)
         batch, _, height, width = rainy.shape
         return self._within_memory(batch, height, width, attempt)
 
     def run_network(
-        self, rainy: Tensor, precision: str, context_mean: Tensor | None = None
-    ) -> Tensor:
-        """The network's result for a batch on its device whose sides need no padding.
+        self, rainy: Levels, precision: str, context_mean: Levels | None = None
+    ) -> Levels:
+        """The network's result for a batch whose sides need no padding.
 
         Args:
             rainy: `(batch, 3, height, width)`.
-            precision: A key of `PRECISIONS`.
+            precision: The derainer's own, or fp32.
             context_mean: Of the image of which `rainy` is a tile, for networks with a context.
         """
-        network: Callable[..., Tensor] = self._network
-        if self._compiled is not None and precision == self.precision:
-            network = self._compiled
-        lower = precision != "fp32"
-        with torch.autocast(self.device.type, PRECISIONS[precision] if lower else None, lower):
-            try:
-                return network(rainy, *([] if context_mean is None else [context_mean]))
-            except RuntimeError as error:
-                # The compiler's own exceptions are in modules of torch that are costly to import.
-                if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                    reason = str(error).strip().splitlines()[0]
-                    raise UsageError(f"compile does not work here: {reason}") from error
-                raise
+        return self.engine.derain(rainy, precision, context_mean)
 
-    def run_context(self, rainy: Tensor) -> Tensor | None:
+    def run_context(self, rainy: Levels) -> Levels | None:
         """What the network averages over a whole image, float32; None if it averages nothing."""
-        if not isinstance(self._network, HasContext):
-            return None
-        lower = self.precision != "fp32"
-        with torch.autocast(self.device.type, PRECISIONS[self.precision] if lower else None, lower):
-            context = self._network.context(rainy)
-        return None if context is None else context.float()
+        return self.engine.context(rainy)
 
     def _within_memory(
         self, batch: int, height: int, width: int, attempt: Callable[["_Run"], Result]
@@ -332,12 +358,11 @@ class Derainer:
         tile = self._first_tile(batch, height, width)
         while True:
             try:
-                with torch.inference_mode():
-                    return attempt(_Run(self, (height, width), tile, notices))
+                return attempt(_Run(self, (height, width), tile, notices))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            # Outside of `except`, whose traceback keeps the failed attempt's tensors alive.
+            # Outside of `except`, whose traceback keeps the failed attempt's arrays alive.
             side = self._smaller_tile(max(tile), height, width)
             tile = side, side
             notices.append(f"out of memory: went on with tiles of {side} pixels")
@@ -359,7 +384,7 @@ class Derainer:
         if self.tile is not None or batch * height * width <= SURELY_SMALL:
             return 0, 0
         if not self._bytes_per_pixel:
-            self._bytes_per_pixel = measure_bytes_per_pixel(self._network, self.device)
+            self._bytes_per_pixel = self.engine.bytes_per_pixel()
         budget = memory_budget(self.device, batch * height * width * 3)
 
         def fits(rows: int, columns: int) -> bool:
@@ -466,7 +491,7 @@ class _Run:
         self.precision = derainer.precision
         self.on_progress: Callable[[float], None] | None = None
         self._tiles_done = 0
-        self._context_mean: Tensor | None = None
+        self._context_mean: Levels | None = None
         self.notices = [*notices, *self._tile_notices()]
 
     def facts(self) -> RunFacts:
@@ -474,12 +499,12 @@ class _Run:
         return RunFacts(self.tile, self.precision, tuple(self.notices))
 
     def turned(self, values: Turnable, *sides: int) -> Turnable:
-        """The array or tensor itself, or a view of it with the two sides exchanged."""
+        """The array itself, or a view of it with the two sides exchanged."""
         return values.swapaxes(*sides) if self.is_turned else values
 
-    def bands(self, read: Reader) -> Iterator[tuple[slice, Tensor]]:
+    def bands(self, read: Reader) -> Iterator[tuple[slice, Levels]]:
         """Finished rows from top to bottom: which, and `(batch, 3, rows, width)` in 0..1."""
-        carried: Tensor | None = None
+        carried: Levels | None = None
         if self.tile:
             self._context_mean = self._mean_context(read)
         ends = (*self.rows.starts[1:], self.height)
@@ -487,16 +512,17 @@ class _Run:
             band = self._band(read, slice(top, top + self.rows.tile), weights)
             if carried is not None:
                 band[..., : carried.shape[-2], :] += carried
-            carried = band[..., end - top :, :].clone()
-            yield slice(top, end), band[..., : end - top, : self.width].clamp_(0, 1)
+            carried = band[..., end - top :, :].copy()
+            finished = band[..., : end - top, : self.width]
+            yield slice(top, end), np.clip(finished, 0, 1, out=finished)
 
-    def _mean_context(self, read: Reader) -> Tensor | None:
+    def _mean_context(self, read: Reader) -> Levels | None:
         """Mean over the image of what the network averages, from all tiles; None for nothing.
 
         Every pixel counts once: tiles are weighted as they are blended.
         """
         multiple = self.derainer.entry.padding_multiple
-        total: Tensor | float = 0.0
+        total: Levels | float = 0.0
         for top, row_weights in zip(self.rows.starts, self.rows.weights, strict=True):
             for left, weights in zip(self.columns.starts, self.columns.weights, strict=True):
                 place = slice(top, top + self.rows.tile), slice(left, left + self.columns.tile)
@@ -504,15 +530,16 @@ class _Run:
                 context = self.derainer.run_context(tile)
                 if context is None:
                     return None
-                share = self.turned(row_weights[:, None] * weights, 0, 1)[None, None]
-                share = F.avg_pool2d(share, multiple).to(context.device)
-                total = total + (context * share).sum(dim=(2, 3), keepdim=True)
+                share = self.turned(
+                    _means(row_weights, multiple)[:, None] * _means(weights, multiple), 0, 1
+                )
+                total = total + (context * share).sum(axis=(2, 3), keepdims=True)
         cells = self.rows.padded * self.columns.padded / multiple**2
-        return cast(Tensor, total) / cells
+        return cast(Levels, total) / np.float32(cells)
 
-    def _band(self, read: Reader, rows: slice, row_weights: Tensor) -> Tensor:
+    def _band(self, read: Reader, rows: slice, row_weights: Levels) -> Levels:
         """Weighted sum of one row of tiles, `(batch, 3, tile, columns)`."""
-        band: Tensor | None = None
+        band: Levels | None = None
         columns, multiple = self.columns, self.derainer.entry.padding_multiple
         for left, weights in zip(columns.starts, columns.weights, strict=True):
             place = slice(left, left + columns.tile)
@@ -522,11 +549,11 @@ class _Run:
             if columns.count == self.rows.count == 1:
                 return derained
             if band is None:
+                # In the tiles' own order of channels and pixels, so that sums need no strides.
                 shape = (len(derained), 3, len(row_weights), columns.padded)
-                band = torch.zeros(shape, device=derained.device)
-                band = band.contiguous(memory_format=torch.channels_last)
-            blend = (row_weights[:, None] * weights).to(derained.device)
-            band[..., place] += derained.mul_(blend)
+                band = np.zeros_like(derained, shape=shape)
+            derained *= row_weights[:, None] * weights
+            band[..., place] += derained
         assert band is not None, "an axis has at least one tile"
         return band
 
@@ -535,24 +562,24 @@ class _Run:
         if self.on_progress is not None:
             self.on_progress(self._tiles_done / (self.rows.count * self.columns.count))
 
-    def _derain(self, rainy: Tensor) -> Tensor:
+    def _derain(self, rainy: Levels) -> Levels:
         """The network's result in float32, redone in fp32 where a lower precision overflowed."""
-        rainy = self.turned(rainy, -1, -2).contiguous(memory_format=torch.channels_last)
+        rainy = self.turned(rainy, -1, -2)
         if self.precision != "fp32":
-            derained = self._run_network(rainy, self.precision).float()
-            if _is_finite(derained):
+            derained = self._run_network(rainy, self.precision)
+            if is_finite(derained):
                 return derained
             self.notices.append(f"{self.precision} gave values that are not finite: redone in fp32")
             self.precision = "fp32"
         derained = self._run_network(rainy, "fp32")
-        if not _is_finite(derained):
+        if not is_finite(derained):
             raise ImageError(
                 f"{self.derainer.name} gives values that are not finite for this image: "
                 "its weights are damaged or its training diverged"
             )
         return derained
 
-    def _run_network(self, rainy: Tensor, precision: str) -> Tensor:
+    def _run_network(self, rainy: Levels, precision: str) -> Levels:
         return self.derainer.run_network(rainy, precision, self._context_mean)
 
     def _tile_notices(self) -> Iterator[str]:
@@ -569,42 +596,7 @@ class _Run:
             )
 
 
-def _compile(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    # Freezing lets the CPU's kernels keep the weights in their own layout.
-    return torch.compile(network, options={"freezing": True} if device.type == "cpu" else None)
-
-
-def _check_image(rainy: Pixels) -> None:
-    if rainy.dtype not in (np.uint8, np.uint16) or rainy.ndim != 3 or rainy.shape[2] != 3:
-        shape = "x".join(str(side) for side in rainy.shape)
-        raise UsageError(
-            f"an image must be height x width x 3 of uint8 or uint16, not {shape} of {rainy.dtype}"
-        )
-    if rainy.size == 0:
-        raise UsageError(f"an image of {rainy.shape[1]}x{rainy.shape[0]} pixels has nothing in it")
-
-
-def _pixel_reader(rainy: Pixels, device: torch.device) -> Reader:
-    levels = np.iinfo(rainy.dtype).max
-
-    def read(rows: slice, columns: slice) -> Tensor:
-        # Copied, because torch takes neither read-only arrays nor negative strides.
-        pixels = torch.from_numpy(np.array(rainy[rows, columns], order="C")).to(device)
-        return pixels.permute(2, 0, 1).unsqueeze(0).to(torch.float32).div_(levels)
-
-    return read
-
-
-def _tensor_reader(rainy: Tensor, device: torch.device) -> Reader:
-    return lambda rows, columns: rainy[..., rows, columns].to(device, torch.float32, copy=True)
-
-
-def _write_pixels(derained: Tensor, pixels: Pixels) -> None:
-    """`(1, 3, rows, width)` in 0..1 to the nearest level of `pixels`, `(rows, width, 3)`."""
-    levels = np.iinfo(pixels.dtype).max
-    torch.from_numpy(pixels).copy_(derained[0].mul_(levels).round_().permute(1, 2, 0))
-
-
-def _is_finite(values: Tensor) -> bool:
-    # One pass: NaN and infinity survive a sum.
-    return math.isfinite(values.sum().item())
+def _means(weights: Levels, multiple: int) -> Levels:
+    """Means of every `multiple` neighbours along a side."""
+    means: Levels = weights.reshape(-1, multiple).mean(axis=1)
+    return means

@@ -1,14 +1,13 @@
 """Devices and precisions: which are present, and which one a name means."""
 
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from derain_cli.errors import UsageError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", "bf16", "fp16")
 # Instructions that multiply bfloat16 as /proc/cpuinfo lists them: x86 with AVX-512 or AMX, Arm.
 # Elsewhere it is emulated, and slower than float32.
 NATIVE_BF16 = re.compile(
@@ -16,22 +15,37 @@ NATIVE_BF16 = re.compile(
 )
 
 
-def choose_device(name: str) -> torch.device:
-    """Device by name; "auto" takes a CUDA card, else an Apple GPU, else the CPU.
+def choose_device(name: str) -> str:
+    """Device as torch spells it; "auto" takes a CUDA card, else an Apple GPU, else the CPU.
 
     Raises:
         UsageError: No such name, or the device is absent. A named device is never replaced by
             another one.
     """
+    if name == "cpu" or (name == "auto" and not may_have_a_card()):
+        return "cpu"
     present = _present_devices()
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if kind in present))
+        return next(kind for kind in ("cuda", "mps", "cpu") if kind in present)
     if name in present:
-        return torch.device(name)
+        return name
     raise UsageError(f"device {name!r} is not here. There is: auto, {', '.join(present)}")
 
 
+def may_have_a_card(system: str = sys.platform, root: Path = Path("/")) -> bool:
+    """False where there is no GPU for sure; told without torch, which takes a second to load.
+
+    Linux shows a card that a CUDA or ROCm program can use as a device file (WSL as /dev/dxg).
+    """
+    if system != "linux":
+        return True
+    files = ("dev/nvidiactl", "dev/nvidia0", "dev/kfd", "dev/dxg", "dev/nvhost-gpu", "dev/nvmap")
+    return any((root / file).exists() for file in files)
+
+
 def _present_devices() -> list[str]:
+    import torch  # noqa: PLC0415 (heavy, and of no use where another engine runs on the CPU)
+
     present = ["cpu"]
     if torch.cuda.is_available():
         present += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
@@ -40,7 +54,7 @@ def _present_devices() -> list[str]:
     return present
 
 
-def choose_precision(name: str, device: torch.device) -> str:
+def choose_precision(name: str, device: str) -> str:
     """Precision by name; "auto" takes bf16 where the device multiplies it natively, else fp32.
 
     Raises:
@@ -50,10 +64,12 @@ def choose_precision(name: str, device: torch.device) -> str:
         return name
     if name != "auto":
         raise UsageError(f"unknown precision {name!r}. Known: auto, {', '.join(PRECISIONS)}")
-    if device.type == "cuda":
+    if device.startswith("cuda"):
+        import torch  # noqa: PLC0415 (as above)
+
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and cpu_multiplies_bf16()
+        native = device == "cpu" and cpu_multiplies_bf16()
     return "bf16" if native else "fp32"
 
 

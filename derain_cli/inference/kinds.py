@@ -11,18 +11,20 @@ RGBA and I;16 stay; others cannot hold every colour and come back as RGB, or as 
 was transparency.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from derain_cli.errors import UsageError
 from derain_cli.images import Picture
+from derain_cli.inference.pixels import Levels, blended
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from derain_cli.inference.derainer import Derainer
 
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
@@ -45,7 +47,8 @@ def derain_any(derainer: "Derainer", image: Any, strength: float) -> Any:  # noq
         return _derain_pil(derainer, image, strength)
     if isinstance(image, np.ndarray):
         return _derain_array(derainer, image, strength)
-    if isinstance(image, Tensor):
+    # Whoever holds a tensor has loaded torch; arrays do without.
+    if "torch" in sys.modules and isinstance(image, sys.modules["torch"].Tensor):
         return _derain_tensor(derainer, image, strength)
     raise UsageError(
         f"an image must be a Picture, a PIL image, an array or a tensor, not {type(image).__name__}"
@@ -80,9 +83,9 @@ def _derain_array(derainer: "Derainer", image: NDArray[Any], strength: float) ->
 def _derain_colours(derainer: "Derainer", rgb: NDArray[Any], strength: float) -> NDArray[Any]:
     if rgb.dtype.kind != "f":
         return derainer.run(rgb, strength)[0]
-    levels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None]
-    derained = _derain_levels(derainer, levels, strength)[0].permute(1, 2, 0)
-    return np.asarray(derained.cpu().numpy(), rgb.dtype)
+    levels = rgb.astype(np.float32).transpose(2, 0, 1)[None]
+    derained = _derain_levels(derainer, levels, strength)[0].transpose(1, 2, 0)
+    return np.asarray(derained, rgb.dtype)
 
 
 def _back_to(rgb: NDArray[Any], channels: int) -> NDArray[Any]:
@@ -94,7 +97,9 @@ def _back_to(rgb: NDArray[Any], channels: int) -> NDArray[Any]:
     return gray
 
 
-def _derain_tensor(derainer: "Derainer", image: Tensor, strength: float) -> Tensor:
+def _derain_tensor(derainer: "Derainer", image: "Tensor", strength: float) -> "Tensor":
+    import torch  # noqa: PLC0415 (loaded already)
+
     if image.ndim < 3 or image.shape[-3] not in (1, 3):
         raise UsageError(
             "a tensor must be (channels, height, width) or (batch, channels, height, width) with 1 "
@@ -103,25 +108,24 @@ def _derain_tensor(derainer: "Derainer", image: Tensor, strength: float) -> Tens
     if not (image.is_floating_point() or image.dtype == torch.uint8):
         raise UsageError(f"a tensor must be uint8, or float in 0..1, not {image.dtype}")
     gray, whole = image.shape[-3] == 1, image.dtype == torch.uint8
-    levels = image.reshape(-1, *image.shape[-3:]).float()
+    levels = image.detach().reshape(-1, *image.shape[-3:]).cpu().float()
     levels = (levels / 255 if whole else levels).expand(-1, 3, -1, -1)
-    derained = _derain_levels(derainer, levels, strength)
+    derained = torch.from_numpy(_derain_levels(derainer, levels.numpy(), strength))
     derained = derained.mean(dim=1, keepdim=True) if gray else derained
     derained = (derained * 255).round() if whole else derained
     return derained.reshape(image.shape).to(image.device, image.dtype)
 
 
-def _derain_levels(derainer: "Derainer", levels: Tensor, strength: float) -> Tensor:
+def _derain_levels(derainer: "Derainer", levels: Levels, strength: float) -> Levels:
     """`(batch, 3, height, width)` in 0..1, part of the rain removed."""
     if not 0 <= strength <= 1:
         raise UsageError(f"strength must lie in 0..1, not {strength}")
-    if levels.numel() == 0:
-        raise UsageError(f"an image of shape {tuple(levels.shape)} has nothing in it")
-    least, most = (value.item() for value in torch.aminmax(levels))
+    if levels.size == 0:
+        raise UsageError(f"an image of shape {levels.shape} has nothing in it")
+    least, most = float(levels.min()), float(levels.max())
     if not (least >= 0 and most <= 1):
         raise UsageError(
             f"a float image must lie in 0..1, not {least:.3g}..{most:.3g}; "
             "divide by its white level first"
         )
-    derained = derainer.derain_tensor(levels).to(levels.device)
-    return torch.lerp(levels, derained, strength)
+    return blended(levels, derainer.derain_levels(levels), strength)

@@ -3,13 +3,8 @@
 import ctypes
 import re
 import sys
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 MEBIBYTE = 2**20
 # What the tensors of a tile may take on a CPU at most, however much is free, and what they may take
@@ -23,10 +18,10 @@ SHRINKING = 8
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 KEEP_SETTINGS = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * MEBIBYTE))
 
-# Messages of CUDA, MPS, torch's CPU allocator and oneDNN; with "descriptor", oneDNN means other
-# faults.
+# Messages of CUDA, MPS, torch's CPU allocator, oneDNN, OpenVINO and ONNX Runtime; with
+# "descriptor", oneDNN means other faults.
 OUT_OF_MEMORY = re.compile(
-    "out of memory|not enough memory|can't allocate memory"
+    "out of memory|not enough memory|can't allocate memory|bad.alloc|failed to allocate memory"
     "|could not create a (memory|primitive)(?! desc)",
     re.IGNORECASE,
 )
@@ -34,25 +29,31 @@ OUT_OF_MEMORY = re.compile(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on whatever device: torch has one exception type only for CUDA."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def memory_budget(device: torch.device, image_bytes: int = 0) -> int:
+def memory_budget(device: str, image_bytes: int = 0) -> int:
     """Bytes that the tensors of one tile may take: at most half of what is free.
 
     Args:
         device: Where the network runs.
         image_bytes: Size of the whole image's pixels, which need memory besides.
     """
-    if device.type == "cuda":
-        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return (torch.cuda.mem_get_info(device)[0] + reusable) // 2
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() // 4
+    if device != "cpu":
+        return _budget_of_a_card(device)
     wanted = max(MOST_FOR_A_TILE - SHRINKING * image_bytes, LEAST_FOR_A_TILE)
     return min(available_memory() // 2, wanted)
+
+
+def _budget_of_a_card(device: str) -> int:
+    import torch  # noqa: PLC0415 (heavy, and of no use where another engine runs on the CPU)
+
+    if device.startswith("cuda"):
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + reusable) // 2
+    return torch.mps.recommended_max_memory() // 4
 
 
 def available_memory(root: Path = Path("/")) -> int:
@@ -124,56 +125,17 @@ def keep_freed_memory() -> bool:
     return all(taken)
 
 
-def give_back_freed_memory(device: torch.device) -> None:
+def give_back_freed_memory(device: str) -> None:
     """Return memory that is kept for reuse to the GPU or the system."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
-    else:
+    if device == "cpu":
         _call_glibc("malloc_trim", 0)
+        return
+    import torch  # noqa: PLC0415 (as above)
+
+    (torch.cuda if device.startswith("cuda") else torch.mps).empty_cache()
 
 
 def _call_glibc(name: str, *arguments: int) -> int:
     """Result of a glibc function; 0, its "not done", where the C library lacks it."""
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     return int(function(*arguments)) if function is not None else 0
-
-
-def measure_bytes_per_pixel(network: nn.Module, device: torch.device) -> float:
-    """Bytes of float32 tensors that a network holds at once, per pixel of the image."""
-    side = 64
-    rainy = torch.zeros(1, 3, side, side, device=device)
-    with torch.inference_mode(), LiveBytes() as live:
-        network(rainy)
-    return float(max(live.peak / side**2, 3 * 4))
-
-
-class LiveBytes(TorchFunctionMode):
-    """A context whose `peak` is the most bytes that new tensors held at one time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = 0
-        self._live: dict[int, int] = {}
-
-    def __torch_function__(
-        self,
-        function: Callable[..., object],
-        types: Sequence[type],
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
-    ) -> object:
-        """Run one operation and count the memory of what it returns."""
-        result = function(*args, **(kwargs or {}))
-        for value in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(value, Tensor):
-                self._count(value.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = id(storage)
-        if key not in self._live:
-            self._live[key] = storage.nbytes()
-            weakref.finalize(storage, self._live.pop, key, None)
-            self.peak = max(self.peak, sum(self._live.values()))

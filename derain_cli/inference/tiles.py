@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-from torch import Tensor
-
-from derain_cli.sizes import round_up
+import numpy as np
+from numpy.typing import NDArray
 
 FEATHER = 16  # pixels over which one tile passes into the next
 
@@ -30,7 +28,7 @@ class Axis:
 
     tile: int
     starts: tuple[int, ...]
-    weights: Tensor
+    weights: NDArray[np.float32]
 
     @property
     def count(self) -> int:
@@ -59,7 +57,7 @@ def plan_axis(length: int, tile: int, overlap: int, multiple: int) -> Axis:
     """
     padded = round_up(length, multiple)
     if not tile or padded <= tile:
-        return Axis(padded, (0,), torch.ones(1, padded))
+        return Axis(padded, (0,), np.ones((1, padded), np.float32))
     count = math.ceil((padded - overlap) / (tile - overlap))
     tile = round_up(math.ceil((padded + (count - 1) * overlap) / count), multiple)
     steps = (index * (padded - tile) / (count - 1) for index in range(count))
@@ -120,7 +118,7 @@ def _lengths(side: int, overlap: int, multiple: int) -> Iterator[tuple[int, int]
         count += 1
 
 
-def feather(starts: Sequence[int], tile: int, width: int) -> Tensor:
+def feather(starts: Sequence[int], tile: int, width: int) -> NDArray[np.float32]:
     """Weights `(tiles, tile)` that pass from each tile to the next in the middle of their overlap.
 
     Args:
@@ -130,16 +128,16 @@ def feather(starts: Sequence[int], tile: int, width: int) -> Tensor:
 
     Example:
         >>> feather((0, 4), tile=8, width=2)
-        tensor([[1.0000, 1.0000, 1.0000, 1.0000, 1.0000, 0.7500, 0.2500, 0.0000],
-                [0.0000, 0.2500, 0.7500, 1.0000, 1.0000, 1.0000, 1.0000, 1.0000]])
+        array([[1.  , 1.  , 1.  , 1.  , 1.  , 0.75, 0.25, 0.  ],
+               [0.  , 0.25, 0.75, 1.  , 1.  , 1.  , 1.  , 1.  ]], dtype=float32)
     """
-    weights = torch.ones(len(starts), tile)
-    pixels = torch.arange(tile) + 0.5
+    weights = np.ones((len(starts), tile), np.float32)
+    pixels = np.arange(tile, dtype=np.float32) + np.float32(0.5)
     for index, (left, right) in enumerate(pairwise(starts)):
         middle = (right + left + tile) / 2
-        rise = ((right + pixels - middle) / max(width, 1) + 0.5).clamp(0, 1)
+        rise = np.clip((right + pixels - middle) / max(width, 1) + 0.5, 0, 1)
         weights[index + 1] *= rise
-        fall = ((left + pixels - middle) / max(width, 1) + 0.5).clamp(0, 1)
+        fall = np.clip((left + pixels - middle) / max(width, 1) + 0.5, 0, 1)
         weights[index] *= 1 - fall
     return weights
 
@@ -147,3 +145,8 @@ def feather(starts: Sequence[int], tile: int, width: int) -> Tensor:
 def round_down(value: int, multiple: int) -> int:
     """Largest multiple that is not above the value."""
     return value // multiple * multiple
+
+
+def round_up(value: int, multiple: int) -> int:
+    """Least multiple that is not below the value (as in `sizes`, which loads torch)."""
+    return -(-value // multiple) * multiple

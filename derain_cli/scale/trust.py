@@ -15,7 +15,7 @@ from derain_cli.scale.manifest import Record, options_text
 # Options that change where or how fast results are made, not what they are.
 WITHOUT_EFFECT = frozenset(
     {"output", "suffix", "recursive", "overwrite", "skip_existing", "workers", "batch_size"}
-    | {"max_pixels", "fail_fast", "device", "threads", "compile"}
+    | {"max_pixels", "fail_fast", "device", "engine", "threads", "compile"}
 )
 
 

@@ -5,12 +5,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
 from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, list_weights
 from derain_cli.checkpoints.resolving import locate
 from derain_cli.errors import DerainError, UnavailableError, did_you_mean
 from derain_cli.inference.derainer import Derainer, DerainerOptions
+from derain_cli.inference.pixels import Levels
 
 KEPT = 2  # a page shows two side by side
 
@@ -29,8 +28,8 @@ class StoppableDerainer(Derainer):
     is_unwanted: Callable[[], bool] = staticmethod(lambda: False)
 
     def run_network(
-        self, rainy: Tensor, precision: str, context_mean: Tensor | None = None
-    ) -> Tensor:
+        self, rainy: Levels, precision: str, context_mean: Levels | None = None
+    ) -> Levels:
         """As of `Derainer`.
 
         Raises:

@@ -133,7 +133,7 @@ def check(
         config = with_steps(config)
     if out is not None:
         RunFolder(Path(out)).require(config, resume=resume)
-    device = choose_device(config.device)
+    device = torch.device(choose_device(config.device))
     _check(config, device)
     RECIPES[config.recipe](_initial_model(config).to(device), config, Path(out or "run"))
 
@@ -155,7 +155,7 @@ class _Run:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config, self.folder = config, folder
-        self.device = choose_device(device)
+        self.device = torch.device(choose_device(device))
         _check(config, self.device)
         torch.manual_seed(config.seed)
         model = _initial_model(config).to(self.device)

@@ -36,7 +36,7 @@ class FrameNetwork:
     """
 
     def __init__(self, derainer: "Derainer", strength: float, batch_size: int) -> None:
-        on_card = derainer.device.type != "cpu"
+        on_card = derainer.device != "cpu"
         self._derainer, self._strength = derainer, strength
         self.batch_size = batch_size if batch_size > 1 or not on_card else BATCH_OF_A_CARD
         self.tile = 0
@@ -63,15 +63,13 @@ class FrameNetwork:
         return pixels
 
     def _together(self, batch: Sequence[TimedFrame]) -> list[DerainedFrame]:
-        import torch  # noqa: PLC0415 (a film is probed and refused without it)
+        from derain_cli.inference.pixels import blended  # noqa: PLC0415 (refusing a film needs none)
 
         stacked = np.stack([rainy.pixels for rainy in batch])
-        largest = float(np.iinfo(stacked.dtype).max)
-        levels = torch.from_numpy(stacked).to(self._derainer.device).permute(0, 3, 1, 2)
-        levels = levels.to(torch.float32).div_(largest)
-        derained = torch.lerp(levels, self._derainer.derain_tensor(levels), self._strength)
-        whole = derained.permute(0, 2, 3, 1).mul_(largest).round_().cpu().numpy()
-        pixels = whole.astype(stacked.dtype)
+        largest = np.float32(np.iinfo(stacked.dtype).max)
+        levels = (stacked.astype(np.float32) / largest).transpose(0, 3, 1, 2)
+        derained = blended(levels, self._derainer.derain_levels(levels), self._strength)
+        pixels = np.rint(derained.transpose(0, 2, 3, 1) * largest).astype(stacked.dtype)
         return [DerainedFrame(rainy, one) for rainy, one in zip(batch, pixels, strict=True)]
 
 

@@ -406,7 +406,7 @@ def test_what_is_not_there_is_said(hub_server):
         "hf:me/nothing": "no such repository",
         f"hf:{REPO}@v9:small.safetensors": "the repository has no revision 'v9'",
         f"hf:{REPO}": r"no file 'model\.safetensors'; name one .*hf:me/rainfree:small\.safetensors",
-        "hf:me/pickles": "no file .* it holds no safetensors file, and pickled files",
+        "hf:me/pickles": "no file .* it has no safetensors file, and pickled files",
     }
     for name, message in cases.items():
         with pytest.raises(UnavailableError, match=message) as caught:

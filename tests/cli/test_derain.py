@@ -25,8 +25,8 @@ from derain_cli.models import build_model
 
 Run = Callable[..., Result]
 DOCUMENTED = (
-    "v event input output status model device precision tile ms width height bit_depth rain files "
-    "warnings error"
+    "v event input output status model device engine precision tile ms width height bit_depth rain "
+    "files warnings error"
 )
 
 

@@ -146,7 +146,9 @@ def test_the_first_image_alone_by_default(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "stop", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stopped_film_leaves_no_file_and_goes_on(
     derain_process: Callable[..., subprocess.Popen[bytes]],
     tiny_checkpoint: Path,

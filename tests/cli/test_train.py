@@ -280,7 +280,9 @@ def test_what_a_recipe_ignores_is_dropped_unless_given_by_hand(tmp_path):
     assert "--loss is not used" in error_of(train(*words, "--loss", "l1:1"))
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(folders, tmp_path, derain_process, sign):
     out = tmp_path / "run"
     words = ["train", "--data", *folders, *TINY, *SHORT, "--steps", "100000", "--save-every", "5"]

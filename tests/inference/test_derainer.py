@@ -266,7 +266,7 @@ def test_automatic_tiles_fit_the_budget() -> None:
     engine = derainer(Formula(hungry))
     derained, facts = engine.run(rainy)
     assert 256 <= facts.tile < 700
-    most = memory_budget(torch.device("cpu"), rainy.nbytes)
+    most = memory_budget("cpu", rainy.nbytes)
     height, width = engine._first_tile(1, 600, 700)
     assert height * width * 3600 * 4 <= most
     np.testing.assert_array_equal(derained, np.rint(rainy * 0.4).astype(np.uint8))
@@ -441,8 +441,8 @@ def test_other_errors_of_a_network_are_not_taken_for_memory() -> None:
 
 
 def test_devices_by_name() -> None:
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("auto") in ("cpu", "cuda", "mps")
     for name in ("cuda:99", "tpu", "", "cpu:0"):
         with pytest.raises(UsageError, match=f"device '{name}' is not here. There is: auto, cpu"):
             choose_device(name)

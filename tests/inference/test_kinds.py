@@ -133,7 +133,7 @@ def test_what_is_no_image_is_one_clear_line(derainer, image, message):
 
 
 def test_repr_names_weights_device_and_precision(derainer):
-    assert repr(derainer) == "Derainer('darker', device='cpu', precision='fp32')"
+    assert repr(derainer) == "Derainer('darker', device='cpu', precision='fp32', engine='torch')"
 
 
 def test_derain_takes_weights_by_name():

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from derain_cli.inference.memory import available_memory, is_out_of_memory, measure_bytes_per_pixel
+from derain_cli.inference.live_bytes import measure_bytes_per_pixel
+from derain_cli.inference.memory import available_memory, is_out_of_memory
 
 
 def test_real_allocators_errors_are_recognised() -> None:
@@ -69,7 +70,7 @@ def new_pages():
 for _ in range(20):  # until blocks that lie side by side have grown together
     new_pages()
 again = min(new_pages() for _ in range(4))
-give_back_freed_memory(torch.device("cpu"))
+give_back_freed_memory("cpu")
 print(kept, again, new_pages())
 """
 
@@ -110,4 +111,4 @@ class Working(nn.Module):
 
 def test_bytes_per_pixel_count_what_is_alive_together() -> None:
     # 12 channels and the result's 3, of 4 bytes each.
-    assert measure_bytes_per_pixel(Working(), torch.device("cpu")) == 60
+    assert measure_bytes_per_pixel(Working(), "cpu") == 60

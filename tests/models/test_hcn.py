@@ -73,6 +73,7 @@ class TestPublishedSize:
             Hcn()(torch.zeros(1, 3, side, side))
         return {str(op): flops // 2 for op, flops in counter.get_flop_counts()["Global"].items()}
 
+    @pytest.mark.slow
     def test_multiply_adds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # In one piece: as many multiply-adds, but fewer operations to count.
         monkeypatch.setattr(hcn, "BLOCK_SIMILARITIES", 2**40)

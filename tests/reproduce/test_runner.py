@@ -258,7 +258,7 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("moment", ["score 0 1", "step 3 2"])
+@pytest.mark.parametrize("moment", [pytest.param("score 0 1", marks=pytest.mark.slow), "step 3 2"])
 def test_a_killed_call_goes_on_to_the_same_result(moment, data_root, tmp_path, whole):
     """SIGKILL in training and in scoring; then the same weights and scores as at once."""
     out, _, _ = whole

@@ -54,6 +54,9 @@ OTHERS = {
 }
 
 
+LONG = {"collaborative", "connection_search", "frozen"}  # seconds of training each
+
+
 @pytest.fixture(params=[*VARIANTS, *OTHERS])
 def variant(request, tiny_config, pairs, tmp_path):
     """A config of each recipe, and of what must survive a resume."""
@@ -182,6 +185,14 @@ def test_every_recipe_survives_a_kill(variant, tmp_path, assert_same_state):
     assert_same_state(tmp_path / "whole", out)
 
 
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+        for name in (*VARIANTS, *OTHERS)
+    ],
+    indirect=True,
+)
 def test_a_run_killed_before_its_first_save_begins_again(variant, tmp_path, assert_same_state):
     train(variant, tmp_path / "whole")
 
