@@ -256,15 +256,17 @@ def _refuse_weights(architecture: str) -> None:
 def explain_run(
     config: TrainConfig, preset: str | None, given: Mapping[str, Any], file: str
 ) -> None:
-    """Print every setting with its source and the size of the data; warn if there is none."""
+    """Print every setting with its source and the size of the data.
+
+    Raises:
+        ConfigError: Training would refuse the data, or has none.
+        DatasetError: Likewise.
+    """
     from derain_cli.cli.train_view import show_settings
     from derain_cli.training.configs.presets import explain
     from derain_cli.training.recipes.paired import sources_of, with_steps
 
     show_settings(explain(config, preset, given, file))
-    if not (config.dataset or config.data or config.clean):
-        typer.echo("no data yet: give --dataset, --data or --clean", err=True)
-        return
     for source in sources_of(config):
         shown = f"{source.training_count} to train on, {source.held_out_count} held out"
         typer.echo(f"{source.name}: {shown}", err=True)

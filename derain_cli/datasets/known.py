@@ -172,6 +172,15 @@ DATASETS: Mapping[str, Dataset] = {
         2100, "test", "rgb", BA, SCENES, ("GT-RAIN_test", "GT-Rain"), counts={3300: "GT-RAIN_val"}
     ),
     "gt_rain_train": Dataset(26_124, "train", "rgb", BA, SCENES, ("GT-RAIN_train",)),
+    "lhp_rain_train": Dataset(
+        1_000_000,
+        "train",
+        "y",
+        "Guo et al., ICCV 2023",
+        "input/ + gt/",
+        ("LHP-Rain/train", "LHP-Rain"),
+        note="frames of 3000 videos of 1920x1080, about a million; its authors offer a part, too",
+    ),
     "rain13k_train": Dataset(
         13_712,
         "train",

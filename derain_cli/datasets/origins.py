@@ -70,6 +70,9 @@ ORIGINS: Mapping[str, Origin] = {
     **dict.fromkeys(
         ("realrain1k_l", "realrain1k_l_train", "realrain1k_h", "realrain1k_h_train"), LI_2022
     ),
+    "lhp_rain_train": Origin(
+        addresses=("https://yunguo224.github.io/LHP-Rain.github.io/",),
+    ),
     "rain13k_train": Origin(
         addresses=("https://github.com/kuijiang94/MSPFN",),
         hub="dronefreak/Rain13K",

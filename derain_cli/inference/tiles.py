@@ -55,10 +55,12 @@ def plan_axis(length: int, tile: int, overlap: int, multiple: int) -> Axis:
         >>> axis.tile, axis.starts
         (400, (0, 304, 608))
     """
+    # The grid of the network's lowest level must be the same in the tile and in the image.
     padded = round_up(length, multiple)
     if not tile or padded <= tile:
         return Axis(padded, (0,), np.ones((1, padded), np.float32))
     count = math.ceil((padded - overlap) / (tile - overlap))
+    # Equal tiles no longer than needed: the last one would otherwise be mostly overlap.
     tile = round_up(math.ceil((padded + (count - 1) * overlap) / count), multiple)
     steps = (index * (padded - tile) / (count - 1) for index in range(count))
     starts = tuple(round_down(int(step), multiple) for step in steps)
@@ -134,6 +136,7 @@ def feather(starts: Sequence[int], tile: int, width: int) -> NDArray[np.float32]
     weights = np.ones((len(starts), tile), np.float32)
     pixels = np.arange(tile, dtype=np.float32) + np.float32(0.5)
     for index, (left, right) in enumerate(pairwise(starts)):
+        # In the middle both tiles are farthest from their borders, beyond which they see nothing.
         middle = (right + left + tile) / 2
         rise = np.clip((right + pixels - middle) / max(width, 1) + 0.5, 0, 1)
         weights[index + 1] *= rise

@@ -242,6 +242,7 @@ class Nimbus(nn.Module, HubMethods):
         height, width = rainy.shape[-2:]
         padded = pad_to_multiple(rainy, 2 ** len(self.config.widths))
         centred = padded - 0.5  # so that the zeros around it are a middle grey
+        # From here to the tail everything is at 1/2 of the size and below.
         x = self.stem(F.pixel_unshuffle(centred, 2))
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=False):
@@ -249,6 +250,7 @@ class Nimbus(nn.Module, HubMethods):
             x = down(skips[-1])
         x = self.encoder[-1](x)
         for up, blocks in zip(reversed(self.up), reversed(self.decoder), strict=True):
+            # Added, not concatenated: the blocks keep their width, and so their speed.
             x = blocks(F.pixel_shuffle(up(x), 2) + skips.pop())
         derained: Tensor = padded + self.tail(x, centred)
         return derained[..., :height, :width]
@@ -269,6 +271,7 @@ class FullSizeTail(nn.Module):
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         """The change `(batch, 3, height, width)`."""
+        # The image itself, because features at 1/2 no longer know where a thin streak ends.
         joined = F.relu6(F.pixel_shuffle(self.to_full(x), 2) + self.see(image))
         change: Tensor = self.to_change(F.relu6(self.join(joined)))
         return change

@@ -56,6 +56,7 @@ class Optimization:
         """
         if not self._added:
             self._optimizer.zero_grad(set_to_none=True)
+        # 1 unless the processes, or the parts of an accumulated batch, share the batch.
         share = samples * processes.world_size() / self._config.crop_at(step)[1]
         scaled = self._scaler.scale(total if share == 1 else share * total)
         scaled.backward()  # type: ignore[no-untyped-call]
@@ -81,8 +82,10 @@ class Optimization:
             group["lr"] = self._config.lr_at(step) * group.get("rate_share", 1.0)
         self.add(total, parts, step, samples)
         logged, self._added = torch.stack(self._added).sum(dim=0), []
+        # Clipping compares true gradients, not those that fp16's scaler enlarged.
         self._scaler.unscale_(self._optimizer)
         norm = self._gradient_norm()
+        # One message to the other processes, and one wait for the device, for all values.
         loss, *values = processes.mean_of(logged).tolist()
         self._check_finite("loss", loss, step)
         if self._config.precision != "fp16":  # the scaler of fp16 skips such a step by itself

@@ -157,8 +157,10 @@ class _Run:
         self.config, self.folder = config, folder
         self.device = torch.device(choose_device(device))
         _check(config, self.device)
+        # Before the network is built: its first weights are part of what a seed decides.
         torch.manual_seed(config.seed)
         model = _initial_model(config).to(self.device)
+        # Dense 3x3 convolutions are faster in this layout, on CPUs and on tensor cores.
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         share_norms(model)
         self.recipe: Recipe = RECIPES[config.recipe](model, config, folder.path)
@@ -181,6 +183,7 @@ class _Run:
             began = time.monotonic()
             self._prepare(step)
             parts, notice = self._guarded_update(batch, step)
+            # The run went back: the batches that were drawn ahead are of steps it will repeat.
             if notice:
                 if processes.is_first():
                     report(self._progress(parts, 0.0, waited, None, notice))
@@ -195,6 +198,7 @@ class _Run:
             # Every process must stop at the same step, or the others wait for its gradients.
             if processes.any_of(self._is_late() or should_stop()) and not self._is_finished():
                 break
+        # Also after a stop, so that not one step is lost.
         self.saving.save_state()
         finished, best = self._is_finished(), self.state.best_psnr
         return TrainResult(self.folder.path, self.state.step, finished, best, *clock.rates())
@@ -205,6 +209,7 @@ class _Run:
         while not self._is_finished():
             for step, batch, waited in batches.after(self.state.step):
                 yield step, batch, waited
+                # Another step than the next one: the run went back to an earlier save.
                 if self.state.step != step + 1:
                     break
 
@@ -255,6 +260,7 @@ class _Run:
 
     def _prepare(self, step: int) -> None:
         """Training mode, with batch norm frozen in the last part of the run."""
+        # At every step, because a validation leaves the network in eval mode.
         self.recipe.model.train()
         if not self.config.norm_frozen_at(step):
             return
@@ -289,6 +295,7 @@ class _Run:
             pace = {"images_per_second": round(speed, 2), "waited": round(waited, 4)}
             self.saving.log({"lr": config.lr_at(step - 1) * self.state.rate_share} | parts | pace)
         scored = None
+        # Validated before it is saved: the state then knows whether this step is the best one.
         if self._is_finished() or (config.validate_every and step % config.validate_every == 0):
             scored = self.saving.validate()
         if config.save_every and step % config.save_every == 0:

@@ -408,3 +408,12 @@ def test_dry_run_refuses_what_training_refuses_in_the_same_words(words, folders,
     assert dry.exit_code == real.exit_code != 0
     assert dry.stderr.splitlines()[-1] == real.stderr.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_without_data_is_refused_as_the_run_would_be(tmp_path):
+    words = ["--arch", "resnet", "--out", tmp_path / "run"]
+    shown, trained = train(*words, "--dry-run"), train(*words)
+    assert shown.exit_code == trained.exit_code == 2
+    assert "nothing to train on" in error_of(trained)
+    assert error_of(shown) == error_of(trained)
+    assert "batch_size" in shown.stdout
