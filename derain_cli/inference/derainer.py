@@ -58,6 +58,9 @@ Turnable = TypeVar("Turnable", Pixels, Levels)
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
 # An image of at most this many pixels runs whole; its memory is not even measured.
 SURELY_SMALL = 512 * 512
+# After an image of more pixels than these the tiles' memory is given back, because its file format
+# needs as much; the next image takes a moment longer.
+LARGE = 40_000_000
 # Kernels need scratch space that counting live tensors does not see.
 SCRATCH = 1.5
 # A pixel of a finished row of tiles: three floats, and half as much again for what is carried on.
@@ -270,7 +273,11 @@ class Derainer:
                 write_pixels(result, target[rows])
             return derained, run.facts()
 
-        return self._within_memory(1, rainy.shape[0], rainy.shape[1], attempt)
+        result = self._within_memory(1, rainy.shape[0], rainy.shape[1], attempt)
+        if rainy.shape[0] * rainy.shape[1] > LARGE:
+            self.engine.release()
+            give_back_freed_memory(self.device)
+        return result
 
     def derain_tensor(self, rainy: "Tensor") -> "Tensor":
         """`derain_levels` for a tensor on any device; the result is on the same."""

@@ -52,6 +52,9 @@ class Engine(ABC):
     def context(self, rainy: Array) -> Array | None:
         """What the network averages over a whole image; None if it averages nothing."""
 
+    def release(self) -> None:  # noqa: B027 (most engines keep nothing of their own)
+        """Give back memory that is kept for the next image, where the engine keeps some."""
+
     @abstractmethod
     def bytes_per_pixel(self) -> float:
         """Bytes of float32 tensors that the network holds at once, per pixel of the image."""

@@ -60,6 +60,10 @@ class OpenVinoEngine(Engine):
         """As of `Engine`, measured when the network was exported."""
         return self.facts.bytes_per_pixel
 
+    def release(self) -> None:
+        """As of `Engine`: a request keeps the tensors of its largest tile."""
+        self._requests = threading.local()
+
     @cached_property
     def _plain(self) -> Engine:
         return self._in_fp32()

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from derain_cli.checkpoints.resolving import load_model
+from derain_cli.checkpoints.catalogue import entry_named
 from derain_cli.errors import UnavailableError, UsageError
 from derain_cli.inference.derainer import Derainer
 from derain_cli.inference.devices import cpu_multiplies_bf16
@@ -133,26 +133,20 @@ def ready(line: Line, arguments: argparse.Namespace) -> Callable[[], object]:
                 model(tensor)
 
         return plain
-    architecture, model = network_of(line.network)
-    derainer = Derainer(
-        model,
-        find_model(architecture),
-        name=line.network,
-        device="cpu",
-        engine=line.engine,
-        precision=line.precision,
-        threads=arguments.threads,
-    )
+    options = {"device": "cpu", "engine": line.engine, "precision": line.precision}
+    options["threads"] = arguments.threads
+    try:
+        derainer = Derainer.load(line.network, **options)
+    except UnavailableError:  # no weights yet: speed is the same without
+        model, entry = build_model(line.network), find_model(line.network)
+        derainer = Derainer(model, entry, name=line.network, **options)
     return lambda: derainer(rainy)
 
 
-def network_of(name: str) -> tuple[str, nn.Module]:
-    """A network with trained weights, or untrained where there are none: speed is the same."""
-    try:
-        loaded = load_model(name)
-    except UnavailableError:
-        return name, build_model(name).eval()
-    return loaded.architecture, loaded.model
+def architecture_of(name: str) -> str:
+    """Key of `MODELS` of some weights, or of a network without."""
+    entry = entry_named(name)
+    return entry.model if entry else name
 
 
 def floor_rate(threads: int) -> float:
@@ -181,7 +175,7 @@ def report(seconds: dict[Line, list[float]], arguments: argparse.Namespace) -> N
     width, height = map(int, arguments.size.split("x"))
     for line, times in seconds.items():
         median = statistics.median(times)
-        name = PRENET if line.engine == "plain" else network_of(line.network)[0]
+        name = architecture_of(line.network)
         floor = network_facts(name)["multiply_adds_256"] * width * height / 256**2 / rate
         print(
             f"{line} {1000 * median:8.1f} ms, {slow / median:6.1f} times PReNet, "

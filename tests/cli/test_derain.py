@@ -232,6 +232,7 @@ def test_json_lines_as_documented(run: Run, photos: Path) -> None:
         "status": "done",
         "model": "tiny",
         "device": "cpu",
+        "engine": "torch",
         "precision": done["precision"],
         "tile": 0,
         "ms": done["ms"],

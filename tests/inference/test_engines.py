@@ -81,6 +81,19 @@ def test_an_engine_gives_torchs_image_whole_and_in_tiles_and_is_kept(
     assert len(list(cache.glob(f"{engine}-*"))) == 1
 
 
+def test_memory_of_tiles_is_given_back_after_a_large_image(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[int] = []
+    derainer = Derainer.load(tiny_checkpoint, tile=32)
+    monkeypatch.setattr(derainer.engine, "release", lambda: released.append(1))
+    monkeypatch.setattr("derain_cli.inference.derainer.LARGE", 60 * 40)
+    derainer(photo(60, 40))
+    assert not released
+    derainer(photo(61, 40))
+    assert released
+
+
 @needs["openvino"]
 def test_a_kept_network_that_is_damaged_or_another_builds_is_made_again(
     tiny_menet: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
