@@ -122,7 +122,7 @@ def finetune_real(
             _say_what_was_kept(result)
         else:
             why = "interrupted" if stopping else "time is up"
-            say_how_to_go_on(result, "finetune-real", why)
+            say_how_to_go_on(result, "finetune-real", why, log or ())
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)
 

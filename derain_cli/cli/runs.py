@@ -5,7 +5,7 @@ import inspect
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
@@ -195,7 +195,10 @@ def say_where_data_lie(out: Path, chosen: TrainConfig) -> None:
         typer.echo(f"data sets are read from {chosen.data_root}, before from {before}", err=True)
 
 
-def say_how_to_go_on(result: "TrainResult", command: str, why: str) -> None:
+def say_how_to_go_on(
+    result: "TrainResult", command: str, why: str, loggers: Sequence[str] = ()
+) -> None:
     """Print on stderr why a run ended early, at which step, and the command that resumes it."""
-    words = shlex.join(["derain", command, "--out", str(result.folder), "--resume"])
-    typer.echo(f"{why} at step {result.step}; go on with: {words}", err=True)
+    words = ["derain", command, "--out", str(result.folder), "--resume"]
+    words += [word for name in loggers for word in ("--log", name)]
+    typer.echo(f"{why} at step {result.step}; go on with: {shlex.join(words)}", err=True)

@@ -181,7 +181,7 @@ def _train(
         )
     if talking:
         why = goal.reached or ("interrupted" if stopping else "time is up")
-        _say_how_it_ended(result, quiet=quiet, why=why)
+        _say_how_it_ended(result, loggers, quiet=quiet, why=why)
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)
 
@@ -275,10 +275,12 @@ def explain_run(
         typer.echo(f"{config.epochs} epochs are {steps} steps of these images", err=True)
 
 
-def _say_how_it_ended(result: "TrainResult", *, quiet: bool, why: str) -> None:
+def _say_how_it_ended(
+    result: "TrainResult", loggers: Sequence[str], *, quiet: bool, why: str
+) -> None:
     if not quiet:
         say_speed(result)
     if result.finished:
         typer.echo(str(result.folder))
     else:
-        say_how_to_go_on(result, "train", why)
+        say_how_to_go_on(result, "train", why, loggers)

@@ -15,6 +15,7 @@ BOX_WIDTH, BOX_HEIGHT = 92, 34
 TOP, ROW = 84, 96
 THICKEST, THINNEST = 9.0, 0.6
 LABEL_HEIGHT = 15.0
+PALE, GREY, DASHED = "#bbbbbb", "#999999", 'stroke-dasharray="4 4"'
 History = Sequence[tuple[int, Alphas]]
 
 
@@ -30,7 +31,26 @@ def network_image(found: FoundConnections) -> str:
     edges.sort(key=lambda path: 'class="chosen"' in path)
     title = f"{len(chosen)} of {len(edges)} connections, {found.cost / GIGA:.3f} GMAC at 256x256"
     body = [text(24, 34, title, size=17), *_skips(), *edges, *_layers(), *_table(found)]
-    return document(WIDTH, HEIGHT, body, title)
+    return document(WIDTH, HEIGHT, [*body, *_network_legend()], title)
+
+
+def _network_legend() -> list[str]:
+    """What each kind of line is, below the network."""
+    chosen = [
+        _sample(24, 516 + 20 * row, f"chosen {title}", f'stroke="{colour}" stroke-width="5"')
+        for row, (title, colour) in enumerate(zip(TITLES, COLOURS, strict=True))
+    ]
+    return [
+        *chosen,
+        _sample(200, 516, "not chosen", f'stroke="{GREY}" stroke-width="3" stroke-opacity="0.45"'),
+        _sample(200, 536, "always there", f'stroke="{PALE}" {DASHED}'),
+        text(370, 516, "the thicker, the larger its share", colour="#666666"),
+    ]
+
+
+def _sample(x: float, y: float, words: str, stroke: str) -> str:
+    """A line of the legend: a stretch of a line, and what it means."""
+    return f'<path class="legend" d="M{x:g} {y - 4:g}h28" {stroke}/>' + text(x + 36, y, words)
 
 
 def _place(layer: int) -> tuple[float, float]:
@@ -64,8 +84,8 @@ def _skips() -> list[str]:
     for start, end in lines:
         (a, b), (c, d) = _place(start), _place(end)
         paths.append(
-            f'<path class="fixed" d="M{a:g} {b:g} L{c:g} {d:g}" stroke="#bbbbbb" '
-            'stroke-dasharray="4 4" fill="none"/>'
+            f'<path class="fixed" d="M{a:g} {b:g} L{c:g} {d:g}" stroke="{PALE}" '
+            f'{DASHED} fill="none"/>'
         )
     return paths
 
@@ -77,7 +97,7 @@ def _edge_path(edge: Connection, share: float, colour: str, *, chosen: bool) -> 
     return (
         f'<path class="{"chosen" if chosen else "candidate"}" data-edge="{edge[0]}-{edge[1]}" '
         f'd="M{x:g} {y:g} C{middle:g} {y:g} {middle:g} {to_y:g} {to_x:g} {to_y:g}" '
-        f'stroke="{colour if chosen else "#999999"}" stroke-width="{_thickness(share):.3f}" '
+        f'stroke="{colour if chosen else GREY}" stroke-width="{_thickness(share):.3f}" '
         f'stroke-opacity="{0.9 if chosen else 0.45}" fill="none">'
         f"<title>{_shown(edge)}: {share:.3f}</title></path>"
     )
@@ -126,7 +146,17 @@ def history_image(history: History, chosen: Sequence[Connection]) -> str:
         panel = _Panel(left=60 + 460 * index, top=60, width=340, height=420)
         body += _panel_lines(panel, index, colour, history, chosen)
         body.append(text(panel.left, 40, f"{title}: share over time", size=15, colour=colour))
-    return document(WIDTH, HEIGHT, body, "shares of the connections over time")
+    return document(
+        WIDTH, HEIGHT, [*body, *_history_legend()], "shares of the connections over time"
+    )
+
+
+def _history_legend() -> list[str]:
+    samples = [*zip(COLOURS, (f"chosen {title}" for title in TITLES), strict=True)]
+    return [
+        _sample(60 + 190 * column, 530, words, f'stroke="{colour}" stroke-width="2"')
+        for column, (colour, words) in enumerate([*samples, (PALE, "not chosen")])
+    ]
 
 
 class _Panel(NamedTuple):
@@ -152,7 +182,7 @@ def _panel_lines(
             panel.point(step / last, row[column] / highest)
             for step, row in zip(steps, shares, strict=True)
         )
-        ink = colour if edge in chosen else "#bbbbbb"
+        ink = colour if edge in chosen else PALE
         lines.append(
             f'<polyline data-edge="{edge[0]}-{edge[1]}" points="{points}" fill="none" '
             f'stroke="{ink}" stroke-width="{2 if edge in chosen else 1}"/>'

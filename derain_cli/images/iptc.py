@@ -4,12 +4,21 @@ import struct
 from collections.abc import Iterator
 
 _RECORDS = 0x0404
+_NAMED = {0x040A: "copyright mark", 0x040B: "URL"}
 _MARK = 0x1C  # begins every record
 
 
 def iptc_of_resources(resources: bytes) -> bytes | None:
     """The records among Photoshop's resources; None without any."""
     return next((data for number, data in _resources(resources) if number == _RECORDS), None)
+
+
+def lost_resources(resources: bytes) -> list[str]:
+    """A notice for the resources that say something of the image and are not written."""
+    found = {_NAMED.get(number, "") for number, _ in _resources(resources)}
+    found |= {"clipping paths" for number, _ in _resources(resources) if 2000 <= number < 2999}
+    names = ", ".join(sorted(found - {""}))
+    return [f"its Photoshop resources ({names}) are dropped"] if names else []
 
 
 def _resources(block: bytes) -> Iterator[tuple[int, bytes]]:

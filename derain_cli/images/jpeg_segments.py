@@ -13,6 +13,8 @@ _EXIF, XMP_MARK = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC, _PHOTOSHOP = b"ICC_PROFILE\0", b"Photoshop 3.0\0"
 _MARKS = {_EXIF: _APP1, XMP_MARK: _APP1, _EXTENSION: _APP1, _ICC: _APP2, _PHOTOSHOP: _APP13}
+# Read, made anew by whoever writes a JPEG, or lists of what lies behind the image.
+_NOT_NAMED = (*_MARKS, b"JFIF", b"JFXX", b"Adobe", b"Ducky", b"MPF", b"FPXR", b"urn:iso:std")
 _KINDS = {0xC3: "lossless JPEG", 0xCB: "lossless JPEG", 0xF7: "JPEG-LS image"}
 _KINDS |= dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG")
 MOST_IN_SEGMENT = 65533
@@ -34,6 +36,7 @@ class JpegParts(NamedTuple):
         photoshop: Photoshop's resources, all segments joined.
         comments: Contents of all comment segments.
         credentials: Whether there are content credentials (C2PA).
+        others: Names of other programs' data, such as a heat camera's.
     """
 
     frame: int = 0
@@ -46,6 +49,7 @@ class JpegParts(NamedTuple):
     photoshop: bytes = b""
     comments: tuple[bytes, ...] = ()
     credentials: bool = False
+    others: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -65,6 +69,7 @@ def jpeg_parts(stream: BinaryIO) -> JpegParts:
     frame, size, precision = 0, (0, 0), 8
     contents: dict[bytes, list[bytes]] = {mark: [] for mark in _MARKS}
     comments, credentials = [], False
+    others: dict[str, None] = {}
     for marker, data in _segments(stream):
         if marker in _FRAMES and len(data) >= 5:
             precision, height, width = struct.unpack(">BHH", data[:5])
@@ -73,6 +78,8 @@ def jpeg_parts(stream: BinaryIO) -> JpegParts:
             comments.append(data)
         elif marker == _APP11:
             credentials |= b"c2pa" in data[:128]
+        elif 0xE0 <= marker <= 0xEF and not data.startswith(_NOT_NAMED):
+            others[_name_of(marker, data)] = None
         mark = next((mark for mark in _MARKS if data.startswith(mark)), None)
         if mark and marker == _MARKS[mark]:
             contents[mark].append(data.removeprefix(mark))
@@ -87,7 +94,19 @@ def jpeg_parts(stream: BinaryIO) -> JpegParts:
         photoshop=b"".join(contents[_PHOTOSHOP]),
         comments=tuple(comments),
         credentials=credentials,
+        others=tuple(others),
     )
+
+
+def _name_of(marker: int, data: bytes) -> str:
+    """What a segment of an application calls itself, and its number.
+
+    Example:
+        >>> _name_of(0xE1, b"FLIR" + bytes(20))
+        'FLIR (APP1)'
+    """
+    name = re.match(rb"[\w .:/-]{2,24}", data)
+    return f"{name[0].decode('ascii') if name else 'unknown'} (APP{marker - 0xE0})"
 
 
 def _piece(data: bytes) -> tuple[str, int, int, bytes]:

@@ -23,6 +23,7 @@ from derain_cli.errors import UnreadableImageError
 from derain_cli.images.avif import av1_layers
 from derain_cli.images.bmp import bmp_profile
 from derain_cli.images.codecs import open_odd_jpeg
+from derain_cli.images.gif import gif_profile, gif_xmp
 from derain_cli.images.heif import refuse_other_codecs
 from derain_cli.images.jpeg import jpeg_coding, strict_jpeg_pixels
 from derain_cli.images.jpeg_segments import bytes_behind_image, jpeg_parts, zeros_in_scans
@@ -153,7 +154,13 @@ def open_with_pillow(file: SourceFile, format: str, notices: Notices) -> OpenedI
     if format == "bmp":
         stated = dataclasses.replace(stated, icc=bmp_profile(file, notices))
     if format == "gif":
-        stated = dataclasses.replace(stated, comment=image.info.get("comment") or None)
+        data, comment = file.read_all(), image.info.get("comment") or None
+        stated = dataclasses.replace(
+            stated, comment=comment, xmp=gif_xmp(data), icc=gif_profile(data)
+        )
+    if stated.icc and stated.icc[36:40] != b"acsp":
+        notices.damage("its colour profile is damaged and was dropped")
+        stated = dataclasses.replace(stated, icc=None)
     turned = format == "heic"  # by libheif
     metadata, orientation = upright_metadata(stated, image.size, notices, turned=turned)
 

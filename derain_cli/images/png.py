@@ -29,6 +29,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_CHUNKS = {b"cHRM": 32, b"cICP": 4, b"gAMA": 4, b"sRGB": 1, b"mDCV": 24, b"cLLI": 8}
 TEXT_CHUNKS = (b"iTXt", b"tEXt", b"zTXt")
 _SIDE_CHUNKS = {*_COLOUR_CHUNKS, *TEXT_CHUNKS, b"iCCP", b"eXIf", b"pHYs", b"acTL", b"caBX"}
+# Of no meaning beside other pixels, or of the other images of an animation.
+_NOT_NAMED = (b"bKGD", b"hIST", b"sPLT", b"sBIT", b"tIME", b"iDOT", b"vpAg", b"fcTL", b"fdAT")
 _PIXEL_CHUNKS = (b"PLTE", b"tRNS")
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _MOST_IN_CHUNK = 1 << 26  # of chunks beside the pixels, as stored and as decompressed
@@ -94,6 +96,7 @@ def read_png_chunks(stream: BinaryIO, notices: Notices) -> PngChunks:
         ValueError: The header is damaged.
     """
     chunks: PngChunks | None = None
+    others: dict[str, None] = {}
     for kind, length in _walk(stream):
         if chunks is None:
             chunks = PngChunks(_header(stream, kind, length))
@@ -111,8 +114,12 @@ def read_png_chunks(stream: BinaryIO, notices: Notices) -> PngChunks:
                 chunks.side.append((kind, data))
             else:
                 notices.damage(f"its {kind.decode('ascii')} chunk is damaged and was dropped")
+        elif kind.isalpha() and kind[:1].islower() and kind not in _NOT_NAMED:
+            others[kind.decode("ascii")] = None
     if chunks is None:
         raise ValueError("its PNG header is missing")
+    if others:
+        notices.append(f"its {', '.join(others)} data are dropped")
     return chunks
 
 
@@ -274,6 +281,9 @@ def png_metadata(chunks: PngChunks, notices: Notices) -> Metadata:
         notices.damage("its XMP is damaged or too large and was dropped")
     if b"caBX" in first:
         notices.append(CREDENTIALS)
+    shape = first.get(b"pHYs", b"")
+    if len(shape) == 9 and not shape[8] and shape[:4] != shape[4:8]:
+        notices.append("its pixels are not square, which is no longer said")
     kept = [(k, data) for k, data in side if k in _COLOUR_CHUNKS]
     kept += [(k, data) for k, data in texts if not data.startswith((_XMP_KEYWORD, b"Raw profile "))]
     iptc = profiles.get("iptc") or profiles.get("8bim")

@@ -28,7 +28,10 @@ RAW_FILE = "a camera RAW file"
 RAW_WAY_OUT = "develop it and export a 16-bit TIFF"
 DEEP_TIFF, PNG_OR_TIFF = "export it as 16-bit TIFF", "export it as PNG or 16-bit TIFF"
 
+_APPLE_PNG = b"CgBI"
+
 _FOREIGN = (
+    _Foreign(12, _APPLE_PNG, "a PNG of an iPhone app (CgBI)", "open it on a Mac, export it as PNG"),
     _Foreign(0, b"version https://git-lfs", "a Git-LFS pointer", "fetch the image: git lfs pull"),
     _Foreign(0, b"%PDF", "a PDF document", "export its image as PNG"),
     _Foreign(0, b"8BPS", "a Photoshop document", PNG_OR_TIFF, (".psd", ".psb")),
@@ -39,6 +42,21 @@ _FOREIGN = (
     _Foreign(0, b"\xff\x0a", "a JPEG XL image", PNG_OR_TIFF, (".jxl",)),
     _Foreign(4, b"JXL ", "a JPEG XL image", PNG_OR_TIFF),
     _Foreign(4, b"jP  \r\n", "a JPEG 2000 image", PNG_OR_TIFF, (".jp2", ".j2k", ".jpx")),
+    _Foreign(0, b"\xff\x4f\xff\x51", "a JPEG 2000 image", PNG_OR_TIFF, (".j2c", ".jpc")),
+    _Foreign(0, b"II\xbc", "a JPEG XR image", PNG_OR_TIFF, (".jxr", ".wdp", ".hdp")),
+    _Foreign(0, b"BPG\xfb", "a BPG image", PNG_OR_TIFF, (".bpg",)),
+    _Foreign(0, b"qoif", "a QOI image", "export it as PNG", (".qoi",)),
+    _Foreign(0, b"gimp xcf", "a GIMP document", PNG_OR_TIFF, (".xcf",)),
+    _Foreign(0, b"DDS ", "a DDS texture", "export it as PNG", (".dds",)),
+    _Foreign(0, b"SIMPLE  =", "a FITS image", DEEP_TIFF, (".fits",)),
+    _Foreign(128, b"DICM", "a DICOM image", DEEP_TIFF, (".dcm",)),
+    _Foreign(0, b"\0\0\1\0", "an icon", "export it as PNG", (".ico",)),
+    _Foreign(0, b"icns", "an icon", "export it as PNG", (".icns",)),
+    _Foreign(0, b"%!PS", "a PostScript document", "export its image as PNG", (".eps",)),
+    *(
+        _Foreign(0, b"P%d" % kind, "a Netpbm image", PNG_OR_TIFF, (".ppm", ".pgm", ".pbm", ".pnm"))
+        for kind in (1, 2, 3, 4, 5, 6, 7)
+    ),
     _Foreign(0, b"IIRO", RAW_FILE, RAW_WAY_OUT),
     _Foreign(0, b"IIRS", RAW_FILE, RAW_WAY_OUT),
     _Foreign(0, b"MMOR", RAW_FILE, RAW_WAY_OUT),
@@ -99,7 +117,7 @@ def format_of_bytes(head: bytes) -> str | None:
     """
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] != _APPLE_PNG:
         return "png"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"

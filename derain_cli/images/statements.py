@@ -5,7 +5,7 @@ import re
 import struct
 
 from derain_cli.images.exif import exif_tags, upright_exif, valid_orientation, without_mark
-from derain_cli.images.iptc import iptc_of_resources
+from derain_cli.images.iptc import iptc_of_resources, lost_resources
 from derain_cli.images.jpeg_segments import JpegParts, extended_xmp
 from derain_cli.images.picture import Metadata
 from derain_cli.images.sources import Notices
@@ -80,6 +80,9 @@ def jpeg_statements(parts: JpegParts, notices: Notices) -> Metadata:
     icc = parts.icc if parts.icc[36:40] == b"acsp" else None
     if parts.icc and not icc:
         notices.damage("its colour profile is damaged and was dropped")
+    notices += lost_resources(parts.photoshop)
+    if parts.others:
+        notices.append(f"its {', '.join(parts.others)} data are dropped")
     xmp, guid = without_extension(parts.xmp)
     extension = extended_xmp(parts, guid.upper()) if guid else None
     if guid and not (extension and is_packet(xmp) and is_packet(extension)):

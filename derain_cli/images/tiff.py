@@ -8,6 +8,7 @@ import dataclasses
 import io
 import os
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -19,7 +20,8 @@ from PIL import TiffImagePlugin, _imaging
 from derain_cli.errors import UnreadableImageError
 from derain_cli.images.codecs import codecs, unsupported
 from derain_cli.images.exif import exif_block, exif_tags
-from derain_cli.images.iptc import iptc_of_resources, iptc_of_tag
+from derain_cli.images.iptc import iptc_of_resources, iptc_of_tag, lost_resources
+from derain_cli.images.jpeg_segments import zeros_in_scans
 from derain_cli.images.libtiff import libtiff_messages
 from derain_cli.images.opencv import decode_with_opencv
 from derain_cli.images.picture import Metadata, Picture
@@ -57,6 +59,15 @@ _DESCRIPTIVE_TAGS = frozenset(
 _PHOTOSHOP, _PHOTOSHOP_LAYERS = 34377, 37724
 # Pixel scale, tie points, transformation, the three directories of keys, GDAL's own, coefficients
 _GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844)
+_JPEG_TABLES = 347
+_MANY_ZEROS = 16  # bytes; codes of a fax have eleven zero bits at most, fills some more
+_PRIVATE = 32768  # the first tag that is not of the standard
+# Written, named elsewhere, or of no meaning beyond the file that holds them: the depth of tiles,
+# parts of JPEG streams, padding and its offsets.
+_NOT_NAMED = frozenset(
+    {IPTC, ICC, _PHOTOSHOP, _PHOTOSHOP_LAYERS, 32995, 32996, 32997, 32998, 59932, 59933, 65110}
+    | {*_GEO_TAGS, *_DESCRIPTIVE_TAGS}
+)
 _COMPRESSIONS = {
     1: "no",
     2: "CCITT RLE",
@@ -122,6 +133,9 @@ def open_tiff(file: SourceFile, notices: Notices) -> OpenedImage:
         notices.append("has extra channels beside colour and alpha, which are dropped")
     if _PHOTOSHOP_LAYERS in tags:
         notices.append("its Photoshop layers are dropped")
+    if private := sorted(code for code in tags.keys() - _NOT_NAMED if code >= _PRIVATE):
+        shown = ", ".join(map(str, private[:5])) + (" and more" if len(private) > 5 else "")
+        notices.append(f"its private tags {shown} are dropped")
     metadata, orientation = _tiff_metadata(tags, layout.size, notices)
 
     def decode() -> Picture:
@@ -130,6 +144,7 @@ def open_tiff(file: SourceFile, notices: Notices) -> OpenedImage:
             canvas = _decode_tiff_of_16_bits(file, layout, index, orientation)
             gray, kept = layout.colours == 1, metadata
         else:
+            _note_damage(file, tags, layout, notices)
             canvas, mode = _decode_tiff_of_8_bits(file, layout, index, orientation, notices)
             gray, kept = mode in GRAY_MODES, metadata_of_converted(mode, metadata)
         return Picture(canvas.rgb, canvas.alpha, gray, "tiff", kept, tuple(notices))
@@ -151,7 +166,8 @@ def _full_page(file: SourceFile, order: str, pages: Sequence[int], *, big: bool)
             tags, _ = read_directory(file.stream, order, at, big=big)
         except (ValueError, struct.error):
             continue
-        if not whole_number(tags, 254, 0) & 5 or (index == 0 and 330 in tags):
+        is_reduced = whole_number(tags, 254, 0) & 5 or whole_number(tags, 255, 1) == 2
+        if not is_reduced or (index == 0 and 330 in tags):
             return index  # a reduced copy with directories of its own is the preview of a RAW file
     return 0
 
@@ -199,6 +215,51 @@ def _check_chunks(file: SourceFile, tags: Directory, layout: _TiffLayout) -> Non
         last = offsets[needed - 1] + (bits + 7) // 8 * rows
         if last > file.stream.seek(0, os.SEEK_END):
             raise ValueError("parts of its pixels lie outside the file")
+
+
+def _note_damage(file: SourceFile, tags: Directory, layout: _TiffLayout, notices: Notices) -> None:
+    """Look at what libtiff does not: checksums behind deflated pixels, zeros where none can be."""
+    if layout.compression not in (2, 3, 4, 7, 8, 32946):
+        return
+    tiled = 324 in tags
+    offsets = whole_numbers(tags, 324 if tiled else 273)
+    lengths = whole_numbers(tags, 325 if tiled else 279)
+    size = layout.size[0] * layout.size[1] * layout.samples
+    if len(offsets) > size:
+        return
+    tables = tags[_JPEG_TABLES].value if _JPEG_TABLES in tags else b""
+    for offset, length in zip(offsets, lengths, strict=False):
+        file.stream.seek(offset)
+        data = file.stream.read(length)
+        if layout.compression in (8, 32946):
+            if _has_wrong_sum(data, 2 * size + (1 << 20)):
+                notices.damage("may be damaged: the checksum of its pixels is wrong")
+            continue
+        if layout.compression == 7:
+            zeros = zeros_in_scans(tables[:-2] + data[2:] if tables else data)
+        else:
+            zeros = _zeros_in_fax(data)
+        if zeros:
+            notices.damage(f"may be damaged: {zeros:,} bytes of its pixels are zero")
+
+
+def _has_wrong_sum(data: bytes, most: int) -> bool:
+    """Whether compressed data decompress to something that their checksum does not fit."""
+    inflate = zlib.decompressobj()
+    try:
+        while data and not inflate.eof and most > 0:
+            most -= len(inflate.decompress(data, 1 << 20))
+            data = inflate.unconsumed_tail
+    except zlib.error as error:
+        return "incorrect data check" in str(error)
+    return False
+
+
+def _zeros_in_fax(data: bytes) -> int:
+    """Length of a run of zero bytes that no fax coder writes within its data; 0 without any."""
+    within = data.rstrip(b"\0")
+    at = within.find(bytes(_MANY_ZEROS))
+    return 0 if at < 0 else len(within) - at - len(within[at:].lstrip(b"\0"))
 
 
 def _tiff_layout(tags: Directory, label: str) -> _TiffLayout:
@@ -422,6 +483,7 @@ def _tiff_metadata(
     if icc and icc.value[36:40] != b"acsp":
         notices.damage("its colour profile is damaged and was dropped")
         icc = None
+    notices += lost_resources(resources.value if resources else b"")
     stated = Metadata(
         exif=exif_block(described) if described else None,
         icc=icc.value if icc else None,

@@ -23,10 +23,13 @@ def plot_runs(runs: Sequence[Path], target: Path) -> None:
     """
     curves = [read_curve(run) for run in runs]
     named = [curve.run for curve in curves]
-    curves = [
-        curve if named.count(curve.run) == 1 else replace(curve, run=str(run))
+    names = [
+        curve.run if named.count(curve.run) == 1 else str(run)
         for curve, run in zip(curves, runs, strict=True)
     ]
+    # Neither SVG nor matplotlib takes a name that is no text.
+    texts = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    curves = [replace(curve, run=text) for curve, text in zip(curves, texts, strict=True)]
     drawn = draw(curves, target.suffix.lower().removeprefix("."))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_whole(target, drawn)

@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from derain_cli.cli.app import app
+from derain_cli.cli.runs import say_how_to_go_on
 from derain_cli.cli.train_view import RunView, duration
 from derain_cli.training.configs.fields import facts, flag, hidden, word_of
 from derain_cli.training.configs.finetune import METHODS, FinetuneConfig
@@ -23,7 +24,7 @@ from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.objectives import LOSSES
 from derain_cli.training.recipes import RECIPES
-from derain_cli.training.trainer import Progress
+from derain_cli.training.trainer import Progress, TrainResult
 
 TINY = ["--model", "resnet", "--model-option", "channels=4", "--model-option", "blocks=1"]
 SHORT = ["--steps", "4", "--batch-size", "2", "--crop", "16", "--device", "cpu", "--held-out", "1"]
@@ -408,6 +409,12 @@ def test_dry_run_refuses_what_training_refuses_in_the_same_words(words, folders,
     assert dry.exit_code == real.exit_code != 0
     assert dry.stderr.splitlines()[-1] == real.stderr.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_that_goes_on_names_the_loggers(capsys):
+    say_how_to_go_on(TrainResult(Path("run"), 3, False, 20.0), "train", "stopped", ["wandb"])
+    told = "stopped at step 3; go on with: derain train --out run --resume --log wandb\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_dry_run_without_data_is_refused_as_the_run_would_be(tmp_path):

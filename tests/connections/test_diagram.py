@@ -69,3 +69,22 @@ def test_history_has_a_line_per_edge_that_stays_in_its_panel(found):
 def test_history_of_a_single_row_is_drawn(found):
     root = ElementTree.fromstring(history_image([(0, ALPHAS)], found.edges))
     assert len(list(root.iter(f"{SVG}polyline"))) == 20
+
+
+def test_both_images_say_what_each_kind_of_line_is(found):
+    history = [(0, [[0.0] * 10, [0.0] * 10]), (9, ALPHAS)]
+    images = (network_image(found), history_image(history, found.edges))
+    for image, more in zip(images, ({"always there"}, set()), strict=True):
+        root = ElementTree.fromstring(image)
+        words = {node.text for node in root.iter(f"{SVG}text")}
+        assert {"chosen skip-up", "chosen skip-down", "not chosen"} | more <= words
+        drawn = {
+            node.get("stroke")
+            for kind in ("path", "polyline")
+            for node in root.iter(f"{SVG}{kind}")
+            if node.get("data-edge") or node.get("class") == "fixed"
+        }
+        explained = {
+            path.get("stroke") for path in root.iter(f"{SVG}path") if path.get("class") == "legend"
+        }
+        assert drawn == explained

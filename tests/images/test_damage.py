@@ -264,6 +264,17 @@ def test_strict_and_lenient_decoders_agree() -> None:
 # TIFF
 
 
+@pytest.mark.parametrize("compression", ["tiff_adobe_deflate", "jpeg", "group3", "group4"])
+def test_zeros_in_the_middle_of_a_tiff_are_said(compression: str) -> None:
+    bilevel = compression.startswith("group")
+    whole = saved(PHOTO.convert("1") if bilevel else PHOTO, "TIFF", compression=compression)
+    assert read_image(whole, strict=True).notices == ()
+    for part in (0.3, 0.5, 0.7):
+        at = int(part * len(whole))
+        with pytest.raises(UnreadableImageError, match="damaged"):
+            read_image(whole[:at] + bytes(128) + whole[at + 128 :], strict=True)
+
+
 def test_a_flipped_bit_in_a_fax_is_said_and_not_printed(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

@@ -667,6 +667,10 @@ MP4 = b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41"
         ("new.jpg", b"\0\0\0\x0cJXL \r\n\x87\n", "is a JPEG XL image"),
         ("junk.jpg", bytes(range(128, 200)), "is an unknown file (it begins 80 81 82"),
         ("layers.jpg", b"8BPS\0\1" + bytes(40), "is a Photoshop document"),
+        ("app.png", b"\x89PNG\r\n\x1a\n\0\0\0\4CgBI", "is a PNG of an iPhone app (CgBI)"),
+        ("scan.tif", bytes(128) + b"DICM", "is a DICOM image"),
+        ("wide.tif", b"II\xbc\1" + bytes(40), "is a JPEG XR image"),
+        ("plain.ppm", b"P6\n2 2\n255\n" + bytes(12), "is a Netpbm image"),
     ],
 )
 def test_trap_7_says_what_a_file_is(tmp_path: Path, name: str, content: bytes, says: str) -> None:

@@ -433,6 +433,63 @@ def test_the_limit_counts_bytes_of_decoded_pixels() -> None:
         read_image(clear, max_pixels=127)
 
 
+# What is dropped is named
+
+
+def resource(number: int, data: bytes) -> bytes:
+    return b"8BIM" + struct.pack(">HHI", number, 0, len(data)) + data + bytes(len(data) % 2)
+
+
+RESOURCES = resource(0x040B, b"http://x.y") + resource(2000, bytes(52)) + resource(0x0409, b"t")
+PROFILE_OF_NOTHING = {"icc_profile": b"x" * 200}
+
+
+@pytest.mark.parametrize(
+    ("data", "notice"),
+    [
+        (jpeg(segment(0xE1, b"FLIR\0\1" + bytes(9))), "its FLIR (APP1) data are dropped"),
+        (jpeg(segment(0xE7, b"\1\2\3")), "its unknown (APP7) data are dropped"),
+        (
+            jpeg(segment(0xED, b"Photoshop 3.0\0" + RESOURCES)),
+            "its Photoshop resources (URL, clipping paths) are dropped",
+        ),
+        (tiff(PIXELS, (34377, 7, len(RESOURCES), RESOURCES, True)), "(URL, clipping paths)"),
+        (png(chunk(b"sCAL", b"\x011\x001")), "its sCAL data are dropped"),
+        (png(chunk(b"pHYs", struct.pack(">IIB", 2, 1, 0))), "its pixels are not square"),
+        (tiff(PIXELS, (65000, 2, 5, b"mine\0", True)), "its private tags 65000 are dropped"),
+        (saved("WEBP", **PROFILE_OF_NOTHING), "its colour profile is damaged"),
+        (jpeg(segment(0xEC, b"Ducky\0\1")), ""),
+        (png(chunk(b"tIME", bytes(7)), chunk(b"bKGD", bytes(6))), ""),
+    ],
+)
+def test_what_is_dropped_is_named(data: bytes, notice: str) -> None:
+    told = read_image(data).notices
+    assert notice in told[0] if notice else told == ()
+
+
+def test_statements_of_a_gif() -> None:
+    whole = saved("GIF", PIXELS)
+    at = 13 + 3 * (2 << (whole[10] & 7))
+    trailer = b"\x01" + bytes(range(255, -1, -1)) + b"\0"
+    blocks = b"".join(
+        bytes([len(SRGB[begin : begin + 255])]) + SRGB[begin : begin + 255]
+        for begin in range(0, len(SRGB), 255)
+    )
+    stated = b"\x21\xff\x0bXMP DataXMP" + packet(">") + trailer
+    stated += b"\x21\xff\x0bICCRGBG1012" + blocks + b"\0"
+    metadata = read_image(whole[:at] + stated + whole[at:]).metadata
+    assert (metadata.xmp, metadata.icc) == (packet(">"), SRGB)
+
+
+def test_a_page_marked_as_reduced_in_the_old_way_is_not_the_image() -> None:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        small = {"extratags": [(255, 3, 1, 2, True)], "metadata": None}
+        file.write(PIXELS[:4], photometric="rgb", **small)
+        file.write(PIXELS, photometric="rgb", metadata=None)
+    assert read_image(buffer.getvalue()).rgb.shape == PIXELS.shape
+
+
 # Readers of other hands
 
 

@@ -1,6 +1,7 @@
 """Learning curves in one file: complete, legible in a narrow range, and for any log."""
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -37,6 +38,13 @@ def test_runs_share_one_image_that_needs_nothing_else(tmp_path):
     assert {"a$<$b (best 31.50 dB, step 199)", "_lone (best 25.00 dB, step 50)"} < words
     assert {"validation PSNR, dB", "training loss", "steps"} < words
     assert "http" not in (tmp_path / "deep" / "curves.svg").read_text().split("<defs>", 1)[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_that_is_no_text_is_drawn_escaped(tmp_path):
+    run = run_of(tmp_path / os.fsdecode(b"a\xff"), [{"step": 1, "psnr": 20.0}])
+    plot_runs([run], tmp_path / "curves.svg")
+    assert r"a\udcff (best 20.00 dB, step 1)" in words_of(tmp_path / "curves.svg")
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
