@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 MEBIBYTE = 2**20
 # What the tensors of a tile may take on a CPU at most, however much is free, and what they may take
-# in any case. Between the two it shrinks by eight times the image's own pixels, which are read,
+# in any case. Between the two it shrinks by nine times the image's own pixels, which are read,
 # derained and copied by the codecs: so a command stays near 3 GiB for 24 megapixels and near 2 for
 # 100. Larger tiles than these save next to no overlap.
 MOST_FOR_A_TILE, LEAST_FOR_A_TILE = 3072 * MEBIBYTE, 640 * MEBIBYTE
-SHRINKING = 8
+SHRINKING = 9
 # glibc's mallopt parameters (malloc.h): no block is mapped on its own (older versions refuse a high
 # M_MMAP_THRESHOLD, which would say the same), the heap is not trimmed, and grows in large steps.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
