@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """What engine is to be made: its name, precision and threads, and its stand-in in fp32."""
+class _Request:
+    """Request for an engine: its name, precision and threads, and its stand-in in fp32."""
 
     engine: str
     precision: str
@@ -138,10 +138,10 @@ def network_engine(
     if chosen == "onnx":
         require_installed("onnx", *MADE_OF_ONNX)
     again = partial(network_engine, model, entry, chosen, name=name, device="cpu", threads=threads)
-    wish = _Wish(
+    request = _Request(
         chosen, choose_precision(precision, "cpu"), threads, partial(again, precision="fp32")
     )
-    return _make(wish, model, entry, name)[0]
+    return _make(request, model, entry, name)[0]
 
 
 def load_engine(
@@ -177,16 +177,16 @@ def load_engine(
     if chosen == "torch":
         return _load_torch(name, device, precision, compile, threads, on_phase)
     again = partial(load_engine, name, chosen, device="cpu", threads=threads, on_phase=on_phase)
-    wish = _Wish(chosen, choose_precision(precision, "cpu"), threads, lambda: again().engine)
+    request = _Request(chosen, choose_precision(precision, "cpu"), threads, lambda: again().engine)
     path = resolve_weights(name)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    slot = Slot(sha256, chosen, wish.precision)
+    slot = Slot(sha256, chosen, request.precision)
     kept = slot.read()
-    revived = _revive(wish, *kept) if kept else None
+    revived = _revive(request, *kept) if kept else None
     if kept and revived:
         return LoadedEngine(revived, kept[0], shown_name(name))
     try:
-        return _prepare(wish, name, sha256, slot, on_phase)
+        return _prepare(request, name, sha256, slot, on_phase)
     except UsageError as error:  # this network cannot be exported
         if wanted != "auto":
             raise
@@ -212,23 +212,23 @@ def _load_torch(
 
 
 def _prepare(
-    wish: _Wish, name: str | os.PathLike[str], sha256: str, slot: Slot, on_phase: OnPhase
+    request: _Request, name: str | os.PathLike[str], sha256: str, slot: Slot, on_phase: OnPhase
 ) -> LoadedEngine:
     """A network exported and compiled, and kept for the next run."""
     from derain_cli.models import find_model  # noqa: PLC0415 (heavy)
 
-    if wish.engine == "onnx":
+    if request.engine == "onnx":
         require_installed("onnx", *MADE_OF_ONNX)
-    on_phase(f"preparing {shown_name(name)} for {TITLES[wish.engine]}, once")
+    on_phase(f"preparing {shown_name(name)} for {TITLES[request.engine]}, once")
     loaded = load_model(name)
     entry = find_model(loaded.architecture)
-    engine, facts, parts = _make(wish, loaded.model, entry, loaded.name, sha256)
+    engine, facts, parts = _make(request, loaded.model, entry, loaded.name, sha256)
     slot.write(facts, parts)
     return LoadedEngine(engine, entry, loaded.name)
 
 
 def _make(
-    wish: _Wish, model: "nn.Module", entry: "ModelEntry", name: str, sha256: str = ""
+    request: _Request, model: "nn.Module", entry: "ModelEntry", name: str, sha256: str = ""
 ) -> tuple[Engine, NetworkFacts, list[bytes]]:
     """An engine for a network, compared with it, and the parts that make the engine again.
 
@@ -239,26 +239,26 @@ def _make(
     from derain_cli.inference import graphs  # noqa: PLC0415 (torch)
 
     program, facts = graphs.trace(model, entry, name, sha256)
-    if wish.engine == "openvino":
+    if request.engine == "openvino":
         compiled = openvino_engine.compile_graph(
-            graphs.to_openvino(program, facts), facts, wish.precision, wish.threads
+            graphs.to_openvino(program, facts), facts, request.precision, request.threads
         )
         parts = openvino_engine.packed(compiled)
-        engine = wish.openvino(compiled, facts)
+        engine = request.openvino(compiled, facts)
     else:
         parts = [graphs.to_onnx(program, facts)]
-        engine = OnnxEngine(parts[0], name, wish.threads)
+        engine = OnnxEngine(parts[0], name, request.threads)
     check_equal(engine, _torch_engine(model, entry, name, "cpu", "fp32", False, None), facts)
     return engine, facts, parts
 
 
-def _revive(wish: _Wish, facts: NetworkFacts, parts: Sequence[bytes]) -> Engine | None:
+def _revive(request: _Request, facts: NetworkFacts, parts: Sequence[bytes]) -> Engine | None:
     """The engine of kept parts; None where the engine does not take them any more."""
     try:
-        if wish.engine == "onnx":
-            return OnnxEngine(parts[0], facts.name, wish.threads)
-        compiled = openvino_engine.unpacked(parts, wish.precision, wish.threads)
-        return wish.openvino(compiled, facts)
+        if request.engine == "onnx":
+            return OnnxEngine(parts[0], facts.name, request.threads)
+        compiled = openvino_engine.unpacked(parts, request.precision, request.threads)
+        return request.openvino(compiled, facts)
     except Exception as error:  # noqa: BLE001 (whatever bytes of another build make it raise)
         log.info("a kept network is compiled again: %s", error)
         return None
@@ -279,9 +279,9 @@ def _load_exported(
         return LoadedEngine(onnx, onnx.facts, path.stem)
     graph, facts = openvino_engine.read_graph(path)
     again = partial(_load_exported, path, wanted, "cpu", "fp32", False, threads)
-    wish = _Wish(chosen, choose_precision(precision, "cpu"), threads, lambda: again().engine)
-    compiled = openvino_engine.compile_graph(graph, facts, wish.precision, threads)
-    return LoadedEngine(wish.openvino(compiled, facts), facts, path.stem)
+    request = _Request(chosen, choose_precision(precision, "cpu"), threads, lambda: again().engine)
+    compiled = openvino_engine.compile_graph(graph, facts, request.precision, threads)
+    return LoadedEngine(request.openvino(compiled, facts), facts, path.stem)
 
 
 def check_equal(engine: Engine, reference: Engine, facts: NetworkFacts) -> None:
