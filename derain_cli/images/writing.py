@@ -125,7 +125,7 @@ def writing_notices(picture: Picture, format: str | None = None) -> tuple[str, .
         notices.append(f"the alpha channel, opaque everywhere, is dropped: {shown} has none")
     lost = list(_lost_metadata(picture, chosen))
     if lost:
-        notices.append(f"{', '.join(lost)} data are dropped: {shown} cannot hold it")
+        notices.append(f"{', '.join(lost)} data are dropped: {shown} cannot hold them")
     if chosen == "jpeg" and (long := too_long_for_jpeg(picture.metadata)):
         named = ", ".join(sorted(key.upper() for key in long))
         notices.append(f"{named} data are dropped: too long for a JPEG")

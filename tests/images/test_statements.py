@@ -236,7 +236,7 @@ def test_a_png_chunk_that_does_not_fit_is_named(
 ) -> None:
     picture = Picture(PIXELS, metadata=Metadata(png_chunks=(kept,)))
     assert writing_notices(picture, format) == (
-        f"{named} data are dropped: {format.upper()} cannot hold it",
+        f"{named} data are dropped: {format.upper()} cannot hold them",
     )
 
 
@@ -323,7 +323,7 @@ def test_comments() -> None:
     picture = read_image(jpeg(segment(0xFE, b"by hand"), segment(0xFE, b"twice")))
     assert picture.metadata.comment == b"by hand\ntwice"
     assert read_image(encode_image(picture)).metadata.comment == b"by hand\ntwice"
-    assert writing_notices(picture, "png") == ("comment data are dropped: PNG cannot hold it",)
+    assert writing_notices(picture, "png") == ("comment data are dropped: PNG cannot hold them",)
     gif = read_image(saved("GIF", comment=b"a loop"))
     assert "comment" in writing_notices(gif)[0]
 
