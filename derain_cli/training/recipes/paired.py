@@ -133,6 +133,8 @@ class PairedRecipe:
 
     def _parts_of(self, batch: Mapping[str, Tensor], step: int) -> list[dict[str, Tensor]]:
         """The batch in the `accumulate` parts that it was drawn in."""
+        if self.config.accumulate == 1:
+            return [dict(batch)]
         shares = processes.shares_of(self.config.crop_at(step)[1], self.config.accumulate)
         sizes = [len(share) for share in shares]
         split = {name: torch.split(images, sizes) for name, images in batch.items()}
