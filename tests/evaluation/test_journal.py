@@ -201,6 +201,7 @@ def make_second_model(path: Path) -> None:
     save_checkpoint(path, model, "prenet", {"recipe": "none"})
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_in_the_same_table(
     tmp_path, tiny_checkpoint, derain_process
 ):

@@ -28,6 +28,11 @@ needs = {
     ),
 }
 OTHERS = [pytest.param(name, marks=mark) for name, mark in needs.items()]
+# Writing a network for ONNX Runtime takes ten seconds: the documents' test does it once.
+OTHERS_QUICK = [
+    pytest.param(name, marks=[mark, pytest.mark.slow] if name == "onnx" else mark)
+    for name, mark in needs.items()
+]
 FACTS = NetworkFacts("tiny", "menet", {}, 16, 32, 81, "", 8, 400.0, "ab" * 32, "1")
 
 
@@ -58,7 +63,7 @@ def photo(height: int, width: int) -> np.ndarray:
     return rainy
 
 
-@pytest.mark.parametrize("engine", OTHERS)
+@pytest.mark.parametrize("engine", OTHERS_QUICK)
 def test_an_engine_gives_torchs_image_whole_and_in_tiles_and_is_kept(
     engine: str, tiny_menet: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +206,7 @@ def test_auto_falls_back_to_torch_where_a_network_cannot_be_exported(tmp_path: P
     assert Derainer.load(tmp_path / "super.safetensors", engine="auto").engine.name == "torch"
 
 
-@pytest.mark.parametrize("engine", OTHERS)
+@pytest.mark.parametrize("engine", OTHERS_QUICK)
 def test_a_single_photo_needs_no_torch_once_its_network_is_kept(
     engine: str, tiny_menet: Path, tmp_path: Path, make_image
 ) -> None:

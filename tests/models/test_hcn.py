@@ -403,7 +403,9 @@ class TestTrainsAndRuns:
             derained = model(rainy.to(memory_format=torch.channels_last))
         torch.testing.assert_close(derained, expected, rtol=1e-5, atol=1e-6)
 
-    @pytest.mark.parametrize("gradients", [True, False], ids=["fused", "blocks"])
+    @pytest.mark.parametrize(
+        "gradients", [pytest.param(True, marks=pytest.mark.slow), False], ids=["fused", "blocks"]
+    )
     def test_bfloat16(self, published: Hcn, gradients: bool) -> None:
         rainy = picture(1, 3, 16, 24)  # processors without bf16 take seconds for more
         with torch.set_grad_enabled(gradients):

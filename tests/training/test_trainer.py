@@ -55,6 +55,10 @@ OTHERS = {
 
 
 LONG = {"collaborative", "connection_search", "frozen"}  # seconds of training each
+MOST_QUICK = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+    for name in (*VARIANTS, *OTHERS)
+]
 
 
 @pytest.fixture(params=[*VARIANTS, *OTHERS])
@@ -131,6 +135,7 @@ def test_it_learns_and_leaves_a_whole_run_folder(tiny_config, tmp_path, lines_of
     assert float(metadata["validation_psnr"]) == pytest.approx(result.best_psnr, abs=0.001)
 
 
+@pytest.mark.parametrize("variant", MOST_QUICK, indirect=True)
 def test_six_steps_resume_three_equal_nine_to_the_bit(variant, tmp_path, assert_same_state):
     train(variant, tmp_path / "nine")
     stop_after = iter([False] * 5 + [True])
@@ -185,14 +190,7 @@ def test_every_recipe_survives_a_kill(variant, tmp_path, assert_same_state):
     assert_same_state(tmp_path / "whole", out)
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
-        for name in (*VARIANTS, *OTHERS)
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("variant", MOST_QUICK, indirect=True)
 def test_a_run_killed_before_its_first_save_begins_again(variant, tmp_path, assert_same_state):
     train(variant, tmp_path / "whole")
 
