@@ -187,10 +187,11 @@ def load_engine(
         return LoadedEngine(revived, kept[0], shown_name(name))
     try:
         return _prepare(request, name, sha256, slot, on_phase)
-    except UsageError as error:  # this network cannot be exported
+    except (UsageError, CheckpointError) as error:  # not to be exported, or another image
         if wanted != "auto":
             raise
-        log.info("%s", error)
+        # A damaged checkpoint ends there as well, with the same error.
+        on_phase(f"{error}; taking engine torch")
         return _load_torch(name, device, precision, compile, threads, on_phase)
 
 

@@ -206,6 +206,23 @@ def test_auto_falls_back_to_torch_where_a_network_cannot_be_exported(tmp_path: P
     assert Derainer.load(tmp_path / "super.safetensors", engine="auto").engine.name == "torch"
 
 
+@pytest.mark.skipif(needs["openvino"].args[0], reason="no openvino")
+def test_auto_takes_torch_where_the_engine_gives_another_image(
+    tiny_menet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differ(*_: object) -> None:
+        raise CheckpointError("engine 'openvino' changes the result")
+
+    monkeypatch.setenv("DERAIN_CACHE", str(tmp_path))
+    monkeypatch.setattr(engines, "check_equal", differ)
+    said: list[str] = []
+    derainer = Derainer.load(tiny_menet, engine="auto", on_phase=said.append)
+    assert derainer.engine.name == "torch"
+    assert "engine 'openvino' changes the result; taking engine torch" in said
+    with pytest.raises(CheckpointError, match="changes the result"):
+        Derainer.load(tiny_menet, engine="openvino")
+
+
 @pytest.mark.parametrize("engine", OTHERS_QUICK)
 def test_a_single_photo_needs_no_torch_once_its_network_is_kept(
     engine: str, tiny_menet: Path, tmp_path: Path, make_image
