@@ -5,40 +5,32 @@ engine is `Derainer`, given an 8-bit image and giving one back. Each variant liv
 its own, because the engine also tunes how the process keeps its memory, and all take turns, so that
 a busy machine slows all alike. What counts is the ratio within one run, not the milliseconds.
 
-ONNX Runtime and OpenVINO run the exported network, batch norms folded, from image to image too.
-The package does not need them: `pip install onnx onnxscript onnxruntime openvino` for their lines.
+ONNX Runtime and OpenVINO are engines, too: the extras `onnx` and `openvino` give their lines.
 """
 
 import argparse
 import importlib.util
 import multiprocessing
 import statistics
-import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from derain_cli.inference.derainer import Derainer
-from derain_cli.inference.folding import folded_network
+from derain_cli.inference.engines import MADE_OF_ONNX
 from derain_cli.models import build_model, find_model
 
-VARIANTS: dict[str, tuple[dict[str, object], float]] = {
+VARIANTS: dict[str, tuple[dict[str, object], float | None]] = {
     "default": ({}, 0.62),
     "bf16": ({"precision": "bf16"}, 0.47),
     "compile": ({"compile": True}, 0.52),
     "bf16 compile": ({"precision": "bf16", "compile": True}, 0.35),
-}
-# Other programs' names and the packages that they need here.
-RUNTIMES = {
-    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
-    "openvino": ("openvino",),
-    "openvino bf16": ("openvino",),
+    "onnxruntime": ({"engine": "onnx"}, None),
+    "openvino": ({"engine": "openvino"}, None),
+    "openvino bf16": ({"engine": "openvino", "precision": "bf16"}, None),
 }
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -65,7 +57,9 @@ def main() -> None:
 
 def is_installed(name: str) -> bool:
     """Whether the packages that a variant needs are here."""
-    return all(importlib.util.find_spec(package) for package in RUNTIMES.get(name, ()))
+    needed = {"onnx": ("onnxruntime", *MADE_OF_ONNX), "openvino": ("openvino",)}
+    packages = needed.get(str(VARIANTS[name][0].get("engine")), ())
+    return all(importlib.util.find_spec(package) for package in packages)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -76,8 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    names = [*VARIANTS, *RUNTIMES]
-    parser.add_argument("--variants", nargs="+", choices=names, default=names)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     return parser.parse_args()
 
 
@@ -104,78 +97,22 @@ def work(orders: Connection, name: str, arguments: argparse.Namespace) -> None:
 
 
 def variant(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
-    """One image through the plain network, through the engine, or through another program."""
+    """One image through the plain network or through an engine."""
     torch.manual_seed(0)
     model = build_model(arguments.model).eval()
     width, height = map(int, arguments.size.split("x"))
     rainy = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     if name in VARIANTS:
-        options = VARIANTS[name][0]
+        options = VARIANTS[name][0] | {"threads": arguments.threads}
         derainer = Derainer(model, find_model(arguments.model), name=arguments.model, **options)
         return lambda: derainer(rainy)
     tensor = (torch.from_numpy(rainy).float() / 255).permute(2, 0, 1)[None].contiguous()
-    if name in RUNTIMES:
-        folded = folded_network(model, find_model(arguments.model), name)
-        return exported(name, folded, tensor, rainy, arguments.threads)
 
     def plain() -> None:
         with torch.inference_mode():
             model(tensor)
 
     return plain
-
-
-def exported(
-    name: str, network: nn.Module, example: Tensor, rainy: np.ndarray, threads: int
-) -> Callable[[], object]:
-    """One image through another program; what it gives is checked against the network's."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporters' own insides
-        make = with_onnx_runtime if name == "onnxruntime" else with_openvino
-        infer = make(network, example, threads, lower=name.endswith("bf16"))
-
-    def run() -> np.ndarray:
-        levels = np.ascontiguousarray(rainy.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
-        derained = np.clip(infer(levels), 0, 1) * np.float32(255)
-        return np.rint(derained).astype(np.uint8)[0].transpose(1, 2, 0)
-
-    with torch.inference_mode():
-        wanted = network(example).clamp(0, 1).mul(255).round()[0].permute(1, 2, 0).numpy()
-    assert np.abs(run() - wanted).mean() < 1, f"{name} derains otherwise"
-    return run
-
-
-def with_onnx_runtime(
-    network: nn.Module, example: Tensor, threads: int, *, lower: bool
-) -> Callable[[np.ndarray], np.ndarray]:
-    """ONNX Runtime's CPU provider, float32."""
-    import onnxruntime
-
-    assert not lower, "its CPU provider has no bf16 convolutions"
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        torch.onnx.export(network, (example,), path, dynamo=True, verbose=False)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = session.get_inputs()[0].name
-    return lambda levels: session.run(None, {feed: levels})[0]
-
-
-def with_openvino(
-    network: nn.Module, example: Tensor, threads: int, *, lower: bool
-) -> Callable[[np.ndarray], np.ndarray]:
-    """OpenVINO on the CPU; it takes bf16 by itself where it can, so float32 is asked for."""
-    import openvino
-
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if lower else "f32",
-    }
-    program = torch.export.export(network, (example,))
-    compiled = openvino.compile_model(openvino.convert_model(program), "CPU", settings)
-    return lambda levels: compiled(levels)[0]
 
 
 def report(seconds: dict[str, list[float]], arguments: argparse.Namespace) -> None:
@@ -185,7 +122,8 @@ def report(seconds: dict[str, list[float]], arguments: argparse.Namespace) -> No
     for name, times in seconds.items():
         ratio = statistics.median(times) / statistics.median(plain)
         least = min(times) / min(plain)
-        target = f"  target {VARIANTS[name][1]}" if name in VARIANTS else ""
+        bound = VARIANTS.get(name, ({}, None))[1]
+        target = f"  target {bound}" if bound else ""
         print(
             f"{name:13s} median {1000 * statistics.median(times):7.1f} ms, ratio {ratio:.2f}; "
             f"least {1000 * min(times):7.1f} ms, ratio {least:.2f}{target}"
