@@ -17,7 +17,7 @@ from derain_cli.rain.painting import Layer, vary_layer
 
 Floats = NDArray[np.float32]
 
-BANK_LAYERS, BANK_SIZE = 64, (360, 480)
+BANK_LAYERS, BANK_SIZE = 192, (360, 480)
 MOST_STREAKS = 900
 """Most streaks per depth. More of them look like noise, which `painting` draws faster."""
 
@@ -54,7 +54,9 @@ STREAK_KINDS = {"wide": WIDE, "drops": DROPS}
 def streak_layer(height: int, width: int, rng: np.random.Generator, knobs: StreakRange) -> Layer:
     """Coverage of each pixel by the streaks of all depths."""
     through = np.ones((height, width), np.float32)
-    main = rng.uniform(-1, 1) * knobs.direction * rng.random()  # steep rain is rarer
+    main = rng.uniform(-1, 1) * knobs.direction
+    if rng.random() < 0.5:  # wind is rarer than calm
+        main *= rng.random()
     spread = rng.choice((1.0, 3.0, 8.0))
     for _ in range(int(rng.integers(knobs.depths[0], knobs.depths[1] + 1))):
         through *= 1 - _one_depth(height, width, rng, knobs, main + rng.normal(0, spread))
@@ -130,23 +132,16 @@ def _within(middle: float, reach: float, size: int) -> tuple[int, int]:
 def banked_streaks(
     kind: str, seed: int, height: int, width: int, rng: np.random.Generator
 ) -> Layer:
-    """A varied crop of a layer from a bank drawn once; drawing whole layers is dear."""
-    bank = _bank(kind, seed)
-    layer = bank[int(rng.integers(len(bank)))]
+    """A varied crop of a layer of a bank: drawing a whole layer for each crop takes too long."""
+    layer = _banked_layer(kind, seed, int(rng.integers(BANK_LAYERS)))
     return vary_layer(layer.astype(np.float32) / np.float32(255), height, width, rng)
 
 
-@lru_cache(maxsize=4)
-def _bank(kind: str, seed: int) -> tuple[NDArray[np.uint8], ...]:
-    return tuple(
-        (
-            255
-            * streak_layer(*BANK_SIZE, np.random.default_rng([seed, index, 1]), STREAK_KINDS[kind])
-        )
-        .round()
-        .astype(np.uint8)
-        for index in range(BANK_LAYERS)
-    )
+@lru_cache(maxsize=4 * BANK_LAYERS)
+def _banked_layer(kind: str, seed: int, index: int) -> NDArray[np.uint8]:
+    """One layer of a bank, drawn when it is first needed: all of them take half a minute."""
+    drawn = streak_layer(*BANK_SIZE, np.random.default_rng([seed, index, 1]), STREAK_KINDS[kind])
+    return np.asarray((255 * drawn).round(), np.uint8)
 
 
 def cover(scene: Floats, layer: Layer, rng: np.random.Generator) -> Floats:
