@@ -13,6 +13,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,10 @@ from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole
 
 FORMAT = "1"
-HARMLESS = 4_000_000  # parameters that any machine has room for
+HARMLESS = 4_000_000  # numbers in buffers that any machine has room for
 MODULES_PER_TENSOR = 4  # most modules hold tensors, or stand beside one that does
-BUILD_SECONDS = 0.4  # of this thread's own work; the largest network takes a quarter of it
+BUILD_SECONDS = 0.4  # of this thread's own work, for a network far larger than the published one
+ORDINARY_SECONDS = 10.0  # for any other: it needs 0.15, on a machine whose host is busy far more
 BYTES_A_SECOND = 1e9  # a large file may take longer, as does reading it
 MOST_METADATA = 1 << 21  # bytes; ours are 150 kilobytes at most
 MOST_CONFIG = 1 << 16  # letters
@@ -95,8 +97,9 @@ def build_described(path: Path, metadata: Mapping[str, str]) -> nn.Module:
     """
     try:
         name, config = metadata["model"], _config_of(metadata)
-        limits = _Limits(path)
-        if not _is_ordinary(config, find_model(name).config()):
+        ordinary = _is_ordinary(config, find_model(name).config())
+        limits = _Limits(path, ORDINARY_SECONDS if ordinary else BUILD_SECONDS)
+        if not ordinary:
             with limits.held(), _WithoutDrawing(), torch.device("meta"):
                 build_model(name, config)
         with limits.held(), _WithoutDrawing():
@@ -148,17 +151,21 @@ def _largest(value: Any) -> float:  # noqa: ANN401 (any JSON value)
 class _Limits:
     """Refuses to build a network that cannot be that of a file.
 
-    The clock is that of this thread's own work, so that a busy machine builds what an idle one
-    does. Counts alone end nearly all that is too large, long before the time is over.
+    Each parameter must be one of the file's, by its own name and its shape: that alone ends nearly
+    all that is too large at its first layer. The clock is that of this thread's own work, so that a
+    busy machine builds what an idle one does.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seconds: float) -> None:
         with safe_open(str(path), framework="pt") as file:
-            tensors = len(file.keys())
+            names = list(file.keys())
+            self._parameters = Counter(
+                (name.rpartition(".")[2], tuple(file.get_slice(name).get_shape())) for name in names
+            )
         size = path.stat().st_size
-        self._most_numbers = size // 2 + HARMLESS  # half precision: two bytes a number
-        self._most_modules = MODULES_PER_TENSOR * tensors + 200
-        self._seconds = BUILD_SECONDS + size / BYTES_A_SECOND
+        self._most_buffered = size // 2 + HARMLESS  # half precision: two bytes a number
+        self._most_modules = MODULES_PER_TENSOR * len(names) + 200
+        self._seconds = seconds + size / BYTES_A_SECOND
         self._thread, self._end = threading.get_ident(), time.thread_time() + self._seconds
 
     @contextmanager
@@ -166,30 +173,37 @@ class _Limits:
         """Count what is built in the block.
 
         Raises:
-            MemoryError: Within the block, at more parameters, buffers or modules than fit.
+            MemoryError: Within the block, at a parameter that the file does not hold, or at more
+                buffers or modules than fit.
             TimeoutError: Within the block, when the time of all blocks together is over.
         """
-        left = {"numbers": self._most_numbers, "modules": self._most_modules}
+        left = Counter(modules=self._most_modules, buffered=self._most_buffered)
+        unbuilt = self._parameters.copy()
 
-        def take(kind: str, count: int) -> None:
+        def take(left: Counter[Any], kind: Any, count: int) -> bool:  # noqa: ANN401 (any key)
             if threading.get_ident() != self._thread:
-                return
-            left[kind] -= count
-            if left[kind] < 0:
-                raise MemoryError("its config is of a far larger one than it holds")
+                return True
             if time.thread_time() > self._end:
                 raise TimeoutError(f"it takes more than {self._seconds:.1f} s to build")
+            left[kind] -= count
+            return left[kind] >= 0
 
-        def take_tensor(_module: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
-            if tensor is not None:
-                take("numbers", tensor.numel())
+        def take_parameter(_of: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
+            if tensor is not None and not take(unbuilt, (name, tuple(tensor.shape)), 1):
+                shape = "x".join(map(str, tensor.shape))
+                raise MemoryError(f"its config does not fit its tensors: no {name} of {shape} left")
 
-        def take_module(_module: nn.Module, _name: str, _child: nn.Module | None) -> None:
-            take("modules", 1)
+        def take_buffer(_of: nn.Module, _name: str, tensor: torch.Tensor | None) -> None:
+            if tensor is not None and not take(left, "buffered", tensor.numel()):
+                raise MemoryError("its config is of a far larger one than it holds")
+
+        def take_module(_of: nn.Module, _name: str, _child: nn.Module | None) -> None:
+            if not take(left, "modules", 1):
+                raise MemoryError("its config is of a far larger one than it holds")
 
         handles = [
-            register_module_parameter_registration_hook(take_tensor),
-            register_module_buffer_registration_hook(take_tensor),
+            register_module_parameter_registration_hook(take_parameter),
+            register_module_buffer_registration_hook(take_buffer),
             register_module_module_registration_hook(take_module),
         ]
         try:

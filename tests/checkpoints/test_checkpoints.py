@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS, list_weights, weights_folder
 from derain_cli.checkpoints.files import read_metadata, save_checkpoint
@@ -247,6 +247,10 @@ def test_foreign_truncated_and_newer_files_are_refused(tmp_path, tiny):
 def test_tensors_that_do_not_fit_the_config_are_refused(tmp_path, tiny):
     path = tmp_path / "odd.safetensors"
     save_file({"x": torch.zeros(2)}, path, read_metadata(tiny[0]))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_model(path)
+    tensors = load_file(tiny[0])
+    save_file(tensors | {"x": torch.zeros(2)}, path, read_metadata(tiny[0]))
     with pytest.raises(CheckpointError, match="does not fit"):
         load_model(path)
 
