@@ -60,6 +60,15 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+class Scales(StrEnum):
+    """Sizes of an image at which rain is looked for."""
+
+    one = "1"
+    two = "2"
+    four = "4"
+    auto = "auto"
+
+
 class EngineName(StrEnum):
     """Programs that can run the network."""
 
@@ -180,6 +189,16 @@ TestTimeAugmentation = Annotated[
         panel=HOW,
         help="Average the results of eight flips and turns: eight times the work for the last "
         "tenths of a dB.",
+    ),
+]
+
+ScalesOption = Annotated[
+    Scales,
+    _option(
+        "--scales",
+        panel=HOW,
+        help="Find wide rain at half (2) or a quarter (4) of the size first; auto decides by the "
+        "width of the streaks in each image.",
     ),
 ]
 
@@ -387,6 +406,7 @@ def derain(
     leave_dry: LeaveDry = False,
     passes: Passes = 1,
     tta: TestTimeAugmentation = False,
+    scales: ScalesOption = Scales.one,
     frames: FramesOption = FramesOfAnimation.first,
     temporal: Temporal = 1,
     save_rain: SaveRain = False,
@@ -427,6 +447,7 @@ def derain(
     )
     running: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
     running |= {"engine": engine.value, "passes": passes, "tta": tta}
+    running |= {"scales": scales.value if scales == Scales.auto else int(scales.value)}
     running |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     if watch is not None:
         _watch(watch, inputs or [], options, model, running, (as_json, quiet, verbose))

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from derain_cli.evaluation.statistics import Row
     from derain_cli.scale.evaluation_on_ray import Weights
 
-ENGINE = ("device", "engine", "precision", "passes", "tta", "tile", "tile_overlap", "threads")
+ENGINE = (
+    "device",
+    "engine",
+    "precision",
+    "passes",
+    "tta",
+    "scales",
+    "tile",
+    "tile_overlap",
+    "threads",
+)
 WHAT, HOW, SPEED, RESULTS = "What is scored", "How", "Speed and memory", "Results"
 METRICS_HELP = (
     "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
@@ -52,6 +62,7 @@ class Engine:
     batch_size: int
     threads: int | None
     engine: str = "torch"
+    scales: int | str = 1
 
     def settings(self) -> dict[str, Any]:
         """What changes scores, by name."""
@@ -64,8 +75,9 @@ class Engine:
             "tile": self.tile,
             "tile overlap": self.tile_overlap,
             "batch size": self.batch_size,
-            # The reference is not named: tables begun before there was a choice go on.
+            # Defaults are not named: tables begun before there was a choice go on.
             **({} if self.engine == "torch" else {"engine": self.engine}),
+            **({} if self.scales == 1 else {"scales": self.scales}),
         }
 
 
@@ -133,6 +145,15 @@ def evaluate(
         bool,
         _option("--tta", panel=HOW, help="Average eight flips and turns: eight times the work."),
     ] = False,
+    scales: Annotated[
+        str,
+        _option(
+            "--scales",
+            panel=HOW,
+            help="Find wide rain at half (2) or a quarter (4) of the size first; auto decides for "
+            "each image.",
+        ),
+    ] = "1",
     seed: Annotated[
         int, _option("--seed", panel=HOW, help="Random seed of the bootstrap intervals.")
     ] = 0,
@@ -264,7 +285,17 @@ def evaluate(
         _say_what_is_scored(pairs, limit)
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
     running = Engine(
-        device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads, engine
+        device,
+        precision,
+        strength,
+        passes,
+        tta,
+        tile,
+        tile_overlap,
+        batch_size,
+        threads,
+        engine,
+        int(scales) if scales.isdecimal() else scales,
     )
     scoring = Scoring(pairs, metric_names, protocol, running, workers, save_images, on)
     with EvalView(quiet=quiet).shown() as view:
@@ -344,6 +375,7 @@ class Scoring:
                 tile_overlap=engine.tile_overlap,
                 passes=engine.passes,
                 tta=engine.tta,
+                scales=engine.scales,
                 threads=engine.threads,
             )
             # Checkpoints of two runs have one file name: tell them apart as the user did.
