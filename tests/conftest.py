@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.children import Child
+
 MakePicture = Callable[..., Path]
 # Tests run in as many processes as there are cores (`-n auto`): one thread each, theirs too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -60,12 +62,12 @@ def photos(tmp_path: Path, make_image: MakePicture) -> Path:
 
 @pytest.fixture(scope="session")
 def derain_process() -> Callable[..., subprocess.Popen[bytes]]:
-    """Starts `python -m derain_cli ARGUMENTS` as a real child process with one CPU thread."""
+    """Starts `python -m derain_cli ARGUMENTS` as a child process with one CPU thread."""
 
     def start(*arguments: object, **settings: object) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "derain_cli", *map(str, arguments)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=environment, **(pipes | settings))
+        return Child(command, env=environment, **(pipes | settings))
 
     return start
