@@ -14,6 +14,23 @@ import typer
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.batch_report import BatchReport
+from derain_cli.cli.options import (
+    HOW,
+    SPEED,
+    BatchSize,
+    Device,
+    EngineName,
+    EngineOption,
+    Passes,
+    Precision,
+    PrecisionOption,
+    Strength,
+    TestTimeAugmentation,
+    Threads,
+    Tile,
+    TileOverlap,
+    option,
+)
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.cli.scaling import (
     ManifestOption,
@@ -51,29 +68,7 @@ class FramesOfAnimation(StrEnum):
     all = "all"
 
 
-class Precision(StrEnum):
-    """Number formats the network can run in."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class EngineName(StrEnum):
-    """Programs that can run the network."""
-
-    auto = "auto"
-    torch = "torch"
-    openvino = "openvino"
-    onnx = "onnx"
-
-
-def _option(*names: str, help: str, panel: str, **settings: Any) -> Any:  # noqa: ANN401
-    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
-
-
-WHERE, HOW, SPEED, BATCH, TOLD = "Results", "Deraining", "Speed and memory", "Batches", "Messages"
+WHERE, BATCH, TOLD = "Results", "Batches", "Messages"
 
 Inputs = Annotated[
     list[str] | None,
@@ -82,7 +77,7 @@ Inputs = Annotated[
 
 Output = Annotated[
     str | None,
-    _option(
+    option(
         "--output",
         "-o",
         metavar="PATH",
@@ -93,12 +88,12 @@ Output = Annotated[
 ]
 
 Suffix = Annotated[
-    str, _option("--suffix", panel=WHERE, help="Add this to the name of a result beside its input.")
+    str, option("--suffix", panel=WHERE, help="Add this to the name of a result beside its input.")
 ]
 
 Format = Annotated[
     ImageFormat | None,
-    _option(
+    option(
         "--format",
         "-f",
         show_default="as the input",
@@ -110,7 +105,7 @@ Format = Annotated[
 
 Quality = Annotated[
     int | None,
-    _option(
+    option(
         "--quality",
         min=1,
         max=100,
@@ -122,12 +117,12 @@ Quality = Annotated[
 ]
 
 Overwrite = Annotated[
-    bool, _option("--overwrite", panel=WHERE, help="Replace results that exist (never an input).")
+    bool, option("--overwrite", panel=WHERE, help="Replace results that exist (never an input).")
 ]
 
 SkipExisting = Annotated[
     bool,
-    _option(
+    option(
         "--skip-existing",
         panel=WHERE,
         help="Keep results that exist and derain the rest, for instance to resume.",
@@ -135,16 +130,16 @@ SkipExisting = Annotated[
 ]
 
 SaveRain = Annotated[
-    bool, _option("--save-rain", panel=WHERE, help="Also write the rain layer, NAME_rain.")
+    bool, option("--save-rain", panel=WHERE, help="Also write the rain layer, NAME_rain.")
 ]
 
 Compare = Annotated[
-    bool, _option("--compare", panel=WHERE, help="Also write before | after, NAME_compare.")
+    bool, option("--compare", panel=WHERE, help="Also write before | after, NAME_compare.")
 ]
 
 Model = Annotated[
     str | None,
-    _option(
+    option(
         "--model",
         "-m",
         metavar="NAME",
@@ -156,39 +151,15 @@ Model = Annotated[
 
 LeaveDry = Annotated[
     bool,
-    _option(
+    option(
         "--leave-dry",
         panel=HOW,
         help="Copy images in which almost no rain is found, byte for byte.",
     ),
 ]
-
-Passes = Annotated[
-    int,
-    _option(
-        "--passes",
-        panel=HOW,
-        min=1,
-        help="Run the network this many times; each pass removes rain that the last one left.",
-    ),
-]
-
-TestTimeAugmentation = Annotated[
-    bool,
-    _option(
-        "--tta",
-        panel=HOW,
-        help="Average the results of eight flips and turns: eight times the work for the last "
-        "tenths of a dB.",
-    ),
-]
-
-Strength = Annotated[
-    float, _option("--strength", min=0, max=1, panel=HOW, help="Remove this share of the rain.")
-]
 Codec = Annotated[
     str | None,
-    _option(
+    option(
         "--codec",
         metavar="NAME",
         show_default="as the input",
@@ -198,7 +169,7 @@ Codec = Annotated[
 ]
 FramesOption = Annotated[
     FramesOfAnimation,
-    _option(
+    option(
         "--frames",
         panel=HOW,
         help="Frames of an animated GIF, WebP or PNG to derain; a film is always derained whole.",
@@ -206,7 +177,7 @@ FramesOption = Annotated[
 ]
 Temporal = Annotated[
     int,
-    _option(
+    option(
         "--temporal",
         min=0,
         max=1,
@@ -215,69 +186,13 @@ Temporal = Annotated[
     ),
 ]
 
-Device = Annotated[str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")]
-
-PrecisionOption = Annotated[
-    Precision,
-    _option(
-        "--precision",
-        panel=SPEED,
-        help="Number format of the network; auto is bf16 where the device multiplies it natively, "
-        "else fp32.",
-    ),
-]
-
-EngineOption = Annotated[
-    EngineName,
-    _option(
-        "--engine",
-        envvar="DERAIN_ENGINE",
-        panel=SPEED,
-        help="What runs the network; auto is openvino on a CPU where it is installed, else torch.",
-    ),
-]
-
-Tile = Annotated[
-    int | None,
-    _option(
-        "--tile",
-        "-t",
-        min=0,
-        show_default="fits the memory",
-        panel=SPEED,
-        help="Side of the tiles an image is cut into; 0 for the whole image at once.",
-    ),
-]
-
-TileOverlap = Annotated[
-    int | None,
-    _option(
-        "--tile-overlap",
-        min=0,
-        show_default="the model's own",
-        panel=SPEED,
-        help="Pixels that neighbouring tiles share.",
-    ),
-]
-
 Compile = Annotated[
-    bool, _option("--compile", panel=SPEED, help="Compile the network first; pays off in batches.")
-]
-
-Threads = Annotated[
-    int | None,
-    _option(
-        "--threads",
-        min=1,
-        show_default="all cores",
-        panel=SPEED,
-        help="CPU threads of the network.",
-    ),
+    bool, option("--compile", panel=SPEED, help="Compile the network first; pays off in batches.")
 ]
 
 Workers = Annotated[
     int | None,
-    _option(
+    option(
         "--workers",
         "-j",
         min=1,
@@ -287,19 +202,9 @@ Workers = Annotated[
     ),
 ]
 
-BatchSize = Annotated[
-    int,
-    _option(
-        "--batch-size",
-        min=1,
-        panel=SPEED,
-        help="Images of one size that go through the network together.",
-    ),
-]
-
 MaxPixels = Annotated[
     int | None,
-    _option(
+    option(
         "--max-pixels",
         min=1,
         show_default="300 million",
@@ -309,12 +214,12 @@ MaxPixels = Annotated[
 ]
 
 Recursive = Annotated[
-    bool, _option("--recursive", "-r", panel=BATCH, help="Search folders recursively.")
+    bool, option("--recursive", "-r", panel=BATCH, help="Search folders recursively.")
 ]
 
 FromFile = Annotated[
     str | None,
-    _option(
+    option(
         "--from-file",
         metavar="LIST",
         panel=BATCH,
@@ -324,7 +229,7 @@ FromFile = Annotated[
 
 Watch = Annotated[
     Path | None,
-    _option(
+    option(
         "--watch",
         metavar="FOLDER",
         show_default=False,
@@ -333,12 +238,12 @@ Watch = Annotated[
     ),
 ]
 FailFast = Annotated[
-    bool, _option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
+    bool, option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
 ]
 
 Strict = Annotated[
     bool,
-    _option(
+    option(
         "--strict",
         panel=BATCH,
         help="Fail images that are damaged, even if they can be read.",
@@ -346,17 +251,17 @@ Strict = Annotated[
 ]
 
 DryRun = Annotated[
-    bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, then stop.")
+    bool, option("--dry-run", "-n", panel=BATCH, help="Show what would be written, then stop.")
 ]
 
 AsJson = Annotated[
-    bool, _option("--json", panel=TOLD, help="Print a JSON line per image on stdout.")
+    bool, option("--json", panel=TOLD, help="Print a JSON line per image on stdout.")
 ]
-Quiet = Annotated[bool, _option("--quiet", "-q", panel=TOLD, help="Show only errors on stderr.")]
+Quiet = Annotated[bool, option("--quiet", "-q", panel=TOLD, help="Show only errors on stderr.")]
 
 Verbose = Annotated[
     bool,
-    _option("--verbose", "-v", panel=TOLD, help="Show a line per image and per file left out."),
+    option("--verbose", "-v", panel=TOLD, help="Show a line per image and per file left out."),
 ]
 
 
