@@ -415,7 +415,7 @@ def _run(
 ) -> None:
     report.check_stdout()
     try:
-        stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
+        stdin = _read_image() if plan.only and plan.only.source is None else b""
         derainer = None
         if plan.has_work and on is None:
             with report.loading() as on_phase:
