@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,26 @@ MakePicture = Callable[..., Path]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Exporting a network takes seconds: where a test is not about engines, torch runs it.
 os.environ["DERAIN_ENGINE"] = "torch"
+
+# Files whose tests share what takes long to make, or to import: each runs in one process.
+TOGETHER = (
+    "tests/inference/test_engines.py",
+    "tests/inference/test_exporting.py",
+    "tests/scale/test_on_ray.py",
+    "tests/serve/",
+    "tests/training/test_processes.py",
+)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One test at a time to whichever process is free, but files of `TOGETHER` as a whole."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((start for start in TOGETHER if nodeid.startswith(start)), nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,6 @@ from derain_cli.training.recipes.supervised import Supervised
 from derain_cli.training.trainer import train
 from tests.children import Child
 
-# The runs of the module are made once, not once in each of pytest's processes.
-pytestmark = pytest.mark.xdist_group("processes")
-
 CHILD = """
 import sys, warnings
 from pathlib import Path
