@@ -5,16 +5,39 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.children import Child
 
 MakePicture = Callable[..., Path]
 # Tests run in as many processes as there are cores (`-n auto`): one thread each, theirs too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Exporting a network takes seconds: where a test is not about engines, torch runs it.
 os.environ["DERAIN_ENGINE"] = "torch"
+
+# Files whose tests share what takes long to make, or to import: each runs in one process.
+TOGETHER = (
+    "tests/inference/test_engines.py",
+    "tests/inference/test_exporting.py",
+    "tests/scale/test_on_ray.py",
+    "tests/serve/",
+    "tests/training/test_processes.py",
+)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One test at a time to whichever process is free, but files of `TOGETHER` as a whole."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((start for start in TOGETHER if nodeid.startswith(start)), nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -60,12 +83,12 @@ def photos(tmp_path: Path, make_image: MakePicture) -> Path:
 
 @pytest.fixture(scope="session")
 def derain_process() -> Callable[..., subprocess.Popen[bytes]]:
-    """Starts `python -m derain_cli ARGUMENTS` as a real child process with one CPU thread."""
+    """Starts `python -m derain_cli ARGUMENTS` as a child process with one CPU thread."""
 
     def start(*arguments: object, **settings: object) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "derain_cli", *map(str, arguments)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=environment, **(pipes | settings))
+        return Child(command, env=environment, **(pipes | settings))
 
     return start

@@ -125,8 +125,7 @@ class Decoding:
 
 def results_exist(job: Job) -> bool:
     """Whether all files that a job would write are there."""
-    paths = job.paths
-    return 0 < len(job.targets) == len(paths) and all(map(os.path.lexists, paths))
+    return 0 < len(job.targets) == len(job.files) and all(map(os.path.lexists, job.files))
 
 
 def _bytes_of(job: Job) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from derain_cli.batch.rain import Rain
 from derain_cli.errors import DerainError
@@ -42,6 +42,26 @@ class Remote(Protocol):
 Location = Path | Remote
 
 
+class _Place:
+    """A field that keeps a path as text: of a million jobs, paths take longer than the whole plan.
+
+    It takes a path or its text, and gives a path.
+    """
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._kept = f"_{name}"
+
+    def __get__(self, job: object | None, _owner: type) -> Location | None:
+        if job is None:  # the default, which `dataclass` asks for
+            return None
+        place = getattr(job, self._kept)
+        return Path(place) if isinstance(place, str) else cast("Location | None", place)
+
+    def __set__(self, job: object, place: str | Location | None) -> None:
+        text = str(place) if isinstance(place, Path) else place
+        object.__setattr__(job, self._kept, text)
+
+
 @dataclass(frozen=True)
 class Job:
     """One image and where its results go.
@@ -58,10 +78,10 @@ class Job:
         kind: What is read; decides which way it takes.
     """
 
-    source: Location | None
-    derained: Location | None = None
-    rain: Location | None = None
-    compare: Location | None = None
+    source: _Place = _Place()
+    derained: _Place = _Place()
+    rain: _Place = _Place()
+    compare: _Place = _Place()
     skip: bool = False
     problem: str = ""
     relative: str = ""
@@ -79,9 +99,10 @@ class Job:
         return tuple(path for path in (self.rain, self.compare, self.derained) if path is not None)
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files to write that lie on this machine."""
-        return tuple(target for target in self.targets if isinstance(target, Path))
+    def files(self) -> tuple[str, ...]:
+        """The targets that lie on this machine, as text."""
+        kept = (self._rain, self._compare, self._derained)  # type: ignore[attr-defined]
+        return tuple([place for place in kept if isinstance(place, str)])
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,11 @@ class Plan:
     jobs: Collection[Job]
     passed_over: tuple[PassedOver, ...] = ()
     is_open: bool = False
+
+    @property
+    def only(self) -> Job | None:
+        """The one job of a plan that has one; stdin and stdout hold one image."""
+        return next(iter(self.known)) if len(self.known) == 1 else None
 
     @property
     def to_do(self) -> tuple[Job, ...]:

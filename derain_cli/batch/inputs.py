@@ -5,9 +5,9 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from derain_cli.batch.events import PassedOver
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
@@ -40,17 +40,26 @@ def resolved_parent(path: Path) -> Path:
     return resolved(path.parent)
 
 
+def prefix_of(folder: Path) -> str:
+    """What goes before the names in a folder, as text: several times faster than paths.
+
+    Example:
+        >>> prefix_of(Path("photos")) == "photos" + os.sep, prefix_of(Path())
+        (True, '')
+    """
+    return str(folder / "x")[:-1]
+
+
 MAGIC = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True)
-class Input:
+class Input(NamedTuple):
     """An image that was named or found; `relative` is mirrored below an output folder.
 
-    The latter is text: of a million images each path that need not be made counts.
+    Both paths are text: of a million images each path that need not be made counts.
     """
 
-    path: Path | None
+    path: str | None
     relative: str
     problem: str = ""
 
@@ -86,7 +95,7 @@ def collect_inputs(
     return tuple(inputs), tuple(item for item in found if isinstance(item, PassedOver))
 
 
-def _own_place(path: Path) -> tuple[str, str]:
+def _own_place(path: str) -> tuple[str, str]:
     """The one true folder and the name of a path itself, not of what it links to."""
     folder, name = os.path.split(path)  # as text: several times faster than as paths
     return _resolved_text(folder), name
@@ -106,6 +115,17 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     """
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
+DIGITS = {ord(digit): "0" for digit in "123456789"}
+
+
+def _in_natural_order(names: Iterable[str]) -> list[str]:
+    """Names of one folder, sorted by `natural_order`."""
+    names = list(names)
+    if len({name.translate(DIGITS) for name in names}) == 1 and names[0].isascii():
+        return sorted(names)  # a camera's names differ in digits alone: many times faster
+    return sorted(names, key=natural_order)
 
 
 def read_list(content: bytes) -> tuple[str, ...]:
@@ -146,7 +166,7 @@ def _from_file(path: Path, options: BatchOptions, *, mirror: bool) -> Found:
             str(path), f"its name ends in {options.suffix!r}: a result of this program"
         )
     keeps_folders = mirror and not path.is_absolute() and ".." not in path.parts
-    return Input(path, str(path) if keeps_folders else path.name, _problem(path))
+    return Input(str(path), str(path) if keeps_folders else path.name, _problem(path))
 
 
 def _problem(path: Path) -> str:
@@ -177,21 +197,27 @@ def _walk(folder: Path, relative: str, options: BatchOptions) -> Iterator[Found]
     """
     try:
         with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: natural_order(entry.name))
+            entries = {entry.name: entry for entry in scan if not entry.name.startswith(".")}
     except OSError as error:
-        yield Input(folder, relative, f"cannot open {str(folder)!r}: {error.strerror}")
+        yield Input(str(folder), relative, f"cannot open {str(folder)!r}: {error.strerror}")
         return
-    entries = [entry for entry in entries if not entry.name.startswith(".")]
-    folders = []
-    for entry in entries:
-        path = folder / entry.name
-        # What the listing says spares a look at each of a million files.
-        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_folder(path)):
-            folders.append((entry, path))
+    folders, inside = [], prefix_of(folder)
+    own_endings = _own_endings(frozenset((options.suffix, DEFAULT_SUFFIX)))
+    for name in _in_natural_order(entries):
+        entry = entries[name]
+        # What the listing and the name say spares a look at each of a million files.
+        if entry.is_file(follow_symlinks=False):
+            stem, dot, ending = name.rpartition(".")
+            if (dot + ending).lower() in READABLE_SUFFIXES and not stem.endswith(own_endings):
+                yield Input(inside + name, relative + name)
+            else:
+                yield from _sift(folder / name, relative + name, options, is_plain=True)
+        elif entry.is_dir(follow_symlinks=False) or is_folder(folder / name):
+            folders.append(entry)
         else:
-            is_plain = entry.is_file(follow_symlinks=False)
-            yield from _sift(path, relative + entry.name, options, is_plain=is_plain)
-    for entry, path in folders if options.recursive else ():
+            yield from _sift(folder / name, relative + name, options)
+    for entry in folders if options.recursive else ():
+        path = folder / entry.name
         if _is_output_folder(path, options):
             continue
         if entry.is_symlink():
@@ -221,7 +247,7 @@ def _sift(
     if is_own_result(path, {options.suffix, DEFAULT_SUFFIX}):
         yield PassedOver(str(path), "a result of this program")
     else:
-        yield Input(path, relative)
+        yield Input(str(path), relative)
 
 
 def _from_glob(pattern: Path, options: BatchOptions) -> Iterator[Found]:

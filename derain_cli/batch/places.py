@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from derain_cli.batch.events import Remote
-from derain_cli.batch.inputs import Input, is_folder, resolved
+from derain_cli.batch.inputs import Input, is_folder, prefix_of, resolved
 from derain_cli.batch.options import ENDINGS, STDIN, BatchOptions
 from derain_cli.errors import UsageError
 from derain_cli.images import FORMAT_OF_SUFFIX, WRITABLE_FORMATS, format_of_bytes
@@ -16,7 +16,7 @@ from derain_cli.video.kinds import FORMAT_OF_SUFFIX as FORMAT_OF_FILM_SUFFIX
 
 STANDARD_OUTPUTS = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/1")
 FILM_ENDINGS = tuple(FILM_SUFFIXES)
-Place = Callable[[Input, str], Path | None]
+Place = Callable[[Input, str], str | None]
 
 
 def choose_place(
@@ -29,7 +29,7 @@ def choose_place(
     from_stdin = inputs[0].path is None
     several = len(words) != 1 or listed is not None
     if not several and not from_stdin:  # one word may be a folder or a pattern
-        several = inputs[0].path != Path(words[0])
+        several = inputs[0].path != str(Path(words[0]))
     output = _without_device(options.output)
     if output == STDIN or (from_stdin and output is None):
         if several:
@@ -42,12 +42,12 @@ def choose_place(
     folder = Path(options.output)
     if not _means_folder(options.output, several=several):
         _check_file(folder, inputs[0], options)
-        return lambda _item, layer: folder.with_name(folder.stem + layer + folder.suffix)
+        return lambda _item, layer: str(folder.with_name(folder.stem + layer + folder.suffix))
     if from_stdin:
         raise UsageError("an image from stdin has no name: `output` must be a file or '-'")
     _check_folder(folder, words, options)
-    folder_of = lru_cache(maxsize=4096)(folder.__truediv__)
-    return lambda item, layer: _mirrored(item, layer, folder_of, options)
+    prefix_below = lru_cache(maxsize=4096)(lambda below: prefix_of(folder / below))
+    return lambda item, layer: _mirrored(item, layer, prefix_below, options)
 
 
 def _without_device(output: str | None) -> str | None:
@@ -97,13 +97,13 @@ def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> 
 def kind_of(item: Input, options: BatchOptions) -> Literal["image", "animation", "film"]:
     """Which way an input takes, by its name; with `frames="all"` also by what is in it."""
     may_be_film = item.relative.lower().endswith(FILM_ENDINGS)  # of a million names: as text
-    if item.path is not None and may_be_film and looks_like_film(item.path):
+    if item.path is not None and may_be_film and looks_like_film(Path(item.path)):
         return "film"
     if item.path is None or options.frames == "first":
         return "image"
     from derain_cli.video.animations import is_animation  # noqa: PLC0415 (loads OpenCV)
 
-    animated = options.format in (None, "png", "webp") and is_animation(item.path)
+    animated = options.format in (None, "png", "webp") and is_animation(Path(item.path))
     return "animation" if animated else "image"
 
 
@@ -142,16 +142,16 @@ def _format_of_suffix(suffix: str) -> str | None:
     return format if format in WRITABLE_FORMATS else None
 
 
-def _beside(item: Input, layer: str, options: BatchOptions) -> Path:
-    path = item.path or Path(item.relative)
-    return path.with_name(path.stem + options.suffix + layer + _ending(item, options))
+def _beside(item: Input, layer: str, options: BatchOptions) -> str:
+    path = Path(item.path or item.relative)
+    return str(path.with_name(path.stem + options.suffix + layer + _ending(item, options)))
 
 
 def _mirrored(
-    item: Input, layer: str, folder_of: Callable[[str], Path], options: BatchOptions
-) -> Path:
+    item: Input, layer: str, prefix_below: Callable[[str], str], options: BatchOptions
+) -> str:
     below, _separator, name = item.relative.rpartition(os.sep)
-    return folder_of(below) / result_name(item, name, layer, options)
+    return prefix_below(below) + result_name(item, name, layer, options)
 
 
 def result_name(item: Input, name: str, layer: str, options: BatchOptions) -> str:
@@ -171,14 +171,22 @@ def _ending(item: Input, options: BatchOptions) -> str:
         return written_suffix(suffix)
     if kind == "animation" and suffix.lower() == ".gif" and options.format is None:
         return suffix
-    own = _format_of_suffix(suffix)
-    if options.format is not None:
-        wanted = ENDINGS[options.format]
-        return suffix if own == written_format(Path("x" + wanted)) else wanted
-    if own or suffix.lower() in FORMAT_OF_SUFFIX:
-        return suffix if own else ".png"
-    content = item.path and _format_of_content(item.path)
+    if ending := _ending_of_photo(suffix, options.format):
+        return ending
+    content = item.path and _format_of_content(Path(item.path))
     return next((end for end in ENDINGS.values() if FORMAT_OF_SUFFIX[end] == content), ".png")
+
+
+@lru_cache(maxsize=1024)
+def _ending_of_photo(suffix: str, format: str | None) -> str:
+    """The ending of the result of a photo; "" where its own says nothing."""
+    own = _format_of_suffix(suffix)
+    if format is not None:
+        wanted = ENDINGS[format]
+        return suffix if own == _format_of_suffix(wanted) else wanted
+    if own:
+        return suffix
+    return ".png" if suffix.lower() in FORMAT_OF_SUFFIX else ""
 
 
 def _format_of_content(path: Path) -> str | None:

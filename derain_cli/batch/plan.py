@@ -81,13 +81,13 @@ def _plan(
     jobs = tuple(_job(item, place, options) for item in inputs)
     for remembered in (_folder_key, _names_in):  # by an earlier plan
         remembered.cache_clear()
-    targets = [_Target(job, path, *os.path.split(path)) for job in jobs for path in job.paths]
+    targets = [_Target(job, file, *os.path.split(file)) for job in jobs for file in job.files]
     _refuse_collisions(targets)
     existing = {target.path for target in targets if _is_there(target)}
     _refuse_originals(jobs, existing)
     if holds is not None:
         jobs = tuple(job for job in jobs if holds(job.relative))
-        existing &= {path for job in jobs for path in job.paths}
+        existing &= {file for job in jobs for file in job.files}
     jobs = _settle_existing(jobs, options, existing)
     _refuse_unwritable(jobs)
     return Plan(jobs, passed_over)
@@ -98,9 +98,9 @@ def _job(item: Input, place: Place, options: BatchOptions) -> Job:
         return Job(item.path, problem=item.problem, relative=item.relative)
     derained = place(item, LAYERS[0])
     kind = kind_of(item, options)
-    if derained is not None and has_film_name(derained):
+    if item.path is None and derained is not None and has_film_name(Path(derained)):
         kind = "film"  # from stdin, whose content nobody has seen yet
-    if kind == "animation" and derained is not None and not can_hold_animation(derained):
+    if kind == "animation" and derained is not None and not can_hold_animation(Path(derained)):
         kind = "image"  # its first image, for a format that does not move
     if kind != "image":
         return Job(item.path, derained=derained, kind=kind, relative=item.relative)
@@ -114,10 +114,10 @@ def _job(item: Input, place: Place, options: BatchOptions) -> Job:
 
 
 class _Target(NamedTuple):
-    """A file to write; its folder and name as text, which is several times faster than as paths."""
+    """A file to write, its folder and its name, all as text: several times faster than paths."""
 
     job: Job
-    path: Path
+    path: str
     folder: str
     name: str
 
@@ -129,18 +129,18 @@ def _refuse_collisions(targets: Iterable[_Target]) -> None:
         if other.job is not target.job and not _known_apart(target, other):
             raise UsageError(
                 f"{target.job.name!r} and {other.job.name!r} would both be written to "
-                f"{str(target.path)!r}{_how_names_differ(target.path, other.path)}: derain them in "
+                f"{target.path!r}{_how_names_differ(target.path, other.path)}: derain them in "
                 "separate runs with different `output` folders"
             )
 
 
-def _how_names_differ(one: Path, two: Path) -> str:
+def _how_names_differ(one: str, two: str) -> str:
     """Why two paths may be one file; "" for equal ones."""
     if one == two:
         return ""
-    if str(one).casefold() == str(two).casefold():
+    if one.casefold() == two.casefold():
         return " (on many disks upper and lower case are one)"
-    names = f"{one.name!a} and {two.name!a}"
+    names = f"{Path(one).name!a} and {Path(two).name!a}"
     return f" ({names} differ in Unicode form alone, and are one on many disks)"
 
 
@@ -189,22 +189,22 @@ def _known_apart(one: _Target, two: _Target) -> bool:
     first, second = one.job.source, two.job.source
     if not isinstance(first, Path) or not isinstance(second, Path) or one.path == two.path:
         return False
-    one_folder = {resolved_parent(path) for path in (first, second, one.path, two.path)}
+    one_folder = {resolved_parent(Path(path)) for path in (first, second, one.path, two.path)}
     places = {_location(*os.path.split(source)) for source in (first, second)}
     return len(one_folder) == len(places) == 1
 
 
-def _refuse_originals(jobs: Sequence[Job], existing: Set[Path]) -> None:
+def _refuse_originals(jobs: Sequence[Job], existing: Set[str]) -> None:
     """No target is an input, by whatever name, link or case it is reached."""
     if not existing:
         return
     sources = [job.source for job in jobs if isinstance(job.source, Path) and not job.problem]
     originals = {_file_id(path, follow=follow) for path in sources for follow in (False, True)}
     for job in jobs:
-        for target in job.paths:
-            if target in existing and _file_id(target, follow=False) in originals:
+        for target in job.files:
+            if target in existing and _file_id(Path(target), follow=False) in originals:
                 raise UsageError(
-                    f"the result of {job.name!r} would replace the input {str(target)!r}: "
+                    f"the result of {job.name!r} would replace the input {target!r}: "
                     "originals are never written to; choose another `output` or `suffix`"
                 )
 
@@ -215,32 +215,29 @@ def _file_id(path: Path, *, follow: bool) -> tuple[int, int]:
 
 
 def _settle_existing(
-    jobs: Sequence[Job], options: BatchOptions, there: Set[Path]
+    jobs: Sequence[Job], options: BatchOptions, there: Set[str]
 ) -> tuple[Job, ...]:
-    existing = [path for job in jobs for path in job.paths if path in there] if there else []
-    for path in existing:
-        if mode_of(path) and not stat.S_ISREG(mode_of(path)):
-            raise UsageError(
-                f"the result {str(path)!r} cannot be written: a folder or device is there"
-            )
+    existing = [file for job in jobs for file in job.files if file in there] if there else []
+    for mode, file in ((mode_of(Path(file)), file) for file in existing):
+        if mode and not stat.S_ISREG(mode):
+            raise UsageError(f"the result {file!r} cannot be written: a folder or device is there")
     if existing and not (options.overwrite or options.skip_existing):
         more = f" and {len(existing) - 1} more exist" if len(existing) > 1 else " exists"
         raise UsageError(
-            f"{str(existing[0])!r}{more} already: `skip_existing` keeps what is there, "
+            f"{existing[0]!r}{more} already: `skip_existing` keeps what is there, "
             "`overwrite` replaces it"
         )
     if not options.skip_existing or not existing:
         return tuple(jobs)
     return tuple(
-        dataclasses.replace(job, skip=True) if job.paths and there >= set(job.paths) else job
+        dataclasses.replace(job, skip=True) if job.files and there >= set(job.files) else job
         for job in jobs
     )
 
 
 def _refuse_unwritable(jobs: Iterable[Job]) -> None:
     """Find a read-only disk before hours of work, not after them."""
-    # As text: several times faster than as paths.
-    folders = {os.path.dirname(path) for job in jobs if not job.skip for path in job.paths}  # noqa: PTH120
+    folders = {os.path.dirname(file) for job in jobs if not job.skip for file in job.files}  # noqa: PTH120 (as above)
     for folder in map(Path, sorted(folders)):
         there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
         if not is_folder(there):

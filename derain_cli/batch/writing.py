@@ -26,12 +26,12 @@ def remove_stale_parts(plan: Plan) -> None:
     """Remove what a killed run left of the files of this plan; those of a live run stay."""
     left: dict[str, list[Path]] = {}
     digests: dict[str, set[str]] = {}
-    for target in (path for job in plan.known for path in job.paths):
+    for target in (file for job in plan.known for file in job.files):
         folder = os.path.dirname(target)  # noqa: PTH120 (of a million)
         if folder not in left:
             left[folder] = _left_in(Path(folder))
         if left[folder]:
-            digests.setdefault(folder, set()).add(target_digest(target))
+            digests.setdefault(folder, set()).add(target_digest(Path(target)))
     for folder, paths in left.items():
         for path in paths:
             if _is_stale(path, digests[folder]):

@@ -78,7 +78,8 @@ class BatchReport:
         from rich.console import Console
 
         self.plan, self.as_json, self.quiet, self.verbose = plan, as_json, quiet, verbose
-        self.to_stdout = any(job.derained is None for job in plan.to_do)
+        only = next(iter(plan.to_do), None) if plan.only else None
+        self.to_stdout = only is not None and only.derained is None
         if as_json and self.to_stdout:
             raise UsageError("--json and an image on stdout exclude each other: give -o a file")
         # Names may contain Rich's markup, and lines must not wrap, for grep.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain_cli.cli.options import PlainDevice
 from derain_cli.cli.output_files import require_output_file
 from derain_cli.errors import UsageError
 
@@ -37,9 +38,7 @@ def compare(
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="How much of the rain is removed.")
     ] = 1.0,
-    device: Annotated[
-        str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")
-    ] = "auto",
+    device: PlainDevice = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, show_default="all cores", help="CPU threads.")
     ] = None,

@@ -14,6 +14,25 @@ import typer
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.batch_report import BatchReport
+from derain_cli.cli.options import (
+    HOW,
+    SPEED,
+    BatchSize,
+    Device,
+    EngineName,
+    EngineOption,
+    Passes,
+    Precision,
+    PrecisionOption,
+    Scales,
+    ScalesOption,
+    Strength,
+    TestTimeAugmentation,
+    Threads,
+    Tile,
+    TileOverlap,
+    option,
+)
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.cli.scaling import (
     ManifestOption,
@@ -51,38 +70,7 @@ class FramesOfAnimation(StrEnum):
     all = "all"
 
 
-class Precision(StrEnum):
-    """Number formats the network can run in."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class Scales(StrEnum):
-    """Sizes of an image at which rain is looked for."""
-
-    one = "1"
-    two = "2"
-    four = "4"
-    auto = "auto"
-
-
-class EngineName(StrEnum):
-    """Programs that can run the network."""
-
-    auto = "auto"
-    torch = "torch"
-    openvino = "openvino"
-    onnx = "onnx"
-
-
-def _option(*names: str, help: str, panel: str, **settings: Any) -> Any:  # noqa: ANN401
-    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
-
-
-WHERE, HOW, SPEED, BATCH, TOLD = "Results", "Deraining", "Speed and memory", "Batches", "Messages"
+WHERE, BATCH, TOLD = "Results", "Batches", "Messages"
 
 Inputs = Annotated[
     list[str] | None,
@@ -91,7 +79,7 @@ Inputs = Annotated[
 
 Output = Annotated[
     str | None,
-    _option(
+    option(
         "--output",
         "-o",
         metavar="PATH",
@@ -102,12 +90,12 @@ Output = Annotated[
 ]
 
 Suffix = Annotated[
-    str, _option("--suffix", panel=WHERE, help="Add this to the name of a result beside its input.")
+    str, option("--suffix", panel=WHERE, help="Add this to the name of a result beside its input.")
 ]
 
 Format = Annotated[
     ImageFormat | None,
-    _option(
+    option(
         "--format",
         "-f",
         show_default="as the input",
@@ -119,7 +107,7 @@ Format = Annotated[
 
 Quality = Annotated[
     int | None,
-    _option(
+    option(
         "--quality",
         min=1,
         max=100,
@@ -131,12 +119,12 @@ Quality = Annotated[
 ]
 
 Overwrite = Annotated[
-    bool, _option("--overwrite", panel=WHERE, help="Replace results that exist (never an input).")
+    bool, option("--overwrite", panel=WHERE, help="Replace results that exist (never an input).")
 ]
 
 SkipExisting = Annotated[
     bool,
-    _option(
+    option(
         "--skip-existing",
         panel=WHERE,
         help="Keep results that exist and derain the rest, for instance to resume.",
@@ -144,16 +132,16 @@ SkipExisting = Annotated[
 ]
 
 SaveRain = Annotated[
-    bool, _option("--save-rain", panel=WHERE, help="Also write the rain layer, NAME_rain.")
+    bool, option("--save-rain", panel=WHERE, help="Also write the rain layer, NAME_rain.")
 ]
 
 Compare = Annotated[
-    bool, _option("--compare", panel=WHERE, help="Also write before | after, NAME_compare.")
+    bool, option("--compare", panel=WHERE, help="Also write before | after, NAME_compare.")
 ]
 
 Model = Annotated[
     str | None,
-    _option(
+    option(
         "--model",
         "-m",
         metavar="NAME",
@@ -165,49 +153,15 @@ Model = Annotated[
 
 LeaveDry = Annotated[
     bool,
-    _option(
+    option(
         "--leave-dry",
         panel=HOW,
         help="Copy images in which almost no rain is found, byte for byte.",
     ),
 ]
-
-Passes = Annotated[
-    int,
-    _option(
-        "--passes",
-        panel=HOW,
-        min=1,
-        help="Run the network this many times; each pass removes rain that the last one left.",
-    ),
-]
-
-TestTimeAugmentation = Annotated[
-    bool,
-    _option(
-        "--tta",
-        panel=HOW,
-        help="Average the results of eight flips and turns: eight times the work for the last "
-        "tenths of a dB.",
-    ),
-]
-
-ScalesOption = Annotated[
-    Scales,
-    _option(
-        "--scales",
-        panel=HOW,
-        help="Find wide rain at half (2) or a quarter (4) of the size first; auto decides by the "
-        "width of the streaks in each image.",
-    ),
-]
-
-Strength = Annotated[
-    float, _option("--strength", min=0, max=1, panel=HOW, help="Remove this share of the rain.")
-]
 Codec = Annotated[
     str | None,
-    _option(
+    option(
         "--codec",
         metavar="NAME",
         show_default="as the input",
@@ -217,7 +171,7 @@ Codec = Annotated[
 ]
 FramesOption = Annotated[
     FramesOfAnimation,
-    _option(
+    option(
         "--frames",
         panel=HOW,
         help="Frames of an animated GIF, WebP or PNG to derain; a film is always derained whole.",
@@ -225,7 +179,7 @@ FramesOption = Annotated[
 ]
 Temporal = Annotated[
     int,
-    _option(
+    option(
         "--temporal",
         min=0,
         max=1,
@@ -234,69 +188,13 @@ Temporal = Annotated[
     ),
 ]
 
-Device = Annotated[str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")]
-
-PrecisionOption = Annotated[
-    Precision,
-    _option(
-        "--precision",
-        panel=SPEED,
-        help="Number format of the network; auto is bf16 where the device multiplies it natively, "
-        "else fp32.",
-    ),
-]
-
-EngineOption = Annotated[
-    EngineName,
-    _option(
-        "--engine",
-        envvar="DERAIN_ENGINE",
-        panel=SPEED,
-        help="What runs the network; auto is openvino on a CPU where it is installed, else torch.",
-    ),
-]
-
-Tile = Annotated[
-    int | None,
-    _option(
-        "--tile",
-        "-t",
-        min=0,
-        show_default="fits the memory",
-        panel=SPEED,
-        help="Side of the tiles an image is cut into; 0 for the whole image at once.",
-    ),
-]
-
-TileOverlap = Annotated[
-    int | None,
-    _option(
-        "--tile-overlap",
-        min=0,
-        show_default="the model's own",
-        panel=SPEED,
-        help="Pixels that neighbouring tiles share.",
-    ),
-]
-
 Compile = Annotated[
-    bool, _option("--compile", panel=SPEED, help="Compile the network first; pays off in batches.")
-]
-
-Threads = Annotated[
-    int | None,
-    _option(
-        "--threads",
-        min=1,
-        show_default="all cores",
-        panel=SPEED,
-        help="CPU threads of the network.",
-    ),
+    bool, option("--compile", panel=SPEED, help="Compile the network first; pays off in batches.")
 ]
 
 Workers = Annotated[
     int | None,
-    _option(
+    option(
         "--workers",
         "-j",
         min=1,
@@ -306,19 +204,9 @@ Workers = Annotated[
     ),
 ]
 
-BatchSize = Annotated[
-    int,
-    _option(
-        "--batch-size",
-        min=1,
-        panel=SPEED,
-        help="Images of one size that go through the network together.",
-    ),
-]
-
 MaxPixels = Annotated[
     int | None,
-    _option(
+    option(
         "--max-pixels",
         min=1,
         show_default="300 million",
@@ -328,12 +216,12 @@ MaxPixels = Annotated[
 ]
 
 Recursive = Annotated[
-    bool, _option("--recursive", "-r", panel=BATCH, help="Search folders recursively.")
+    bool, option("--recursive", "-r", panel=BATCH, help="Search folders recursively.")
 ]
 
 FromFile = Annotated[
     str | None,
-    _option(
+    option(
         "--from-file",
         metavar="LIST",
         panel=BATCH,
@@ -343,7 +231,7 @@ FromFile = Annotated[
 
 Watch = Annotated[
     Path | None,
-    _option(
+    option(
         "--watch",
         metavar="FOLDER",
         show_default=False,
@@ -352,12 +240,12 @@ Watch = Annotated[
     ),
 ]
 FailFast = Annotated[
-    bool, _option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
+    bool, option("--fail-fast", panel=BATCH, help="Stop at the first image that fails.")
 ]
 
 Strict = Annotated[
     bool,
-    _option(
+    option(
         "--strict",
         panel=BATCH,
         help="Fail images that are damaged, even if they can be read.",
@@ -365,17 +253,17 @@ Strict = Annotated[
 ]
 
 DryRun = Annotated[
-    bool, _option("--dry-run", "-n", panel=BATCH, help="Show what would be written, then stop.")
+    bool, option("--dry-run", "-n", panel=BATCH, help="Show what would be written, then stop.")
 ]
 
 AsJson = Annotated[
-    bool, _option("--json", panel=TOLD, help="Print a JSON line per image on stdout.")
+    bool, option("--json", panel=TOLD, help="Print a JSON line per image on stdout.")
 ]
-Quiet = Annotated[bool, _option("--quiet", "-q", panel=TOLD, help="Show only errors on stderr.")]
+Quiet = Annotated[bool, option("--quiet", "-q", panel=TOLD, help="Show only errors on stderr.")]
 
 Verbose = Annotated[
     bool,
-    _option("--verbose", "-v", panel=TOLD, help="Show a line per image and per file left out."),
+    option("--verbose", "-v", panel=TOLD, help="Show a line per image and per file left out."),
 ]
 
 
@@ -447,7 +335,7 @@ def derain(
     )
     running: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
     running |= {"engine": engine.value, "passes": passes, "tta": tta}
-    running |= {"scales": scales.value if scales == Scales.auto else int(scales.value)}
+    running |= {"scales": scales.setting}
     running |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     if watch is not None:
         _watch(watch, inputs or [], options, model, running, (as_json, quiet, verbose))
@@ -531,7 +419,7 @@ def _run(
 ) -> None:
     report.check_stdout()
     try:
-        stdin = _read_image() if any(job.source is None for job in plan.to_do) else b""
+        stdin = _read_image() if plan.only and plan.only.source is None else b""
         derainer = None
         if plan.has_work and on is None:
             with report.loading() as on_phase:

@@ -10,6 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain_cli.cli.options import (
+    SPEED,
+    BatchSize,
+    Device,
+    Passes,
+    Scales,
+    ScalesOption,
+    Strength,
+    TestTimeAugmentation,
+    Threads,
+    Tile,
+    TileOverlap,
+    option,
+)
 from derain_cli.cli.output_files import DataRoot, default_data_root, require_output_file
 from derain_cli.cli.scaling import OnOption, ShardOption, check_engine, shard_of_pairs
 from derain_cli.cli.scores import Results, show_json, show_tables, summarise_rows
@@ -25,27 +39,16 @@ if TYPE_CHECKING:
     from derain_cli.scale.evaluation_on_ray import Weights
 
 ENGINE = (
-    "device",
-    "engine",
-    "precision",
-    "passes",
-    "tta",
-    "scales",
-    "tile",
-    "tile_overlap",
-    "threads",
+    *("device", "engine", "precision", "passes", "tta", "scales"),
+    *("tile", "tile_overlap", "threads"),
 )
-WHAT, HOW, SPEED, RESULTS = "What is scored", "How", "Speed and memory", "Results"
+WHAT, SCORES, RESULTS = "What is scored", "Scores", "Results"
 METRICS_HELP = (
     "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
     "20, lower; needs no clean image), lpips and dists (0 to about 1, lower; need published "
     "weights), e_r (levels of rain removed, higher), e_b (levels of background changed, lower), "
     "dry (PSNR of the clean image derained, higher; twice the time), change (levels changed)."
 )
-
-
-def _option(*names: str, help: str, panel: str, **settings: Any) -> Any:  # noqa: ANN401
-    return typer.Option(*names, help=help, rich_help_panel=panel, **settings)
 
 
 @dataclass(frozen=True)
@@ -81,182 +84,138 @@ class Engine:
         }
 
 
+DataSets = Annotated[
+    list[str] | None,
+    option("--dataset", panel=WHAT, help="Data set by name, or a folder of pairs; repeatable."),
+]
+RainyFolder = Annotated[Path | None, option("--rainy", panel=WHAT, help="Folder of rainy images.")]
+CleanFolder = Annotated[
+    Path | None, option("--clean", panel=WHAT, help="Folder of their clean images.")
+]
+ImageFolder = Annotated[
+    Path | None,
+    option(
+        "--images",
+        panel=WHAT,
+        help="Folder of images without ground truth: NIQE, and how much models change them.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    option("--model", "-m", panel=WHAT, help="Weights by name or path; repeatable."),
+]
+InputOnly = Annotated[
+    bool,
+    option("--input-only", panel=WHAT, help="Score the rainy images themselves, without a model."),
+]
+Limit = Annotated[
+    int,
+    option("--limit", min=0, panel=WHAT, help="Only the first N pairs of each set; 0 = all."),
+]
+Protocol = Annotated[
+    str | None,
+    option(
+        "--protocol",
+        panel=SCORES,
+        help="y (limited-range luma), y-full or rgb; of the 8-bit result (default: what the "
+        "data set's papers use, rgb for DDN-SIRR and y for the rest).",
+        show_default=False,
+    ),
+]
+Metrics = Annotated[
+    str | None,
+    option("--metrics", panel=SCORES, show_default="psnr,ssim", help=METRICS_HELP),
+]
+Seed = Annotated[
+    int, option("--seed", panel=SCORES, help="Random seed of the bootstrap intervals.")
+]
+PrecisionName = Annotated[str, option("--precision", panel=SPEED, help="fp32, bf16 or fp16.")]
+EngineChoice = Annotated[
+    str,
+    option(
+        "--engine",
+        panel=SPEED,
+        help="What runs the network: torch, the reference; openvino, onnx or auto.",
+    ),
+]
+Workers = Annotated[
+    int,
+    option(
+        "--workers",
+        "-j",
+        min=1,
+        panel=SPEED,
+        help="Threads that read, and as many again that score, while the network runs.",
+    ),
+]
+CsvFile = Annotated[
+    Path | None,
+    option(
+        "--csv",
+        panel=RESULTS,
+        help="Write each row to FILE.csv, and to FILE.jsonl beside it, as soon as it is known.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    option("--resume", panel=RESULTS, help="Resume the unfinished evaluation in --csv."),
+]
+Overwrite = Annotated[
+    bool,
+    option("--overwrite", panel=RESULTS, help="Replace an unfinished evaluation in --csv."),
+]
+Html = Annotated[
+    Path | None,
+    option("--html", panel=RESULTS, help="Write a self-contained HTML report."),
+]
+SaveImages = Annotated[
+    Path | None,
+    option("--save-images", panel=RESULTS, help="Folder for the derained images (PNG)."),
+]
+ComparePaper = Annotated[
+    bool,
+    option(
+        "--compare-paper",
+        panel=RESULTS,
+        help="Add the scores that papers print, marked as quoted.",
+    ),
+]
+AsJson = Annotated[bool, option("--json", panel=RESULTS, help="JSON lines on stdout.")]
+Quiet = Annotated[bool, option("--quiet", "-q", panel=RESULTS, help="No progress.")]
+
+
 def evaluate(
-    dataset: Annotated[
-        list[str] | None,
-        _option(
-            "--dataset", panel=WHAT, help="Data set by name, or a folder of pairs; repeatable."
-        ),
-    ] = None,
-    rainy: Annotated[
-        Path | None, _option("--rainy", panel=WHAT, help="Folder of rainy images.")
-    ] = None,
-    clean: Annotated[
-        Path | None, _option("--clean", panel=WHAT, help="Folder of their clean images.")
-    ] = None,
-    images: Annotated[
-        Path | None,
-        _option(
-            "--images",
-            panel=WHAT,
-            help="Folder of images without ground truth: NIQE, and how much models change them.",
-        ),
-    ] = None,
+    dataset: DataSets = None,
+    rainy: RainyFolder = None,
+    clean: CleanFolder = None,
+    images: ImageFolder = None,
     data_root: DataRoot = None,
-    model: Annotated[
-        list[str] | None,
-        _option("--model", "-m", panel=WHAT, help="Weights by name or path; repeatable."),
-    ] = None,
-    input_only: Annotated[
-        bool,
-        _option(
-            "--input-only", panel=WHAT, help="Score the rainy images themselves, without a model."
-        ),
-    ] = False,
-    limit: Annotated[
-        int,
-        _option("--limit", min=0, panel=WHAT, help="Only the first N pairs of each set; 0 = all."),
-    ] = 0,
-    protocol: Annotated[
-        str | None,
-        _option(
-            "--protocol",
-            panel=HOW,
-            help="y (limited-range luma), y-full or rgb; of the 8-bit result (default: what the "
-            "data set's papers use, rgb for DDN-SIRR and y for the rest).",
-            show_default=False,
-        ),
-    ] = None,
-    metrics: Annotated[
-        str | None,
-        _option("--metrics", panel=HOW, show_default="psnr,ssim", help=METRICS_HELP),
-    ] = None,
-    strength: Annotated[
-        float,
-        _option("--strength", min=0, max=1, panel=HOW, help="Remove this share of the rain."),
-    ] = 1.0,
-    passes: Annotated[
-        int,
-        _option(
-            "--passes", min=1, panel=HOW, help="Run the network this many times on each image."
-        ),
-    ] = 1,
-    tta: Annotated[
-        bool,
-        _option("--tta", panel=HOW, help="Average eight flips and turns: eight times the work."),
-    ] = False,
-    scales: Annotated[
-        str,
-        _option(
-            "--scales",
-            panel=HOW,
-            help="Find wide rain at half (2) or a quarter (4) of the size first; auto decides for "
-            "each image.",
-        ),
-    ] = "1",
-    seed: Annotated[
-        int, _option("--seed", panel=HOW, help="Random seed of the bootstrap intervals.")
-    ] = 0,
-    device: Annotated[
-        str, _option("--device", "-d", panel=SPEED, help="auto, cpu, cuda[:N] or mps.")
-    ] = "auto",
-    precision: Annotated[
-        str, _option("--precision", panel=SPEED, help="fp32, bf16 or fp16.")
-    ] = "fp32",
-    engine: Annotated[
-        str,
-        _option(
-            "--engine",
-            panel=SPEED,
-            help="What runs the network: torch, the reference; openvino, onnx or auto.",
-        ),
-    ] = "torch",
-    tile: Annotated[
-        int | None,
-        _option(
-            "--tile",
-            "-t",
-            min=0,
-            panel=SPEED,
-            show_default="fits the memory",
-            help="Side of the tiles an image is cut into; 0 = the whole image at once.",
-        ),
-    ] = None,
-    tile_overlap: Annotated[
-        int | None,
-        _option(
-            "--tile-overlap",
-            min=0,
-            panel=SPEED,
-            show_default="the model's own",
-            help="Pixels that neighbouring tiles share.",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int,
-        _option(
-            "--batch-size",
-            min=1,
-            panel=SPEED,
-            help="Images of one size that go through the network together.",
-        ),
-    ] = 1,
-    threads: Annotated[
-        int | None,
-        _option(
-            "--threads",
-            min=1,
-            panel=SPEED,
-            show_default="all cores",
-            help="CPU threads of the network.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int,
-        _option(
-            "--workers",
-            "-j",
-            min=1,
-            panel=SPEED,
-            help="Threads that read, and as many again that score, while the network runs.",
-        ),
-    ] = 1,
-    csv_file: Annotated[
-        Path | None,
-        _option(
-            "--csv",
-            panel=RESULTS,
-            help="Write each row to FILE.csv, and to FILE.jsonl beside it, as soon as it is known.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        _option("--resume", panel=RESULTS, help="Resume the unfinished evaluation in --csv."),
-    ] = False,
-    overwrite: Annotated[
-        bool,
-        _option("--overwrite", panel=RESULTS, help="Replace an unfinished evaluation in --csv."),
-    ] = False,
-    html: Annotated[
-        Path | None,
-        _option("--html", panel=RESULTS, help="Write a self-contained HTML report."),
-    ] = None,
-    save_images: Annotated[
-        Path | None,
-        _option("--save-images", panel=RESULTS, help="Folder for the derained images (PNG)."),
-    ] = None,
-    compare_paper: Annotated[
-        bool,
-        _option(
-            "--compare-paper",
-            panel=RESULTS,
-            help="Add the scores that papers print, marked as quoted.",
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool, _option("--json", panel=RESULTS, help="JSON lines on stdout.")
-    ] = False,
-    quiet: Annotated[bool, _option("--quiet", "-q", panel=RESULTS, help="No progress.")] = False,
+    model: Models = None,
+    input_only: InputOnly = False,
+    limit: Limit = 0,
+    protocol: Protocol = None,
+    metrics: Metrics = None,
+    strength: Strength = 1.0,
+    passes: Passes = 1,
+    tta: TestTimeAugmentation = False,
+    scales: ScalesOption = Scales.one,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: PrecisionName = "fp32",
+    engine: EngineChoice = "torch",
+    tile: Tile = None,
+    tile_overlap: TileOverlap = None,
+    batch_size: BatchSize = 1,
+    threads: Threads = None,
+    workers: Workers = 1,
+    csv_file: CsvFile = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    html: Html = None,
+    save_images: SaveImages = None,
+    compare_paper: ComparePaper = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
     shard: ShardOption = None,
     on: OnOption = None,
 ) -> None:
@@ -295,7 +254,7 @@ def evaluate(
         batch_size,
         threads,
         engine,
-        int(scales) if scales.isdecimal() else scales,
+        scales.setting,
     )
     scoring = Scoring(pairs, metric_names, protocol, running, workers, save_images, on)
     with EvalView(quiet=quiet).shown() as view:

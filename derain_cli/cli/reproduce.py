@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain_cli.cli.options import PlainDevice
 from derain_cli.cli.output_files import DataRoot, default_data_root
 from derain_cli.cli.runs import stop_on_signal
 from derain_cli.cli.scaling import ShardOption
@@ -73,9 +74,7 @@ def reproduce(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")
-    ] = "auto",
+    device: PlainDevice = "auto",
     precision: Annotated[
         str, typer.Option(help="Precision of training: fp32, bf16 or fp16.")
     ] = "fp32",

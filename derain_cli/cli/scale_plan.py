@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain_cli.cli.options import PlainDevice
 from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def scale_plan(
             "--model", "-m", show_default="the best for real photos", help="As of derain."
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda or mps.")] = "auto",
+    device: PlainDevice = "auto",
     cpus: Annotated[int, typer.Option(min=1, help="Processors of a worker.")] = 1,
     gpus: Annotated[
         int, typer.Option(min=0, help="GPUs of a worker; 0: the network runs on its processors.")

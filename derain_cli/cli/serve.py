@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain_cli.cli.derain import EngineName, Precision
+from derain_cli.cli.options import EngineName, PlainDevice, Precision
 from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ def serve(
         ),
     ] = "127.0.0.1",
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    device: Annotated[
-        str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")
-    ] = "auto",
+    device: PlainDevice = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Number format of the network, as in `derain derain`.")
     ] = Precision.auto,

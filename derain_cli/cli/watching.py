@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,46 +46,45 @@ def watch_folder(folder: Path, options: "BatchOptions", run: "Callable[[Plan], N
         options: How results are written; existing ones are kept.
         run: Carries out a plan and reports it.
     """
-    options = dataclasses.replace(options, skip_existing=True)
-    tried: set[Version] = set()
-    for _ in _occasions(folder, recursive=options.recursive):
-        plan = _new_in(folder, options, tried)
-        if plan.jobs:
-            run(plan)
-            tried.update(_version(job.source) for job in plan.jobs)
-
-
-def _occasions(folder: Path, *, recursive: bool) -> Iterator[None]:
-    """Yield once at the start and after every change, when the files are complete."""
     from watchfiles import watch
 
+    options = dataclasses.replace(options, skip_existing=True)
+    tried: set[Version] = set()
     waiting: set[Path] = {folder}  # existing files count as new
     # The watch begins before the first look, so that arrivals during the first batch count.
-    changes = watch(folder, recursive=recursive, rust_timeout=500, yield_on_timeout=True)
+    changes = watch(folder, recursive=options.recursive, rust_timeout=500, yield_on_timeout=True)
     for changed in changes:
         waiting.update(Path(path) for _, path in changed)
-        if waiting and not changed and all(_is_settled(path) for path in waiting):
-            waiting.clear()
-            yield
+        if any(map(_is_settled, waiting)):
+            plan, waiting = _new_in(folder, options, tried)
+            if plan.jobs:
+                run(plan)
+                tried.update(_version(job.source) for job in plan.jobs)
 
 
 def _is_settled(path: Path) -> bool:
+    """Whether a file is complete; one of a clock that is ahead is taken to be."""
     try:
-        return time.time() - path.stat().st_mtime > SETTLED
+        return not 0 <= time.time() - path.stat().st_mtime <= SETTLED
     except OSError:
         return True  # it was removed again
 
 
-def _new_in(folder: Path, options: "BatchOptions", tried: set[Version]) -> "Plan":
-    """Plan of inputs that have no result and have not failed in this version."""
+def _new_in(folder: Path, options: "BatchOptions", tried: set[Version]) -> "tuple[Plan, set[Path]]":
+    """Plan of complete inputs that have no result and have not failed in this version.
+
+    And those that still grow, as a film does that is being recorded: they hold back no other.
+    """
     from derain_cli.batch import Plan, plan_batch
 
     try:
         plan = plan_batch([str(folder)], options)
     except NothingToDoError:
-        return Plan(())
-    jobs = [job for job in plan.to_do if _version(job.source) not in tried]
-    return Plan(tuple(jobs))
+        return Plan(()), set()
+    new = [job for job in plan.to_do if _version(job.source) not in tried]
+    paths = (job.source for job in new if isinstance(job.source, Path))
+    growing = {path for path in paths if not _is_settled(path)}
+    return Plan(tuple(job for job in new if job.source not in growing)), growing
 
 
 def _version(path: "Location | None") -> Version:

@@ -53,6 +53,8 @@ BLOCK_BYTES = 32 << 20  # of images in one object: small, so that the next stage
 BYTES_IN_FLIGHT = 2 << 30  # of images between the stages, over all machines
 ROWS = (4, 256)  # jobs of one task, at least and at most
 WINDOWS = 4  # batches from which images of one size are put together
+# Ray Data prefetches, and would keep each block of results back until the next one is there.
+AT_ONCE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "prefetch_batches": 0}
 
 
 @dataclass(frozen=True)
@@ -300,7 +302,7 @@ def _results(
         )
         .map_batches(encode_rows, fn_kwargs={"options": options}, **tasks)
     )
-    batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow"))
+    batches = iter(results.iter_batches(**AT_ONCE))
     while True:
         with interrupter.in_network():
             batch = next(batches, None)
@@ -336,7 +338,7 @@ def on_devices(
         num_cpus=devices.cpus,
         num_gpus=devices.gpus,
     )
-    for batch in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in results.iter_batches(**AT_ONCE):
         yield from objects_of(batch)
 
 

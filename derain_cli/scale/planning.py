@@ -108,7 +108,7 @@ def _sources(
         passed_over += left_out
         for item in inputs:
             if item.path is not None:
-                yield _Source(item.path, item.relative, item.problem, str(item.path) == word)
+                yield _Source(Path(item.path), item.relative, item.problem, item.path == word)
 
 
 def _listed(word: str, options: BatchOptions) -> Iterator[_Source]:

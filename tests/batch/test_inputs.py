@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import socket
 from collections.abc import Callable
@@ -6,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from derain_cli.batch import BatchOptions, plan_batch, read_list
+from derain_cli.batch.events import Job
+from derain_cli.batch.inputs import natural_order
 from derain_cli.errors import DerainError, NothingToDoError, UsageError
 
 
@@ -20,6 +23,32 @@ def plan_in(folder: Path, *words: str, **options: object) -> dict[str, tuple[str
 
 def test_folder_in_natural_order_without_the_folders_below(photos: Path) -> None:
     assert list(plan_in(photos.parent, "photos")) == ["photos/a2.jpg", "photos/a10.jpg"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["IMG_0010.jpg", "IMG_0009.jpg", "IMG_0100.jpg"],  # differ in digits alone
+        ["a10.jpg", "a02.jpg", "b01.jpg"],
+        ["1a20.jpg", "10a2.jpg", "1a10.jpg"],
+        ["a10.jpg", "a9.jpg", "A1.jpg"],
+        ["é2.jpg", "é1.jpg"],
+        ["٢.jpg", "1.jpg"],
+    ],
+)
+def test_names_of_a_folder_come_in_natural_order(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    plan = plan_batch([str(tmp_path)], BatchOptions())
+    assert [job.source.name for job in plan.jobs] == sorted(names, key=natural_order)
+
+
+def test_a_job_takes_paths_and_their_text() -> None:
+    one, two = Job(Path("a.jpg"), Path("b/a.jpg")), Job("a.jpg", "b/a.jpg")
+    assert one == two
+    assert hash(one) == hash(two)
+    assert (two.source, two.targets, two.files) == (Path("a.jpg"), (Path("b/a.jpg"),), ("b/a.jpg",))
+    assert dataclasses.replace(two, skip=True).derained == Path("b/a.jpg")
 
 
 def test_recursive_mirrors_the_tree(photos: Path) -> None:

@@ -14,6 +14,7 @@ from derain_cli.batch.encoding import Encoding
 from derain_cli.batch.writing import Claims, remove_stale_parts, target_digest, write_result
 from derain_cli.inference.derainer import Derainer
 from derain_cli.whole_files import owner_tag, write_whole_file
+from tests.children import Child
 
 
 def ended_process() -> int:
@@ -128,7 +129,7 @@ def test_two_processes_share_the_work(
     words = [sys.executable, "-c", textwrap.dedent(TWO_RUNS), str(tmp_path / "in")]
     words += [str(tmp_path / "out"), str(tiny_checkpoint)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    runs = [subprocess.Popen(words, **pipes) for _ in range(2)]
+    runs = [Child(words, **pipes) for _ in range(2)]
     for run in runs:
         assert run.stdout.readline() == "ready\n"
     for run in runs:

@@ -2,11 +2,14 @@
 
 A film is made with PyAV and derained by the command with a tiny network: once in one go, once
 killed (SIGKILL) in the middle and started again. Both results must be equal byte by byte, every
-time and every packet of the sound must be the input's, and the memory must not grow with the film.
+time and every packet of the sound must be the input's, which `ffmpeg` and `ffprobe` say too where
+they are installed, and the memory must not grow with the film.
 """
 
 import argparse
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +71,18 @@ def facts_of(path: Path) -> tuple[list[Fraction], list[bytes]]:
     return sorted(times), sound
 
 
+def as_ffmpeg_says(path: Path) -> str:
+    """Digests of the decoded sound and of the times of the frames."""
+    sound = ["ffmpeg", "-v", "error", "-i", path, "-map", "0:a", "-f", "md5", "-"]
+    times = ["ffprobe", "-v", "error", "-select_streams", "v", "-of", "csv=p=0", path]
+    digest = subprocess.run(sound, check=True, capture_output=True).stdout.decode().strip()
+    shown = subprocess.run(
+        [*times, "-show_entries", "packet=pts_time"], check=True, capture_output=True
+    ).stdout
+    moments = b"\n".join(sorted(shown.split()))
+    return f"{digest}, {len(moments.split())} times {hashlib.md5(moments).hexdigest()}"
+
+
 def megabytes(process: subprocess.Popen[bytes]) -> float:
     """Resident memory of a process; 0 once it has ended."""
     try:
@@ -122,6 +137,9 @@ def main() -> None:
         rainy, derained = facts_of(source), facts_of(folder / "whole.mp4")
         print(f"times of {len(rainy[0])} frames: {'equal' if rainy[0] == derained[0] else 'NOT'}")
         print(f"{len(rainy[1])} packets of sound: {'equal' if rainy[1] == derained[1] else 'NOT'}")
+        if shutil.which("ffmpeg") and shutil.which("ffprobe"):
+            for film in (source, folder / "whole.mp4"):
+                print(f"{film.name}: {as_ffmpeg_says(film)}")
 
 
 if __name__ == "__main__":

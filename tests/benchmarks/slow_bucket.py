@@ -90,7 +90,7 @@ def pieces_of(image: bytes, model: str, latency: float, folder: Path) -> Any:
 def run_alone(model: str) -> dict[str, float]:
     """In a process of its own, by the command's own summary."""
     command = [sys.executable, "-m", "derain_cli", f"s3://{BUCKET}/in/", "-o", f"s3://{BUCKET}/a/"]
-    command += ["-m", model, "-d", "cpu", "--threads", "1", "--json", "-q"]
+    command += ["-m", model, "-d", "cpu", "--threads", "1", "--engine", "torch", "--json", "-q"]
     out = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     summary = json.loads(out.splitlines()[-1])
     return {
@@ -99,10 +99,20 @@ def run_alone(model: str) -> dict[str, float]:
     }
 
 
-def run_on(workers: int, model: str) -> float:
-    """Images a second on so many processors of Ray, from the first result to the last."""
+def run_on(workers: int, model: str, folder: Path) -> tuple[float, float]:
+    """Images a second on so many processors of Ray, and the share of the network's own rate.
+
+    The share is the part of its time, from its first image to its last, in which an actor's
+    network ran: what is missing it waited for images. Other programs slow both alike.
+    """
     from ray.cluster_utils import Cluster
 
+    from derain_cli.batch import BatchOptions, Interrupter, Result
+    from derain_cli.checkpoints.resolving import load_model
+    from derain_cli.scale import on_ray
+    from derain_cli.scale.planning import plan_addresses
+
+    on_ray.import_ray()
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
@@ -111,18 +121,49 @@ def run_on(workers: int, model: str) -> float:
             "include_dashboard": False,
         },
     )
-    command = [sys.executable, "-m", "derain_cli", f"s3://{BUCKET}/in/", "--overwrite", "-q"]
-    command += ["-o", f"s3://{BUCKET}/{workers}/", "-m", model, "-d", "cpu", "--threads", "1"]
-    process = subprocess.Popen(
-        [*command, "--on", f"ray://{cluster.address}"], stdout=subprocess.PIPE
-    )
-    times = [time.perf_counter() for _line in process.stdout]
-    if process.wait():
-        raise SystemExit("the run on Ray failed")
-    cluster.shutdown()
-    # The first results come together, with the first block.
-    start = next(i for i, moment in enumerate(times) if moment > times[0] + 0.2)
-    return (len(times) - start) / (times[-1] - times[start - 1])
+    options = BatchOptions(output=f"s3://{BUCKET}/{workers}/", overwrite=True)
+    plan = plan_addresses([f"s3://{BUCKET}/in/"], options)
+    engine = {"device": "cpu", "threads": 1, "engine": "torch"}
+    untimed, on_ray.DerainRows = on_ray.DerainRows, timed_rows(on_ray.DerainRows, folder)
+    try:
+        events = on_ray.run_on_ray(
+            plan, load_model(model).path, options, engine, f"ray://{cluster.address}", Interrupter()
+        )
+        failed = [e for e in events if isinstance(e, Result) and e.status != "done"]
+    finally:
+        on_ray.DerainRows = untimed
+        cluster.shutdown()
+    if failed:
+        raise SystemExit(f"failed: {failed[0].error}")
+    spans = [np.loadtxt(notes, ndmin=2) for notes in folder.iterdir()]
+    begin, end = min(s[0, 0] for s in spans), max(s[-1, 1] for s in spans)
+    busy = sum((s[:, 1] - s[:, 0]).sum() for s in spans)
+    there = sum(s[-1, 1] - s[0, 0] for s in spans)
+    return sum(map(len, spans)) / (end - begin), busy / there
+
+
+def timed_rows(rows: type, folder: Path) -> type:
+    """Actors that note when the network begins with an image and when it ends."""
+
+    class TimedRows(rows):  # type: ignore[misc]
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            untimed, notes = self._network.derain, folder / f"{os.getpid()}.txt"
+
+            def derain(group: Any) -> Any:
+                images = untimed(group)
+                while True:
+                    began = time.time()
+                    image = next(images, None)
+                    if image is None:
+                        return
+                    with notes.open("a") as file:
+                        file.write(f"{began:.6f} {time.time():.6f}\n")
+                    yield image
+
+            self._network.derain = derain
+
+    return TimedRows
 
 
 def measure_driver(count: int) -> float:
@@ -172,15 +213,21 @@ def main() -> None:
         image = upload(arguments.images, arguments.side)
         with tempfile.TemporaryDirectory() as folder:
             pieces = pieces_of(image, arguments.model, arguments.latency, Path(folder))
-        print(pieces, f"processors here: {os.cpu_count()}")
+        print(pieces, f"processors here: {os.cpu_count()}", flush=True)
         alone = run_alone(arguments.model)
         share = alone["rate"] / alone["network_rate"]
-        print(f"one process: {alone['rate']:.2f} images/s, {share:.0%} of its network's own rate")
+        print(
+            f"one process: {alone['rate']:.2f} images/s, {share:.0%} of its network's own rate",
+            flush=True,
+        )
         for expected in forecast(pieces, Worker(), arguments.workers, arguments.images):
-            rate = run_on(expected.workers, arguments.model)
+            with tempfile.TemporaryDirectory() as folder:
+                rate, share = run_on(expected.workers, arguments.model, Path(folder))
             print(
-                f"Ray, {expected.workers} workers: {rate:.2f} images/s "
-                f"(predicted {expected.rate:.2f} if there are as many processors)"
+                f"Ray, {expected.workers} workers: {rate:.2f} images/s, {share:.0%} of the "
+                f"network's own rate (predicted {expected.rate:.2f} if there are as many "
+                "processors)",
+                flush=True,
             )
     finally:
         server.communicate("")

@@ -15,6 +15,7 @@ from derain_cli.cli.wording import in_flags
 from derain_cli.errors import ConfigError
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.version import __version__
+from tests.children import run
 
 runner = CliRunner()
 
@@ -158,7 +159,7 @@ def test_a_bug_shows_its_traceback():
         "def boom(): raise ZeroDivisionError('a bug')\n"
         "a.app(['boom'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ZeroDivisionError: a bug" in done.stderr
@@ -171,7 +172,7 @@ def test_interrupt_exits_130():
         "def stop(): raise KeyboardInterrupt\n"
         "a.app(['stop'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert done.stderr == "interrupted\n"
 

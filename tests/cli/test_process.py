@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import Child, run
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX processes")
 DERAIN = [sys.executable, "-m", "derain_cli"]
 
@@ -17,7 +19,7 @@ def derain(
     *words: object, close: int | None = None, folder: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     """The command in a process of its own, which may lack one of its standard streams."""
-    return subprocess.run(
+    return run(
         [*DERAIN, *map(str, words)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -95,7 +97,7 @@ def test_an_ignored_ctrl_c_stays_ignored(
     for number in range(30):
         make_image(tmp_path / "in" / f"{number}.png", (60, 50))
     command = [*DERAIN, str(tmp_path / "in"), "-o", f"{tmp_path}/out/", "-m", str(tiny_checkpoint)]
-    child = subprocess.Popen(
+    child = Child(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import Child
+
 # A mutex that its own thread locks twice waits in C, and no signal ends that; stdin does.
 BUSY = """
 import ctypes, signal, sys, threading
@@ -26,7 +28,7 @@ with acknowledging("heard"):
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's mutexes")
 def test_ctrl_c_is_acknowledged_before_pythons_own_handler_can_run():
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    child = subprocess.Popen([sys.executable, "-c", BUSY], text=True, **pipes)
+    child = Child([sys.executable, "-c", BUSY], text=True, **pipes)
     assert child.stdout.readline() == "busy\n"
     asleep = 0
     while asleep < 5:  # the main thread has reached the mutex, where it stays

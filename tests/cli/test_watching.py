@@ -14,11 +14,14 @@ from derain_cli.cli.app import app
 pytest.importorskip("watchfiles", reason="the extra `watch` is not installed")
 
 
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for(
+    path: Path, process: subprocess.Popen[bytes], meanwhile: Callable[[], object] = lambda: None
+) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, f"{path} did not appear"
+        meanwhile()
         time.sleep(0.1)
 
 
@@ -31,7 +34,9 @@ def test_what_is_there_and_what_arrives(
     wait_for(photos / "dry" / "a10.jpg", process)
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
     Image.new("RGB", (8, 8), "gray").save(photos / "late.png")
-    wait_for(photos / "dry" / "late.png", process)
+    with (photos / "film.mp4").open("wb", buffering=0) as film:
+        # A film that is still being recorded holds back no photo.
+        wait_for(photos / "dry" / "late.png", process, meanwhile=lambda: film.write(b"more"))
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130

@@ -6,7 +6,6 @@ import math
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 from derain_cli.errors import UsageError
 from derain_cli.evaluation.journal import Journal
 from derain_cli.evaluation.statistics import Row
+from tests.children import run
 
 SETTINGS = {"models": ["net"], "weights": {"net": "ab" * 32}, "strength": 1.0}
 
@@ -233,7 +233,7 @@ def test_ctrl_c_prints_a_partial_table_and_the_command_that_goes_on(
     words = command.split()
     assert words[0] == "derain"
     assert words[-1] == "--resume"
-    again = subprocess.run(
+    again = run(
         [sys.executable, "-m", "derain_cli", *words[1:], "--quiet"], capture_output=True, check=True
     )
     assert b"partial:" not in again.stdout

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError
 from derain_cli.losses.weighting import gradient_balanced, loss_balanced, weigh_losses
+from tests.children import Child
 
 
 def tasks_of(derained: Tensor, clean: Tensor) -> dict[str, Tensor]:
@@ -212,7 +213,7 @@ def run_processes(count: int, weighting: str) -> list[list[float]]:
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     command = [sys.executable, "-c", SCRIPT, str(Path(__file__)), weighting]
     processes = [
-        subprocess.Popen(
+        Child(
             command,
             env={**os.environ, **shared, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,

@@ -403,9 +403,8 @@ class TestTrainsAndRuns:
             derained = model(rainy.to(memory_format=torch.channels_last))
         torch.testing.assert_close(derained, expected, rtol=1e-5, atol=1e-6)
 
-    @pytest.mark.parametrize(
-        "gradients", [pytest.param(True, marks=pytest.mark.slow), False], ids=["fused", "blocks"]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("gradients", [True, False], ids=["fused", "blocks"])
     def test_bfloat16(self, published: Hcn, gradients: bool) -> None:
         rainy = picture(1, 3, 16, 24)  # processors without bf16 take seconds for more
         with torch.set_grad_enabled(gradients):
@@ -415,6 +414,7 @@ class TestTrainsAndRuns:
         assert derained.isfinite().all()
         assert (derained - exact).abs().max() < 0.02
 
+    @pytest.mark.slow
     def test_exports_without_gradients(self) -> None:
         """Another path than with them, which `test_models` exports."""
         smallest = HcnConfig(channels=4, blocks=(1,), match_channels=1, mining_levels=2)

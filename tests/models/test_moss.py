@@ -2,7 +2,6 @@ import copy
 import dataclasses
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from derain_cli.models.moss import Moss, MossConfig, RainMemory
+from tests.children import Child
 
 SMALL = MossConfig(widths=(4, 6, 8), blocks=1, downsamplings=2, memory_items=5)
 OPTIONS = {
@@ -344,8 +344,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     torch.save(dataclasses.asdict(config), tmp_path / "config.pt")
     torch.save(rainy, tmp_path / "rainy.pt")
     workers = [
-        subprocess.Popen([sys.executable, "-c", ONE_STEP, str(tmp_path), str(rank), "2"])
-        for rank in range(2)
+        Child([sys.executable, "-c", ONE_STEP, str(tmp_path), str(rank), "2"]) for rank in range(2)
     ]
     assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
@@ -390,8 +389,7 @@ def test_memory_of_two_processes_takes_the_queries_of_both(tmp_path: Path) -> No
     torch.save(items, tmp_path / "items.pt")
     torch.save(queries, tmp_path / "queries.pt")
     workers = [
-        subprocess.Popen([sys.executable, "-c", ONE_UPDATE, str(tmp_path), str(rank)])
-        for rank in range(2)
+        Child([sys.executable, "-c", ONE_UPDATE, str(tmp_path), str(rank)]) for rank in range(2)
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
     first = (items[0] + torch.tensor([4.0 + 2 + 6, 1.0 + 0 + 1]) / 3) / 2

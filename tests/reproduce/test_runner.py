@@ -20,6 +20,7 @@ from derain_cli.reproduce.plan import Options, missing_data, published_config
 from derain_cli.reproduce.results import results_of
 from derain_cli.reproduce.runner import jobs_of, reproduce
 from derain_cli.reproduce.tables import Column, Row, Run, Table
+from tests.children import Child
 
 TINY = {"model": "resnet", "model_option": ("channels=4", "blocks=1"), "threads": 1}
 TRAIN = {"steps": 4, "batch_size": 2, "crop": 32, "lr": 2e-3}
@@ -263,7 +264,7 @@ def test_a_killed_call_goes_on_to_the_same_result(moment, data_root, tmp_path, w
     """SIGKILL in training and in scoring; then the same weights and scores as at once."""
     out, _, _ = whole
     script = textwrap.dedent(KILLED.format(folder=str(Path(__file__).parent)))
-    process = subprocess.Popen(
+    process = Child(
         [sys.executable, "-c", script, str(data_root), str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,

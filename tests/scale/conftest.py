@@ -1,6 +1,7 @@
 """A real S3 API on loopback, and images in it."""
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,55 @@ from PIL import Image
 BUCKET = "photos"
 
 
+class Gate:
+    """A server's application that can hold back the content of an object.
+
+    What is held comes a byte a second, so that no client, however slow the machine, gives up.
+    """
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+        self._held: dict[str, threading.Event] = {}
+
+    def hold(self, key: str) -> Callable[[], None]:
+        """Hold an object back; the function that is returned lets it go."""
+        released = self._held[f"/{BUCKET}/{key}"] = threading.Event()
+        return released.set
+
+    def __call__(self, request: dict[str, Any], respond: Any) -> Iterable[bytes]:
+        content = self._application(request, respond)
+        released = self._held.get(request["PATH_INFO"])
+        if released is None or request["REQUEST_METHOD"] != "GET":
+            return content
+        return self._slowly(b"".join(content), released)
+
+    def _slowly(self, content: bytes, released: threading.Event) -> Iterator[bytes]:
+        sent = 0
+        while sent < len(content) - 1 and not released.wait(1):
+            yield content[sent : sent + 1]
+            sent += 1
+        yield content[sent:]
+
+
 @pytest.fixture(scope="session")
-def s3() -> Iterator[Any]:
+def gate() -> Gate:
+    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    return Gate(server_module.DomainDispatcherApplication(server_module.create_backend_app))
+
+
+@pytest.fixture(scope="session")
+def s3(gate: Gate) -> Iterator[Any]:
     """The file system of a server that speaks S3; the variables point every client at it."""
     pytest.importorskip("s3fs", reason="the extra s3 is not installed")
-    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     import logging
 
     import fsspec
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+    server = make_server("127.0.0.1", 0, gate, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host, port = server.server_address[:2]
     variables = {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
@@ -36,7 +73,7 @@ def s3() -> Iterator[Any]:
         files = fsspec.filesystem("s3", use_listings_cache=False)
         files.mkdir(BUCKET)
         yield files
-    server.stop()
+    server.shutdown()
 
 
 @pytest.fixture(scope="session")

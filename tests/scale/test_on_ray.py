@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from derain_cli.cli.app import app
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = [
@@ -67,6 +70,15 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def second_machine_lost(cluster: Any) -> Iterator[None]:
+    """Kill the machine that is not the head; afterwards there is a new one."""
+    other = next(node for node in raylets(cluster).values() if not node.head)
+    cluster.remove_node(other, allow_graceful=False)
+    yield
+    cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+
+
 def wait_for_lines(process: subprocess.Popen[bytes], count: int) -> None:
     for _ in range(count):
         assert process.stdout.readline(), process.stderr.read().decode()
@@ -99,6 +111,43 @@ def test_an_evaluation_gives_the_rows_of_one_process(
     ]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 1 + 2 * 6
+
+
+def test_every_image_is_there_once_although_actors_and_a_machine_die(
+    s3: Any,
+    gate: Any,
+    cluster: Any,
+    upload: Callable[..., dict[str, bytes]],
+    read_all: Callable[[str], dict[str, bytes]],
+    derain_process: Derain,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+) -> None:
+    """Each death has its moment: two images are held back until it has happened."""
+    names = sorted(upload("few", 16))
+    common = ["s3://photos/few/", "-r", "-q", "-m", tiny_checkpoint, "-d", "cpu", "--threads", "1"]
+    alone = CliRunner().invoke(app, [*map(str, common), "-o", "s3://photos/alone/"])
+    assert alone.exit_code == 0, alone.output
+
+    let_one, let_other = gate.hold(f"few/{names[11]}"), gate.hold(f"few/{names[15]}")
+    manifest = tmp_path / "run.jsonl"
+    address = ["--on", f"ray://{cluster.address}", "--manifest", manifest]
+    process = derain_process(*common, "-o", "s3://photos/many/", *address, bufsize=0)
+    wait_for_lines(process, 1)
+    victims = [actor for raylet in raylets(cluster) for actor in actors_of(raylet)]
+    assert victims, "no actor holds the network"
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    let_one()
+    wait_for_lines(process, 11)  # its block and those before it; the other is still held back
+    with second_machine_lost(cluster):
+        let_other()
+        out, error = process.communicate(timeout=1200)
+    assert process.returncode == 0, error.decode()
+    assert len(out.splitlines()) == 16 - 12
+    assert read_all("many") == read_all("alone")
+    records = [json.loads(line) for line in manifest.read_bytes().splitlines()]
+    assert sorted(record["input"] for record in records) == [f"s3://photos/few/{n}" for n in names]
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.children import Child
+
 for package in ("starlette", "uvicorn", "python_multipart"):
     pytest.importorskip(package, reason="the extra 'serve' is not installed")
 
@@ -72,7 +74,7 @@ class Server:
 
 def start_server(*arguments: object) -> Server:
     """`derain serve` on a free port; returns once it says that it is ready."""
-    process = subprocess.Popen(
+    process = Child(
         [sys.executable, "-m", "derain_cli", "serve", "--port", "0", *map(str, arguments)],
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

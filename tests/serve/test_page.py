@@ -127,8 +127,11 @@ def test_a_photo_is_dropped_looked_at_and_downloaded(
         photos / "a2.jpg", tiny_checkpoint
     )
     page.fill("#strength", "50")
-    half = by_command(photos / "a2.jpg", tiny_checkpoint, "--strength", "0.5")
+    half = by_command(photos / "a2.jpg", tiny_checkpoint, "--strength", "0.5", "--save-rain")
     assert downloaded(page, "#download").read_bytes() == half
+    page.keyboard.press("r")
+    rain = (photos / "a2_derained_rain.jpg").read_bytes()
+    assert downloaded(page, "#download-rain").read_bytes() == rain
 
     # A 16-bit TIFF, which no browser shows, is shown all the same, and comes back as one.
     page.keyboard.press("]")
@@ -172,11 +175,14 @@ def test_a_phone_shows_everything_without_scrolling_sideways(
         assert width == 390
         page.set_input_files("#files", [photos / "a2.jpg", photos / "a10.jpg"])
         page.wait_for_selector(DONE)
-    for element in ("#handle", "#zoom-full", "#model", "#strength", "#download", ".thumb"):
+    assert page.locator("#handle").bounding_box()["x"] >= 0
+    page.keyboard.press("r")
+    elements = ["#zoom-full", "#model", "#strength", "#download", "#download-rain", "#download-all"]
+    for element in (*elements, ".thumb"):
         box = page.locator(element).first.bounding_box()
         assert box["x"] >= 0, element
         assert box["x"] + box["width"] <= 390, element
-        assert element == "#handle" or box["height"] >= 28, element
+        assert box["height"] >= 28, element
 
 
 def test_the_keyboard_alone_reaches_everything(open_page: Callable[..., Any], photos: Path) -> None:

@@ -14,16 +14,17 @@ from derain_cli.models import MODELS, build_model
 from derain_cli.training import processes
 from derain_cli.training.recipes.supervised import Supervised
 from derain_cli.training.trainer import train
-
-# The runs of the module are made once, not once in each of pytest's processes.
-pytestmark = pytest.mark.xdist_group("processes")
+from tests.children import Child
 
 CHILD = """
-import sys
+import sys, warnings
 from pathlib import Path
 from derain_cli.training import processes
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.trainer import train
+# What torch deprecates would otherwise be a warning in every user's log.
+warnings.filterwarnings("error", category=FutureWarning)
+warnings.filterwarnings("error", category=DeprecationWarning, module="derain_cli")
 with processes.joined("cpu"):
     for path in sys.argv[1:]:
         train(TrainConfig.read(Path(path)), Path(path).with_suffix(""))
@@ -43,10 +44,8 @@ def run_two(folder: Path, configs: dict) -> None:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
         settings = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": 1, **place}
         environment = os.environ | {name: str(value) for name, value in settings.items()}
-        # What torch deprecates would otherwise be a warning in every user's log.
-        strict = ["-W", "error::FutureWarning", "-W", "error::DeprecationWarning:derain_cli"]
-        command = [sys.executable, *strict, "-c", CHILD, *paths]
-        children.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
+        command = [sys.executable, "-c", CHILD, *paths]
+        children.append(Child(command, env=environment, stderr=subprocess.PIPE))
     for child in children:
         _, errors = child.communicate(timeout=300)
         assert child.returncode == 0, errors.decode()

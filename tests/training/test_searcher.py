@@ -25,6 +25,7 @@ from derain_cli.models.rdmc import CANDIDATES, PAPER_CONNECTIONS, RdmcSupernet
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.searcher import candidate_config, search, search_space
 from derain_cli.training.trainer import train
+from tests.children import Child
 
 DATA = Path(os.environ.get("DERAIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
 TINY = ("widths=[2,2,2,2,2]", "dilations=[1]", "stages=1")
@@ -241,7 +242,7 @@ def run_two(paths: list[Path]) -> None:
         settings = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": 1, **place}
         environment = os.environ | {name: str(value) for name, value in settings.items()}
         command = [sys.executable, "-c", CHILD, *map(str, paths)]
-        children.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
+        children.append(Child(command, env=environment, stderr=subprocess.PIPE))
     try:
         for child in children:
             _, errors = child.communicate(timeout=300)

@@ -24,6 +24,7 @@ from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.supervised import Supervised
 from derain_cli.training.trainer import train
+from tests.children import Child, run
 
 SMALL = {
     "resnet": ("channels=4", "blocks=1"),
@@ -165,7 +166,7 @@ def killed_between_saves(config: TrainConfig, folder: Path) -> Path:
     out, kind = folder / "killed", type(config)
     words = [kind.__module__, kind.__name__, str(folder / "given.json"), str(out)]
     command = [sys.executable, "-c", RUN_CHILD, *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+    with Child(command, stdout=subprocess.PIPE) as child:
         assert child.stdout
         assert child.stdout.readline() == b"stalled\n"
         child.send_signal(signal.SIGKILL)
@@ -396,7 +397,7 @@ def test_full_disk_leaves_the_previous_state_whole(tiny_config, tmp_path, assert
     (tmp_path / "given.json").write_text(config.to_json())
     out = tmp_path / "run"
     command = [sys.executable, "-c", FILL_DISK, str(tmp_path / "given.json"), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = run(command, capture_output=True, text=True, check=True, timeout=120)
     assert "cannot write" in done.stdout
     assert "state.pt': File too large" in done.stdout
     assert {path.name for path in out.iterdir()} == {"config.json", "state.pt", "candidate.pt"}

@@ -8,6 +8,8 @@ import { zipped } from "/zip.js";
 const AT_ONCE = 2; // requests on the way: one is derained, one is sent or received
 const $ = (id) => document.getElementById(id);
 const THUMB = { width: 192, height: 144 };
+const DERAINED = "derained";
+const RAIN = "rain"; // the layers that can be downloaded
 const BEFORE = "before"; // side by side with the photo as it was
 
 const state = {
@@ -122,7 +124,7 @@ function step(by) {
 
 const strength = () => Number($("strength").value) / 100;
 const view = () => document.querySelector("input[name=view]:checked").value;
-const keyOf = (model, amount) => `${model} ${amount}`;
+const keyOf = (model, amount, layer = DERAINED) => (layer === DERAINED ? `${model} ${amount}` : `${model} ${amount} ${layer}`);
 const besides = () => (view() === "two" && $("other").value !== BEFORE ? [$("other").value] : []);
 
 /** What is to be done next: first what a download waits for, then what is on the screen. */
@@ -145,11 +147,11 @@ function pump() {
 }
 
 async function run(task) {
-  const { photo, model, amount } = task;
-  const key = keyOf(model, amount);
+  const { photo, model, amount, layer = DERAINED } = task;
+  const key = keyOf(model, amount, layer);
   state.active.add(task);
   photo.progress.set(key, { state: "sending" });
-  const { promise, stop } = send("/v1/derain", { model, strength: amount, name: photo.name }, photo.file, (told) => {
+  const { promise, stop } = send("/v1/derain", { model, strength: amount, layer, name: photo.name }, photo.file, (told) => {
     if (!photo.progress.has(key)) return;
     photo.progress.set(key, told);
     drawProgress(photo);
@@ -157,8 +159,8 @@ async function run(task) {
   task.stop = stop;
   try {
     const result = await promise;
-    photo.results.set(key, await viewable(photo, result));
-    if (amount === 1) say(`${photo.name} is done`);
+    photo.results.set(key, layer === DERAINED ? await viewable(photo, result) : result);
+    if (key === keyOf(model, 1)) say(`${photo.name} is done`);
   } catch (error) {
     photo.failures.set(key, error.message);
     if (error.message !== "stopped") say(`${photo.name} failed: ${error.message}`);
@@ -184,14 +186,14 @@ async function viewable(photo, result) {
 }
 
 /** The file to download; made first if it is not there in this strength. */
-async function finished(photo, model, amount) {
-  const key = keyOf(model, amount);
+async function finished(photo, model, amount, layer = DERAINED) {
+  const key = keyOf(model, amount, layer);
   photo.failures.delete(key);
   while (!photo.results.has(key)) {
     if (photo.progress.has(key)) await new Promise((go) => setTimeout(go, 150));
     else {
       await new Promise((settle) => {
-        state.urgent.push({ photo, model, amount, settle });
+        state.urgent.push({ photo, model, amount, layer, settle });
         pump();
       });
     }
@@ -224,14 +226,17 @@ async function during(button, text, work) {
   button.disabled = false;
 }
 
-function downloadOne() {
+function downloadLayer(button, layer) {
   const photo = state.current;
-  if (!photo || $("download").disabled) return;
-  during($("download"), "Making it…", async () => {
-    const { blob, name } = await finished(photo, $("model").value, strength());
+  if (!photo || button.disabled) return;
+  during(button, "Making it…", async () => {
+    const { blob, name } = await finished(photo, $("model").value, strength(), layer);
     save(blob, name);
   });
 }
+
+const downloadOne = () => downloadLayer($("download"), DERAINED);
+const downloadRain = () => downloadLayer($("download-rain"), RAIN);
 
 function downloadAll() {
   const [photos, model, amount] = [[...state.photos], $("model").value, strength()];
@@ -281,6 +286,7 @@ function drawPanes() {
   const two = mode === "two";
   $("other-field").hidden = !two;
   $("pane-b").hidden = !two;
+  $("download-rain").hidden = mode !== "rain";
   $("panes").classList.toggle("rain", mode === "rain");
   $("pane-a").classList.toggle("rain", mode === "rain");
   viewer.mode = mode;
@@ -458,6 +464,7 @@ function wire() {
   $("strength").oninput = settingsChanged;
   for (const input of document.querySelectorAll("input[name=view]")) input.onchange = settingsChanged;
   $("download").onclick = downloadOne;
+  $("download-rain").onclick = downloadRain;
   $("download-all").onclick = downloadAll;
   $("zoom-in").onclick = () => viewer.zoomBy(1.25);
   $("zoom-out").onclick = () => viewer.zoomBy(0.8);
