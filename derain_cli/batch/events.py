@@ -203,6 +203,7 @@ class Result:
         motion: Of films and animations.
         rain: What changed, of images.
         precision: Of the network's arithmetic.
+        scales: What the image was shrunken by at most, to find wide rain; 1 for not at all.
     """
 
     job: Job
@@ -219,6 +220,7 @@ class Result:
     motion: Motion | None = None
     rain: Rain | None = None
     precision: str | None = None
+    scales: int | None = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Derained:
         seconds: Time in the network.
         tile: Side of the tiles, 0 for a whole image.
         precision: Of the arithmetic.
+        scales: What the image was shrunken by at most, to find wide rain; 1 for not at all.
         notices: What the engine has to say, such as a result computed again in fp32.
     """
 
@@ -40,6 +41,7 @@ class Derained:
     seconds: float
     tile: int
     precision: str
+    scales: int
     notices: tuple[str, ...] = ()
 
     def result(self) -> Result:
@@ -47,7 +49,11 @@ class Derained:
         notices = self.rainy.image.notices + self.notices
         seconds = self.rainy.seconds + self.seconds
         return self.rainy.result(
-            tile=self.tile, seconds=seconds, precision=self.precision, notices=notices
+            tile=self.tile,
+            seconds=seconds,
+            precision=self.precision,
+            scales=self.scales,
+            notices=notices,
         )
 
 
@@ -73,7 +79,9 @@ class Network:
 
     def derain(self, group: Sequence[Decoded]) -> Iterator[Derained | Result]:
         """The derained images of a group in order, or the failure of one."""
-        together = self._derain_together(group) if len(group) > 1 else None
+        # Where each image may take other scales, each says which it took.
+        scales = self.derainer.scales if len(group) > 1 else "auto"
+        together = None if isinstance(scales, str) else self._derain_together(group, scales)
         if together is not None:
             yield from together
             return
@@ -91,13 +99,15 @@ class Network:
             return rainy.result(status="failed", error=as_derain_error(rainy.job, error))
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        return Derained(rainy, pixels, seconds, facts.tile, facts.precision, facts.notices)
+        return Derained(
+            rainy, pixels, seconds, facts.tile, facts.precision, facts.scales, facts.notices
+        )
 
     def _observer(self, rainy: Decoded) -> Callable[[float], None] | None:
         on_progress = self._on_progress
         return None if on_progress is None else lambda share: on_progress(rainy.job, share)
 
-    def _derain_together(self, group: Sequence[Decoded]) -> list[Derained] | None:
+    def _derain_together(self, group: Sequence[Decoded], scales: int) -> list[Derained] | None:
         """Images of one shape in one go; None where that fails."""
         began = time.perf_counter()
         try:
@@ -111,7 +121,7 @@ class Network:
         share, tile = seconds / len(group), self.derainer.tile or 0
         precision = self.derainer.precision
         pairs = zip(group, derained, strict=True)
-        return [Derained(rainy, pixels, share, tile, precision) for rainy, pixels in pairs]
+        return [Derained(rainy, pixels, share, tile, precision, scales) for rainy, pixels in pairs]
 
     def _derain_stack(self, rainy: Sequence[np.ndarray]) -> np.ndarray:
         """Images of one shape as `(batch, height, width, 3)`, of their own type."""

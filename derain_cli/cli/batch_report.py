@@ -313,6 +313,7 @@ def _details(result: "Result") -> str:
     if result.motion is not None:
         facts.append(f"{result.motion.frames} frames")
     facts += [f"tiles of {result.tile}" if result.tile else "whole", f"{result.seconds or 0:.2f} s"]
+    facts += [f"scales {result.scales}"] if (result.scales or 1) > 1 else []
     facts += [result.rain.in_words()] if result.rain else []
     return f"{job.name}: {target} ({', '.join(facts)})"
 
@@ -346,6 +347,7 @@ def _image_line(result: "Result", derainer: "Derainer | None") -> dict[str, Any]
         "engine": derainer and derainer.engine.name,
         "precision": result.precision,
         "tile": result.tile,
+        "scales": result.scales,
         "ms": None if result.seconds is None else round(1000 * result.seconds, 1),
         "width": result.width,
         "height": result.height,

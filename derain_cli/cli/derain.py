@@ -24,6 +24,8 @@ from derain_cli.cli.options import (
     Passes,
     Precision,
     PrecisionOption,
+    Scales,
+    ScalesOption,
     Strength,
     TestTimeAugmentation,
     Threads,
@@ -292,6 +294,7 @@ def derain(
     leave_dry: LeaveDry = False,
     passes: Passes = 1,
     tta: TestTimeAugmentation = False,
+    scales: ScalesOption = Scales.one,
     frames: FramesOption = FramesOfAnimation.first,
     temporal: Temporal = 1,
     save_rain: SaveRain = False,
@@ -332,6 +335,7 @@ def derain(
     )
     running: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
     running |= {"engine": engine.value, "passes": passes, "tta": tta}
+    running |= {"scales": scales.number}
     running |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     if watch is not None:
         _watch(watch, inputs or [], options, model, running, (as_json, quiet, verbose))

@@ -15,6 +15,8 @@ from derain_cli.cli.options import (
     BatchSize,
     Device,
     Passes,
+    Scales,
+    ScalesOption,
     Strength,
     TestTimeAugmentation,
     Threads,
@@ -36,7 +38,17 @@ if TYPE_CHECKING:
     from derain_cli.evaluation.statistics import Row
     from derain_cli.scale.evaluation_on_ray import Weights
 
-ENGINE = ("device", "engine", "precision", "passes", "tta", "tile", "tile_overlap", "threads")
+ENGINE = (
+    "device",
+    "engine",
+    "precision",
+    "passes",
+    "tta",
+    "scales",
+    "tile",
+    "tile_overlap",
+    "threads",
+)
 WHAT, SCORES, RESULTS = "What is scored", "Scores", "Results"
 METRICS_HELP = (
     "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
@@ -60,6 +72,7 @@ class Engine:
     batch_size: int
     threads: int | None
     engine: str = "torch"
+    scales: int | str = 1
 
     def settings(self) -> dict[str, Any]:
         """What changes scores, by name."""
@@ -72,8 +85,9 @@ class Engine:
             "tile": self.tile,
             "tile overlap": self.tile_overlap,
             "batch size": self.batch_size,
-            # The reference is not named: tables begun before there was a choice go on.
+            # Defaults are not named: tables begun before there was a choice go on.
             **({} if self.engine == "torch" else {"engine": self.engine}),
+            **({} if self.scales == 1 else {"scales": self.scales}),
         }
 
 
@@ -191,6 +205,7 @@ def evaluate(
     strength: Strength = 1.0,
     passes: Passes = 1,
     tta: TestTimeAugmentation = False,
+    scales: ScalesOption = Scales.one,
     seed: Seed = 0,
     device: Device = "auto",
     precision: PrecisionName = "fp32",
@@ -236,7 +251,17 @@ def evaluate(
         _say_what_is_scored(pairs, limit)
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
     running = Engine(
-        device, precision, strength, passes, tta, tile, tile_overlap, batch_size, threads, engine
+        device,
+        precision,
+        strength,
+        passes,
+        tta,
+        tile,
+        tile_overlap,
+        batch_size,
+        threads,
+        engine,
+        scales.number,
     )
     scoring = Scoring(pairs, metric_names, protocol, running, workers, save_images, on)
     with EvalView(quiet=quiet).shown() as view:
@@ -316,6 +341,7 @@ class Scoring:
                 tile_overlap=engine.tile_overlap,
                 passes=engine.passes,
                 tta=engine.tta,
+                scales=engine.scales,
                 threads=engine.threads,
             )
             # Checkpoints of two runs have one file name: tell them apart as the user did.

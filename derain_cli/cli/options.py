@@ -18,6 +18,20 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+class Scales(StrEnum):
+    """Sizes of an image at which rain is looked for."""
+
+    one = "1"
+    two = "2"
+    four = "4"
+    auto = "auto"
+
+    @property
+    def number(self) -> int | str:
+        """As `Derainer` takes it."""
+        return self.value if self == Scales.auto else int(self.value)
+
+
 class EngineName(StrEnum):
     """Programs that can run the network."""
 
@@ -49,6 +63,16 @@ TestTimeAugmentation = Annotated[
         panel=HOW,
         help="Average the results of eight flips and turns: eight times the work for the last "
         "tenths of a dB.",
+    ),
+]
+
+ScalesOption = Annotated[
+    Scales,
+    option(
+        "--scales",
+        panel=HOW,
+        help="Find wide rain at half (2) or a quarter (4) of the size first; auto decides by the "
+        "width of the streaks in each image.",
     ),
 ]
 

@@ -41,6 +41,17 @@ from derain_cli.inference.pixels import (
     write_pixels,
 )
 from derain_cli.inference.repeats import ORIENTATIONS, repeated
+from derain_cli.inference.scales import (
+    SIZES,
+    Layer,
+    check_scales,
+    fitting_scales,
+    share_of_work,
+    shrunken,
+    streak_width,
+    turned_reader,
+    without_rain,
+)
 from derain_cli.inference.tiles import cheapest_tiles, plan_axis, round_down, round_up
 
 if TYPE_CHECKING:  # torch takes a second to load, and engines other than torch do without
@@ -53,7 +64,9 @@ log = logging.getLogger(__name__)
 TileSize = tuple[int, int]  # height and width in pixels
 Image = TypeVar("Image")  # see `inference.kinds`
 Result = TypeVar("Result")
-Turnable = TypeVar("Turnable", Pixels, Levels)
+Turnable = TypeVar("Turnable", Pixels, Levels, Layer)
+Shape = tuple[int, int, int]  # images, their height and width
+OnShare = Callable[[float], None]  # told what share of an image is done
 # The shortest tile a caller may ask for, and the shortest that halving for lack of memory reaches.
 SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
 # An image of at most this many pixels runs whole; its memory is not even measured.
@@ -75,11 +88,13 @@ class RunFacts:
         tile: Largest side of a tile in pixels; 0 when the image ran whole.
         precision: Precision of the result: fp32 if a lower one gave values that are not finite.
         notices: Messages for the user.
+        scales: What the image was shrunken by at most, to find wide rain; 1 for not at all.
     """
 
     tile: int
     precision: str
     notices: tuple[str, ...] = ()
+    scales: int = 1
 
 
 class DerainerOptions(TypedDict, total=False):
@@ -93,6 +108,7 @@ class DerainerOptions(TypedDict, total=False):
     threads: int | None
     passes: int
     tta: bool
+    scales: int | str
     engine: str
 
 
@@ -123,6 +139,7 @@ class Derainer:
         threads: int | None = None,
         passes: int = 1,
         tta: bool = False,
+        scales: int | str = 1,
         engine: str = "torch",
     ) -> None:
         """Copy of the network, folded, on its device.
@@ -141,6 +158,9 @@ class Derainer:
             passes: Times an image goes through the network, each time the result of the last.
             tta: Average over eight flips and turns of the image: eight times the work for the last
                 tenths of a dB.
+            scales: 2 and 4 find rain in the image at half and at a quarter of its size first, for
+                streaks wider than the network knows; "auto" measures the width of the streaks that
+                the network finds, and takes 1, 2 or 4 for each image.
             engine: "torch"; "openvino" or "onnx" give the same image, on the CPU alone, and need
                 the extra of their name; "auto" takes OpenVINO where it is installed and the device
                 is the CPU.
@@ -150,7 +170,7 @@ class Derainer:
         """
         if passes < 1:
             raise UsageError(f"passes must be at least 1, not {passes}")
-        self.passes, self.tta = passes, tta
+        self.passes, self.tta, self.scales = passes, tta, check_scales(scales)
         self.name = name
         self.entry = entry
         self.tile = self._checked_tile(tile)
@@ -237,7 +257,7 @@ class Derainer:
         rainy: Pixels,
         strength: float = 1.0,
         *,
-        on_progress: Callable[[float], None] | None = None,
+        on_progress: OnShare | None = None,
     ) -> tuple[Pixels, RunFacts]:
         """Derained image, and how it was computed.
 
@@ -246,7 +266,8 @@ class Derainer:
             strength: 0 returns the image bit for bit, 1 the derained one; values between blend
                 the two.
             on_progress: Called after each tile with the share of the image that is done, up to 1.
-                It starts again from 0 where memory ran out and smaller tiles take over.
+                It starts again from 0 where memory ran out and smaller tiles take over, and where
+                scales are "auto" and wide streaks were found.
 
         Raises:
             UsageError: Not such an array; strength outside 0..1.
@@ -258,23 +279,38 @@ class Derainer:
             raise UsageError(f"strength must lie in 0..1, not {strength}")
         if strength == 0:
             return rainy.copy(), RunFacts(0, self.precision)
+        scales = self.scales
+        if isinstance(scales, str):
+            narrow, facts = self._run_at(1, rainy, 1.0, on_progress)
+            width = streak_width(pixel_reader(rainy), pixel_reader(narrow), len(rainy))
+            scales = fitting_scales(width)
+            if scales == strength == 1:
+                return narrow, facts
+            del narrow
+        return self._run_at(scales, rainy, strength, on_progress)
+
+    def _run_at(
+        self, scales: int, rainy: Pixels, strength: float, on_progress: OnShare | None
+    ) -> tuple[Pixels, RunFacts]:
         if self._is_repeated:
-            return self._run_repeated(rainy, strength, on_progress)
+            return self._run_repeated(scales, rainy, strength, on_progress)
+        size = rainy.shape[:2]
+        image = pixel_reader(rainy)
+        coarse = self._find_coarse_rain(scales, image, (1, *size), on_progress)
 
         def attempt(run: "_Run") -> tuple[Pixels, RunFacts]:
-            run.on_progress = on_progress
+            run.on_progress = coarse.on_progress
             derained = np.empty_like(rainy, order="C")
-            # A view whose rows are the bands that the run goes through.
-            source, target = (run.turned(array, 0, 1) for array in (rainy, derained))
-            read = pixel_reader(source)
+            target = run.turned(derained, 0, 1)  # a view whose rows are the bands
+            whole, read = run.reader(image), run.reader(coarse.read)
             for rows, result in run.bands(read):
                 if strength < 1:
-                    result = blended(read(rows, slice(None)), result, strength)
+                    result = blended(whole(rows, slice(None)), result, strength)
                 write_pixels(result, target[rows])
-            return derained, run.facts()
+            return derained, run.facts(scales, coarse.notices)
 
-        result = self._within_memory(1, rainy.shape[0], rainy.shape[1], attempt)
-        if rainy.shape[0] * rainy.shape[1] > LARGE:
+        result = self._within_memory((1, *size), attempt, coarse.held)
+        if size[0] * size[1] > LARGE:
             self.engine.release()
             give_back_freed_memory(self.device)
         return result
@@ -296,16 +332,28 @@ class Derainer:
             ResourceError: Not enough memory even for small tiles.
             ImageError: The network gave values that are not finite.
         """
+        if not isinstance(self.scales, str):
+            return self._levels_at(self.scales, rainy)
+        derained = self._levels_at(1, rainy)
+        for image, narrow in zip(np.split(rainy, len(rainy)), derained, strict=True):
+            width = streak_width(level_reader(image), level_reader(narrow[None]), rainy.shape[2])
+            if (scales := fitting_scales(width)) > 1:
+                narrow[...] = self._levels_at(scales, image)[0]
+        return derained
+
+    def _levels_at(self, scales: int, rainy: Levels) -> Levels:
         if self._is_repeated:
-            return repeated(lambda levels: self._once(levels)[0], rainy, self.passes, self.tta)
-        return self._once(rainy)[0]
+            return repeated(
+                lambda levels: self._once(scales, levels)[0], rainy, self.passes, self.tta
+            )
+        return self._once(scales, rainy)[0]
 
     @property
     def _is_repeated(self) -> bool:
         return self.passes > 1 or self.tta
 
     def _run_repeated(
-        self, rainy: Pixels, strength: float, on_progress: Callable[[float], None] | None
+        self, scales: int, rainy: Pixels, strength: float, on_progress: OnShare | None
     ) -> tuple[Pixels, RunFacts]:
         """`run` in several passes or orientations; the image is held as floats meanwhile."""
         levels = pixel_reader(rainy)(slice(None), slice(None))
@@ -313,7 +361,7 @@ class Derainer:
         times = self.passes * (len(ORIENTATIONS) if self.tta else 1)
 
         def once(given: Levels) -> Levels:
-            derained, fact = self._once(given)
+            derained, fact = self._once(scales, given)
             facts.append(fact)
             if on_progress is not None:
                 on_progress(len(facts) / times)
@@ -323,20 +371,56 @@ class Derainer:
         target = np.empty_like(rainy, order="C")
         write_pixels(np.clip(derained, 0, 1), target)
         notices = tuple(dict.fromkeys(notice for fact in facts for notice in fact.notices))
-        return target, RunFacts(facts[0].tile, facts[-1].precision, notices)
+        return target, RunFacts(facts[0].tile, facts[-1].precision, notices, scales)
 
-    def _once(self, rainy: Levels) -> tuple[Levels, RunFacts]:
+    def _once(self, scales: int, rainy: Levels) -> tuple[Levels, RunFacts]:
         """Derained images in 0..1 after one pass, and how they were computed."""
+        batch, _, height, width = rainy.shape
+        shape = batch, height, width
+        coarse = self._find_coarse_rain(scales, level_reader(rainy), shape)
 
         def attempt(run: "_Run") -> tuple[Levels, RunFacts]:
             derained = np.empty(rainy.shape, np.float32)
-            source, target = (run.turned(levels, -1, -2) for levels in (rainy, derained))
-            for rows, result in run.bands(level_reader(source)):
+            target = run.turned(derained, -1, -2)
+            for rows, result in run.bands(run.reader(coarse.read)):
                 target[..., rows, :] = result
-            return derained, run.facts()
+            return derained, run.facts(scales, coarse.notices)
 
-        batch, _, height, width = rainy.shape
-        return self._within_memory(batch, height, width, attempt)
+        return self._within_memory(shape, attempt, coarse.held)
+
+    def _find_coarse_rain(
+        self, scales: int, read: Reader, shape: Shape, on_progress: OnShare | None = None
+    ) -> "_Coarse":
+        """The image without the rain that shows at smaller sizes, the coarsest first."""
+        sizes, (batch, height, width), begun = SIZES[scales], shape, 0.0
+        held, notices = 0, dict[str, None]()
+        for scale in sizes[:-1]:
+            smaller = shrunken(read, scale, (height, width))
+            small = batch, -(-height // scale), -(-width // scale)
+            share = share_of_work(scale, sizes)
+            advance = _part_of(on_progress, begun, share)
+            # The image itself lies in memory as well, and so do the coarser layers.
+            layer, facts = self._layer(smaller, small, held + math.prod(shape) * 3, advance)
+            read = without_rain(read, layer, scale, (height, width))
+            held, begun = held + layer.nbytes, begun + share
+            notices.update(dict.fromkeys(facts.notices))
+        return _Coarse(read, held, tuple(notices), _part_of(on_progress, begun, 1 - begun))
+
+    def _layer(
+        self, read: Reader, shape: Shape, held: int, on_progress: OnShare | None
+    ) -> tuple[Layer, RunFacts]:
+        """The rain in a shrunken image."""
+
+        def attempt(run: "_Run") -> tuple[Layer, RunFacts]:
+            run.on_progress = on_progress
+            layer = np.empty((*shape, 3), np.float16)
+            target, source = run.turned(layer, 1, 2), run.reader(read)
+            for rows, derained in run.bands(source):
+                rain = source(rows, slice(None)) - derained
+                target[:, rows] = rain.transpose(0, 2, 3, 1)
+            return layer, run.facts()
+
+        return self._within_memory(shape, attempt, held)
 
     def run_network(
         self, rainy: Levels, precision: str, context_mean: Levels | None = None
@@ -355,14 +439,20 @@ class Derainer:
         return self.engine.context(rainy)
 
     def _within_memory(
-        self, batch: int, height: int, width: int, attempt: Callable[["_Run"], Result]
+        self, shape: Shape, attempt: Callable[["_Run"], Result], held: int = 0
     ) -> Result:
         """Result of `attempt`, with the largest tiles that memory allows.
 
         Each attempt starts from scratch, so that no result of a failed one can end up in the image.
+
+        Args:
+            shape: Of the images.
+            attempt: Runs the network over them.
+            held: Bytes that lie in memory besides the images.
         """
         notices: list[str] = []
-        tile = self._first_tile(batch, height, width)
+        batch, height, width = shape
+        tile = self._first_tile(batch, height, width, held)
         while True:
             try:
                 return attempt(_Run(self, (height, width), tile, notices))
@@ -375,10 +465,10 @@ class Derainer:
             notices.append(f"out of memory: went on with tiles of {side} pixels")
             give_back_freed_memory(self.device)
 
-    def _first_tile(self, batch: int, height: int, width: int) -> TileSize:
+    def _first_tile(self, batch: int, height: int, width: int, held: int = 0) -> TileSize:
         """Height and width of the tiles to begin with; (0, 0) for the whole image."""
         height, width = (round_up(side, self.entry.padding_multiple) for side in (height, width))
-        tile = self._automatic_tile(batch, height, width)
+        tile = self._automatic_tile(batch, height, width, held)
         if self.tile is not None:
             tile = self.tile, self.tile
         limit = self._tile_limit
@@ -386,13 +476,13 @@ class Derainer:
             tile = min(tile[0] or limit, limit), min(tile[1] or limit, limit)
         return tile
 
-    def _automatic_tile(self, batch: int, height: int, width: int) -> TileSize:
+    def _automatic_tile(self, batch: int, height: int, width: int, held: int) -> TileSize:
         """The tiles that cost least of those that fit the memory."""
         if self.tile is not None or batch * height * width <= SURELY_SMALL:
             return 0, 0
         if not self._bytes_per_pixel:
             self._bytes_per_pixel = self.engine.bytes_per_pixel()
-        budget = memory_budget(self.device, batch * height * width * 3)
+        budget = memory_budget(self.device, batch * height * width * 3 + held)
 
         def fits(rows: int, columns: int) -> bool:
             # One row of tiles is put together in floats beside the network's own tensors.
@@ -476,6 +566,30 @@ def derain(
     return Derainer.load(model, **options)(image, strength=strength)
 
 
+@dataclass(frozen=True)
+class _Coarse:
+    """What the finest size is given.
+
+    Attributes:
+        read: Reads the image without the rain that was found at smaller sizes.
+        held: Bytes of the layers of rain.
+        notices: Messages for the user.
+        on_progress: Told the share of the finest size that is done.
+    """
+
+    read: Reader
+    held: int
+    notices: tuple[str, ...]
+    on_progress: OnShare | None
+
+
+def _part_of(on_progress: OnShare | None, begun: float, share: float) -> OnShare | None:
+    """Tells the progress of a part of the work as that of all of it."""
+    if on_progress is None or share == 1:
+        return on_progress
+    return lambda done: on_progress(begun + share * done)
+
+
 class _Run:
     """One attempt at an image: its tiles and the notices about them.
 
@@ -496,14 +610,24 @@ class _Run:
         self.columns = plan_axis(self.width, tile[1], self.overlap, multiple)
         self.tile = 0 if self.rows.count == self.columns.count == 1 else max(tile)
         self.precision = derainer.precision
-        self.on_progress: Callable[[float], None] | None = None
+        self.on_progress: OnShare | None = None
         self._tiles_done = 0
         self._context_mean: Levels | None = None
         self.notices = [*notices, *self._tile_notices()]
 
-    def facts(self) -> RunFacts:
-        """How the image was derained; complete once all bands have run."""
-        return RunFacts(self.tile, self.precision, tuple(self.notices))
+    def facts(self, scales: int = 1, notices: Sequence[str] = ()) -> RunFacts:
+        """How the image was derained; complete once all bands have run.
+
+        Args:
+            scales: As of `RunFacts`.
+            notices: Of the coarser sizes.
+        """
+        every = dict.fromkeys((*notices, *self.notices))
+        return RunFacts(self.tile, self.precision, tuple(every), scales)
+
+    def reader(self, read: Reader) -> Reader:
+        """Reads the same image, whose rows are the bands'."""
+        return turned_reader(read) if self.is_turned else read
 
     def turned(self, values: Turnable, *sides: int) -> Turnable:
         """The array itself, or a view of it with the two sides exchanged."""

@@ -249,10 +249,11 @@ def _facts(
 
 
 def _answer_of(derainer: "Derainer") -> str:
-    """What tells one network from another: its name, its tiles, and its answer to fixed noise."""
+    """What tells one network from another: name, tiles, scales, and its answer to fixed noise."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     answer = hashlib.sha256(derainer(noise).tobytes()).hexdigest()[:16]
-    return f"{derainer.name} {derainer.precision} {derainer.tile} {derainer.tile_overlap} {answer}"
+    tiles = f"{derainer.tile} {derainer.tile_overlap}"
+    return f"{derainer.name} {derainer.precision} {tiles} {derainer.scales} {answer}"
 
 
 def _publish(part: Path, target: Path, *, overwrite: bool) -> None:

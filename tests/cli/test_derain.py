@@ -25,8 +25,8 @@ from derain_cli.models import build_model
 
 Run = Callable[..., Result]
 DOCUMENTED = (
-    "v event input output status model device engine precision tile ms width height bit_depth rain "
-    "files warnings error"
+    "v event input output status model device engine precision tile scales ms width height "
+    "bit_depth rain files warnings error"
 )
 
 
@@ -235,6 +235,7 @@ def test_json_lines_as_documented(run: Run, photos: Path) -> None:
         "engine": "torch",
         "precision": done["precision"],
         "tile": 0,
+        "scales": 1,
         "ms": done["ms"],
         "width": 24,
         "height": 16,
@@ -528,6 +529,7 @@ def test_a_dry_photo_is_left_byte_for_byte_and_said(
     assert line["rain"] == {"share": 0.0, "mean": 0.0, "dry": True}
     assert line["files"] == [line["output"]]
     assert line["precision"] in ("fp32", "bf16")
+    assert line["scales"] == 1
     assert "little rain found (0 %): copied unchanged" in line["warnings"]
     assert Path(line["output"]).read_bytes() == photo.read_bytes()
     run(*arguments)

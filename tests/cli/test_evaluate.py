@@ -302,6 +302,8 @@ def test_batches_workers_and_strength_are_as_in_derain(data_root, tiny_checkpoin
     assert none["psnr"] == untouched["psnr"]
     _, turned = events(run(*arguments, "--tta", "--passes", 2).stdout, "score")
     assert turned["psnr"] != alone["psnr"]
+    _, coarse = events(run(*arguments, "--scales", 4).stdout, "score")
+    assert coarse["psnr"] != alone["psnr"]
     _, tiled = events(run(*arguments, "--tile", 32, "--tile-overlap", 16).stdout, "score")
     assert tiled["psnr"] == pytest.approx(alone["psnr"], abs=0.5)
 
