@@ -335,7 +335,7 @@ def derain(
     )
     running: dict[str, Any] = {"device": device, "precision": precision.value, "compile": compile}
     running |= {"engine": engine.value, "passes": passes, "tta": tta}
-    running |= {"scales": scales.setting}
+    running |= {"scales": scales.number}
     running |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     if watch is not None:
         _watch(watch, inputs or [], options, model, running, (as_json, quiet, verbose))

@@ -39,8 +39,15 @@ if TYPE_CHECKING:
     from derain_cli.scale.evaluation_on_ray import Weights
 
 ENGINE = (
-    *("device", "engine", "precision", "passes", "tta", "scales"),
-    *("tile", "tile_overlap", "threads"),
+    "device",
+    "engine",
+    "precision",
+    "passes",
+    "tta",
+    "scales",
+    "tile",
+    "tile_overlap",
+    "threads",
 )
 WHAT, SCORES, RESULTS = "What is scored", "Scores", "Results"
 METRICS_HELP = (
@@ -254,7 +261,7 @@ def evaluate(
         batch_size,
         threads,
         engine,
-        scales.setting,
+        scales.number,
     )
     scoring = Scoring(pairs, metric_names, protocol, running, workers, save_images, on)
     with EvalView(quiet=quiet).shown() as view:

@@ -19,7 +19,7 @@ class Precision(StrEnum):
 
 
 class Scales(StrEnum):
-    """What an image is shrunken by at most to find wide rain."""
+    """Sizes of an image at which rain is looked for."""
 
     one = "1"
     two = "2"
@@ -27,9 +27,9 @@ class Scales(StrEnum):
     auto = "auto"
 
     @property
-    def setting(self) -> int | str:
+    def number(self) -> int | str:
         """As `Derainer` takes it."""
-        return self.value if self is Scales.auto else int(self.value)
+        return self.value if self == Scales.auto else int(self.value)
 
 
 class EngineName(StrEnum):
