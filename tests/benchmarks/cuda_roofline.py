@@ -1,4 +1,6 @@
-"""A CUDA card: time per megapixel and share of its roofline (python -m tests.benchmarks.cuda).
+"""A CUDA card: seconds per megapixel and share of its roofline.
+
+Run: `python -m tests.benchmarks.cuda_roofline`.
 
 Each precision, plain and compiled, on one image in one tile. The roofline is the time that the
 network's multiplications take at the rate one large convolution reaches on the same device in the
