@@ -60,6 +60,7 @@ def run(checkpoint: Path, kills: int, seconds: float, seed: int = 0) -> Outcome:
     derainer = Derainer.load(str(checkpoint), device="cpu", threads=1, precision="fp32")
     derainer.run(np.zeros((8, 8, 3), np.uint8), 1.0)
     outcome, end, chance = Outcome(), time.monotonic() + seconds, random.Random(seed)
+    times = dict.fromkeys(_KINDS, 0.3)  # that each kind of work takes, about
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "stderr"
         log.touch()
@@ -67,7 +68,8 @@ def run(checkpoint: Path, kills: int, seconds: float, seed: int = 0) -> Outcome:
         while outcome.kills < kills and time.monotonic() < end:
             kind = _KINDS[number % len(_KINDS)]
             place = Path(folder) / str(number)
-            _Round(kind(place, derainer), outcome, chance, log).play(kills)
+            round_ = _Round(kind(place, derainer), outcome, chance, log, times[kind])
+            times[kind] = round_.play(kills)
             number += 1
         outcome.printed = log.read_text(errors="replace").splitlines()
     return outcome
@@ -149,19 +151,22 @@ _KINDS: tuple[Callable[[Path, Derainer], _Work], ...] = (_Batch, _Overwriting, _
 class _Round:
     """One piece of work, killed until it comes to its end."""
 
-    def __init__(self, work: _Work, outcome: Outcome, chance: random.Random, log: Path) -> None:
+    def __init__(
+        self, work: _Work, outcome: Outcome, chance: random.Random, log: Path, seconds: float
+    ) -> None:
         self._work, self._outcome, self._chance, self._log = work, outcome, chance, log
-        self._seconds = 0.3  # that the work takes, about
+        self._seconds = seconds
 
-    def play(self, most_kills: int) -> None:
-        """Kill until the end; then look."""
+    def play(self, most_kills: int) -> float:
+        """Kill until the end; then look. Returns the seconds that a run takes, about."""
         for attempt in range(ROUND_ENDS_AFTER + 1):
             in_peace = attempt == ROUND_ENDS_AFTER or self._outcome.kills >= most_kills
             ended = self._attempt(None if in_peace else self._chance.uniform(0, self._seconds))
             self._look(finished=ended)
             if ended:
                 self._outcome.finished += 1
-                return
+                break
+        return self._seconds
 
     def _attempt(self, moment: float | None) -> bool:
         """Whether a run came to its end before it was killed at the moment."""
