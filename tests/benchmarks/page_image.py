@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from derain_cli.rain.painting import RAIN_KINDS, paint
 from tests.benchmarks.readme_image import TARGET, small
@@ -36,6 +35,8 @@ PATIENCE = 600_000  # milliseconds: two busy cores take their time
 
 def screenshot(url: str, photos: list[Path], screen: dict[str, Any], view: str) -> Image.Image:
     """The page once every photo is done."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as driver:
         path = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
