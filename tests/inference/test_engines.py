@@ -219,6 +219,18 @@ def test_auto_takes_torch_where_the_engine_gives_another_image(
     derainer = Derainer.load(tiny_menet, engine="auto", on_phase=said.append)
     assert derainer.engine.name == "torch"
     assert "engine 'openvino' changes the result; taking engine torch" in said
+
+
+@pytest.mark.slow
+@needs["openvino"]
+def test_an_engine_by_name_that_gives_another_image_is_refused(
+    tiny_menet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differ(*_: object) -> None:
+        raise CheckpointError("engine 'openvino' changes the result")
+
+    monkeypatch.setenv("DERAIN_CACHE", str(tmp_path))
+    monkeypatch.setattr(engines, "check_equal", differ)
     with pytest.raises(CheckpointError, match="changes the result"):
         Derainer.load(tiny_menet, engine="openvino")
 
