@@ -27,11 +27,14 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"choosing.md", "films.md", "scale.md"}  # pages with tests of their own
 DOCUMENTS = sorted((ROOT / ".github" / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *(page for page in DOCUMENTS if page.name not in ELSEWHERE)]
+# Trainings, searches and exports: a tenth of a minute each.
+LONG = dict.fromkeys(("engines", "searching", "training"), pytest.mark.slow)
 NOT_OURS = ("python3 -m venv", ".venv/bin/", "pip", "pipx", "uv", "docker", "curl", "torchrun")
 TINY = ["--steps", "1", "--batch-size", "2", "--crop", "32", "--held-out", "1", "--threads", "1"]
 SMALL = ["--data-root", "small"]  # the data sets again, of images that are validated in no time
 SHORT = {
     "train": [*TINY, *SMALL, "--images", "0"],
+    "adapt": ["--epochs", "1", "--device", "cpu"],
     "finetune-real": [*TINY[2:], "--epochs", "1", "--tile", "64"],
     "search": [*TINY, *SMALL],
 }
@@ -106,7 +109,9 @@ def run(line: str) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("place", "no_server")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=LONG.get(page.stem, ()), id=page.stem) for page in PAGES]
+)
 def test_every_command_runs(page: Path) -> None:
     for line in commands(page):
         if line.startswith("derain "):

@@ -15,6 +15,7 @@ import typer.core
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli import (
+    adapt,
     compare,
     datasets,
     derain,
@@ -216,6 +217,7 @@ app.command("derain")(derain.derain)
 app.command("eval")(evaluate.evaluate)
 # Unexpected words get an error of our own: `train` explains how to name its data.
 app.command("train", context_settings={"allow_extra_args": True})(train.train)
+app.command("adapt")(adapt.adapt)
 app.command("finetune-real")(finetune_real.finetune_real)
 app.command("search")(search.search)
 app.command("plot")(plot.plot)

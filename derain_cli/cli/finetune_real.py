@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,12 +77,10 @@ def finetune_real(
     The defaults shown are the online update's; self-training has crop 256, batch
     size 16, rate 1e-4 and 100,000 steps, as published.
     """
-    from derain_cli.cli.train_view import show_progress, starting
+    from derain_cli.cli.train_view import starting
 
     given = given_of(options)
-    talking = os.environ.get("RANK", "0") == "0"
-    silent = quiet or not talking
-    with starting(quiet=silent):
+    with starting(quiet=quiet or os.environ.get("RANK", "0") != "0"):
         if resume:
             chosen = build_config(config_of_run(FinetuneConfig, out), {}, given)
         else:
@@ -95,6 +93,22 @@ def finetune_real(
         show_settings(explain(chosen, None, given, f"{preset} of {method}"))
         trainer.check(chosen, out, resume=resume)
         return
+    run_finetuning(chosen, out, resume=resume, log=log or [], quiet=quiet)
+
+
+def run_finetuning(
+    chosen: FinetuneConfig, out: Path, *, resume: bool, log: Sequence[str], quiet: bool
+) -> None:
+    """Adapt with a view of it; after Ctrl-C or when time is up, say how to go on.
+
+    Raises:
+        typer.Exit: Interrupted.
+        DerainError: What `trainer.train` raises.
+    """
+    from derain_cli.cli.train_view import show_progress
+
+    talking = os.environ.get("RANK", "0") == "0"
+    silent = quiet or not talking
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_on_signal())
         show = stack.enter_context(show_progress(chosen, quiet=silent))
@@ -104,7 +118,7 @@ def finetune_real(
 
         keep_freed_memory()
         say_epoch = _epoch_lines(out)
-        log_numbers = stack.enter_context(writing(log or [] if talking else [], out, chosen))
+        log_numbers = stack.enter_context(writing(log if talking else [], out, chosen))
 
         def report(progress: "Progress") -> None:
             show(progress)
@@ -122,7 +136,7 @@ def finetune_real(
             _say_what_was_kept(result)
         else:
             why = "interrupted" if stopping else "time is up"
-            say_how_to_go_on(result, "finetune-real", why, log or ())
+            say_how_to_go_on(result, "finetune-real", why, log)
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)
 

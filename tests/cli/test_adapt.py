@@ -1,0 +1,64 @@
+"""`derain adapt`: weights for one's own photos, of whatever size."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from derain_cli.checkpoints.files import save_checkpoint
+from derain_cli.checkpoints.resolving import load_model
+from derain_cli.cli.app import app
+from derain_cli.models import build_model
+
+
+def write_photo(path: Path, width: int, height: int) -> None:
+    pixels = np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "tiny.safetensors"
+    save_checkpoint(path, build_model("resnet", {"channels": 4, "blocks": 1}), "resnet", {})
+    return path
+
+
+def test_photos_of_many_sizes_give_weights_that_are_used_by_name(
+    tmp_path: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = {"a": (100, 90), "b": (96, 130), "c": (120, 100), "small": (30, 20)}
+    for name, size in sizes.items():
+        write_photo(tmp_path / "holiday" / f"{name}.png", *size)
+    words = ["adapt", "holiday", "-m", str(weights), "--epochs", "1", "--device", "cpu"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    assert "skipped 1 of 4 photos smaller than a crop: 'small.png'" in caplog.text
+    assert done.stderr.splitlines()[-1] == "use them with: derain photo.jpg -m adapted-holiday"
+    config = json.loads((tmp_path / "adapted-holiday" / "config.json").read_text())
+    assert (config["crop"], config["pseudo_passes"], config["epochs"]) == (80, 2, 1)
+    load_model("adapted-holiday")
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code != 0
+    assert "Traceback" not in again.stderr
+
+
+def test_what_is_no_folder_of_photos_is_one_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["adapt", str(tmp_path / "none")])
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"error: '{tmp_path / 'none'}' is no folder of photos\n",
+    )
+    write_photo(tmp_path / "tiny" / "a.png", 60, 90)
+    done = CliRunner().invoke(app, ["adapt", str(tmp_path / "tiny")])
+    assert done.exit_code == 3
+    assert done.stderr.endswith("holds no photo of 64x64 or more\n")
