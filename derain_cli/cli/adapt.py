@@ -15,15 +15,21 @@ from derain_cli.training.configs.finetune import FinetuneConfig
 
 # The published rate of 1e-6 moves nothing within minutes; a second pass makes a cleaner target.
 SETTINGS = {"pseudo_passes": 2, "lr": 1e-5, "lr_schedule": "constant"}
-LARGEST_CROP, SMALLEST_CROP = 224, 64
+LARGEST_CROP, SMALLEST_CROP, EPOCHS = 224, 64, 4
 
 
 def adapt(
     photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="Folder of rainy photos.")],
     model: Annotated[
-        str,
-        typer.Option("--model", "-m", metavar="name", help="Weights to begin with."),
-    ] = DEFAULT_WEIGHTS,
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="name",
+            show_default=DEFAULT_WEIGHTS,
+            help="Weights to begin with.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -34,7 +40,10 @@ def adapt(
             help="Folder of the new weights, which -m takes.",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that each photo is learned from.")] = 4,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="4", help="Times that each photo is learned from."),
+    ] = None,
     device: PlainDevice = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted adaptation.")
@@ -48,13 +57,18 @@ def adapt(
     """
     from derain_cli.cli.train_view import starting
 
+    if resume and (model is not None or epochs is not None):
+        raise UsageError(
+            "--resume keeps the run's own weights and epochs: drop -m and --epochs"
+        )
     out = output or Path(f"adapted-{photos.resolve().name}")
     with starting(quiet=quiet):
         if resume:
             chosen = config_of_run(FinetuneConfig, out)
         else:
+            settings = _settings(photos, epochs or EPOCHS, device)
             chosen = config_of(
-                "online-update", model, _settings(photos, epochs, device), from_scratch=False
+                "online-update", model or DEFAULT_WEIGHTS, settings, from_scratch=False
             )
     run_finetuning(chosen, out, resume=resume, log=(), quiet=quiet)
     if not quiet:

@@ -5,14 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.checkpoints.resolving import load_model
 from derain_cli.cli.app import app
-from derain_cli.models import build_model
 
 
 def write_photo(path: Path, width: int, height: int) -> None:
@@ -21,17 +18,9 @@ def write_photo(path: Path, width: int, height: int) -> None:
     Image.fromarray(pixels).save(path)
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path / "tiny.safetensors"
-    save_checkpoint(path, build_model("resnet", {"channels": 4, "blocks": 1}), "resnet", {})
-    return path
-
-
 def test_photos_of_many_sizes_give_weights_that_are_used_by_name(
     tmp_path: Path,
-    weights: Path,
+    tiny_checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -39,7 +28,7 @@ def test_photos_of_many_sizes_give_weights_that_are_used_by_name(
     sizes = {"a": (100, 90), "b": (96, 130), "c": (120, 100), "small": (30, 20)}
     for name, size in sizes.items():
         write_photo(tmp_path / "holiday" / f"{name}.png", *size)
-    words = ["adapt", "holiday", "-m", str(weights), "--epochs", "1", "--device", "cpu"]
+    words = ["adapt", "holiday", "-m", str(tiny_checkpoint), "--epochs", "1", "--device", "cpu"]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0, done.stderr
     assert "skipped 1 of 4 photos smaller than a crop: 'small.png'" in caplog.text
@@ -48,8 +37,12 @@ def test_photos_of_many_sizes_give_weights_that_are_used_by_name(
     assert (config["crop"], config["pseudo_passes"], config["epochs"]) == (80, 2, 1)
     load_model("adapted-holiday")
     again = CliRunner().invoke(app, words)
-    assert again.exit_code != 0
-    assert "Traceback" not in again.stderr
+    assert again.exit_code == 2
+    assert again.stderr.splitlines()[-1].startswith("error: ")
+    changed = CliRunner().invoke(app, [*words, "--resume"])
+    assert changed.exit_code == 2
+    assert changed.stderr.startswith("error: --resume keeps the run's own weights")
+    assert CliRunner().invoke(app, ["adapt", "holiday", "--resume"]).exit_code == 0
 
 
 def test_what_is_no_folder_of_photos_is_one_line(tmp_path: Path) -> None:

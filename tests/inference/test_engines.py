@@ -206,15 +206,20 @@ def test_auto_falls_back_to_torch_where_a_network_cannot_be_exported(tmp_path: P
     assert Derainer.load(tmp_path / "super.safetensors", engine="auto").engine.name == "torch"
 
 
-@pytest.mark.skipif(needs["openvino"].args[0], reason="no openvino")
-def test_auto_takes_torch_where_the_engine_gives_another_image(
-    tiny_menet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def changed_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is exported gives another image."""
+
     def differ(*_: object) -> None:
         raise CheckpointError("engine 'openvino' changes the result")
 
     monkeypatch.setenv("DERAIN_CACHE", str(tmp_path))
     monkeypatch.setattr(engines, "check_equal", differ)
+
+
+@needs["openvino"]
+@pytest.mark.usefixtures("changed_result")
+def test_auto_takes_torch_where_the_engine_gives_another_image(tiny_menet: Path) -> None:
     said: list[str] = []
     derainer = Derainer.load(tiny_menet, engine="auto", on_phase=said.append)
     assert derainer.engine.name == "torch"
@@ -223,14 +228,8 @@ def test_auto_takes_torch_where_the_engine_gives_another_image(
 
 @pytest.mark.slow
 @needs["openvino"]
-def test_an_engine_by_name_that_gives_another_image_is_refused(
-    tiny_menet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def differ(*_: object) -> None:
-        raise CheckpointError("engine 'openvino' changes the result")
-
-    monkeypatch.setenv("DERAIN_CACHE", str(tmp_path))
-    monkeypatch.setattr(engines, "check_equal", differ)
+@pytest.mark.usefixtures("changed_result")
+def test_an_engine_by_name_that_gives_another_image_is_refused(tiny_menet: Path) -> None:
     with pytest.raises(CheckpointError, match="changes the result"):
         Derainer.load(tiny_menet, engine="openvino")
 
