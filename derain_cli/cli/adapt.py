@@ -58,9 +58,7 @@ def adapt(
     from derain_cli.cli.train_view import starting
 
     if resume and (model is not None or epochs is not None):
-        raise UsageError(
-            "--resume keeps the run's own weights and epochs: drop -m and --epochs"
-        )
+        raise UsageError("--resume keeps the run's own weights and epochs: drop -m and --epochs")
     out = output or Path(f"adapted-{photos.resolve().name}")
     with starting(quiet=quiet):
         if resume:
