@@ -17,6 +17,7 @@ from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, TrainingError, UsageError, did_you_mean
 from derain_cli.inference.devices import choose_device
 from derain_cli.models import build_model, model_config
+from derain_cli.models.growing import grow
 from derain_cli.models.rdmc import Rdmc, RdmcSupernet
 from derain_cli.training import processes
 from derain_cli.training.batch_norm import freeze_norms, share_norms
@@ -309,12 +310,22 @@ def _initial_model(config: TrainConfig) -> nn.Module:
         loaded = load_model(config.weights)
         if isinstance(loaded.model, RdmcSupernet) and type(model) is Rdmc:
             return _derived(loaded.model, model, config)
-        if loaded.architecture != config.model or model_config(loaded.model) != model_config(model):
+        if loaded.architecture != config.model:
             raise ConfigError(
                 f"weights {config.weights!r} are of another network than {config.model!r}"
             )
-        return loaded.model
+        if model_config(loaded.model) == model_config(model):
+            return loaded.model
+        _grow(loaded.model, model, config)
     return model
+
+
+def _grow(small: nn.Module, large: nn.Module, config: TrainConfig) -> None:
+    try:
+        grow(small, large)
+    except ValueError as error:
+        reason = f"are of another shape than the {config.model!r} asked for: {error}"
+        raise ConfigError(f"weights {config.weights!r} {reason}") from error
 
 
 def _derived(supernet: RdmcSupernet, model: Rdmc, config: TrainConfig) -> Rdmc:
