@@ -163,7 +163,7 @@ MODELS: Mapping[str, ModelEntry] = {
         paper="this project's own, no paper",
         padding_multiple=16,
         tile_overlap=96,
-        receptive_radius=223,
+        receptive_radius=227,
     ),
     "resnet": ModelEntry(
         build=resnet.ResNet,

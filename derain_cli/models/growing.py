@@ -22,8 +22,8 @@ def grow(small: nn.Module, large: nn.Module) -> None:
             and blocks.
 
     Raises:
-        ValueError: `large` lacks some of `small`, or would not begin with its results (as where
-            channels are halved for a gate, or normed together).
+        ValueError: `large` lacks some of `small`, or would not begin with its results, as where
+            features are concatenated, normed together or halved for a gate.
     """
     learned = small.state_dict()
     room = large.state_dict()
@@ -43,7 +43,8 @@ def grow(small: nn.Module, large: nn.Module) -> None:
 
 def _fill(new: Tensor, old: Tensor) -> None:
     """Write `old` into the first channels of `new`; old outputs ignore the new inputs."""
-    new[: len(old)] = 0
+    if old.dim():
+        new[: len(old)] = 0
     new[tuple(slice(size) for size in old.shape)] = old
 
 

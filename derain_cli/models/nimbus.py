@@ -76,8 +76,8 @@ class NimbusConfig:
     """
 
     block: str = "plain"
-    widths: tuple[int, ...] = (32, 64, 128, 160)
-    encoder: tuple[int, ...] = (1, 2, 2, 3)
+    widths: tuple[int, ...] = (48, 96, 128, 160)
+    encoder: tuple[int, ...] = (2, 2, 2, 3)
     decoder: tuple[int, ...] = (2, 2, 2)
     full_size: int = 16
 
@@ -296,7 +296,7 @@ def receptive_radius(config: NimbusConfig) -> int:
 
     Example:
         >>> receptive_radius(NimbusConfig())
-        223
+        227
     """
     levels = len(config.widths)
     # Stem and tail, and the grids: a pixel may be the first of its cell and look at the last.

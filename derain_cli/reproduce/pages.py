@@ -107,10 +107,15 @@ def run_grid(results: Results) -> Grid:
 def shortened(results: Results, options: Options) -> list[str]:
     """What was shortened or replaced, in sentences; empty for a run as published."""
     lines = []
-    if options.budget:
+    if options.shortens:
+        had = (
+            f"{options.budget:g} minutes in all, shared evenly over the runs"
+            if options.budget
+            else f"{options.steps:,} steps a run"
+        )
         lines.append(
-            f"Training had {options.budget:g} minutes in all, shared evenly over the runs: steps, "
-            "crops and batches are smaller than the paper's (see the runs below)."
+            f"Training had {had}: steps, crops and batches are smaller than the paper's (see the "
+            "runs below)."
         )
         if results.table.short_networks:
             small = "; ".join(
@@ -264,6 +269,7 @@ def to_json(results: Results, options: Options) -> str:
         "title": results.table.title,
         "source": results.table.source,
         "budget_minutes": options.budget,
+        "steps_of_a_run": options.steps,
         "shortened": shortened(results, options),
         "rows": [
             {

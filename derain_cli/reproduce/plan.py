@@ -48,7 +48,9 @@ class Options:
         rows: Names of rows, with wildcards; all when left out.
         seeds: How often each row is trained, with seeds 0, 1, ...
         budget: Minutes of training in all, shared out evenly over the runs; 0 = as published.
-        images: Images of each test set to score; 0 = all, or the table's number with a budget.
+        steps: Steps of every run, whatever time they take; 0 = as published or as the budget says.
+        images: Images of each test set to score; 0 = all, or the table's number where runs are
+            shortened.
         instead: Names of data sets in place of others.
         vgg: File of VGG-19's weights, for losses that need it.
         shard: (number, of how many): which runs this process takes.
@@ -59,6 +61,7 @@ class Options:
     rows: tuple[str, ...] = ()
     seeds: int = 1
     budget: float = 0.0
+    steps: int = 0
     images: int = 0
     instead: Mapping[str, str] = field(default_factory=dict)
     vgg: str | None = None
@@ -73,11 +76,20 @@ class Options:
         Raises:
             UsageError: A number out of its range.
         """
-        if self.seeds < 1 or self.budget < 0 or self.images < 0:
-            raise UsageError("`seeds` must be 1 or above, `budget` and `images` 0 or above")
+        if self.seeds < 1 or min(self.budget, self.steps, self.images) < 0:
+            raise UsageError(
+                "`seeds` must be 1 or above, `budget`, `steps` and `images` 0 or above"
+            )
+        if self.budget and self.steps:
+            raise UsageError("give `budget` or `steps`: both say how long a run is")
         number, count = self.shard
         if not 1 <= number <= count:
             raise UsageError(f"`shard` is {number}/{count}; it must be I/N with I from 1 to N")
+
+    @property
+    def shortens(self) -> bool:
+        """Whether runs are shorter than published, and smaller with it."""
+        return bool(self.budget or self.steps)
 
     def named(self, dataset: str) -> str:
         """The data set to take for one that a table names."""
@@ -282,13 +294,15 @@ def shortened_config(
     seconds: float,
     measure: Callable[[TrainConfig], float],
 ) -> TrainConfig:
-    """A job's config within some seconds of training: the table's smaller crops, fewer steps.
+    """A job's config for the steps asked for, or for some seconds of training.
+
+    The table says which smaller crops, batches and networks go with it.
 
     Args:
         job: What to train.
         table: Says what a budget changes besides the steps.
         options: The caller's.
-        seconds: What there is for this job.
+        seconds: What there is for this job; of no account where the options state steps.
         measure: Seconds of one step of a config, from a real one.
 
     Raises:
@@ -302,7 +316,8 @@ def shortened_config(
         changes = changes | {"epochs": 0, "epoch_steps": 0}
     small = table.short_networks.get(config.model, ())
     config = dataclasses.replace(config, model_option=(*config.model_option, *small), **changes)
-    steps = max(FEWEST_STEPS, min(config.steps, int(seconds / measure(config))))
+    fitting = options.steps or max(FEWEST_STEPS, int(seconds / measure(config)))
+    steps = min(config.steps, fitting)
     if not isinstance(config, FinetuneConfig):
         return dataclasses.replace(config, steps=steps)
     of_epoch = max(1, steps // config.epochs)

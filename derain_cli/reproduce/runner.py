@@ -132,6 +132,7 @@ def _open(table: Table, options: Options) -> None:
     asked = {
         "table": table.name,
         "budget": options.budget,
+        "steps": options.steps,
         "images": options.images,
         "instead": dict(options.instead),
         "vgg": options.vgg is not None,
@@ -139,7 +140,8 @@ def _open(table: Table, options: Options) -> None:
     path = options.out / "settings.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in asked if before.get(name) != asked[name]]
+        # Tables that an earlier version began did not know of `steps`.
+        changed = [name for name in asked if before.get(name, 0) != asked[name]]
         if changed:
             name = changed[0]
             raise ConfigError(
@@ -220,11 +222,12 @@ def _own_config(folder: Path, job: Job, options: Options) -> TrainConfig:
 
 
 def _config_of(job: Job, table: Table, options: Options, jobs: int, note: Report) -> TrainConfig:
-    """The config of a new run: the paper's, or what fits the budget."""
+    """The config of a new run: the paper's, or what fits the budget or the steps."""
     config = published_config(job, options)
-    if not options.budget:
+    if not options.shortens:
         return with_curve(_with_photos(config, table, options), table)
-    note(Event("measure", job.name))
+    if options.budget:
+        note(Event("measure", job.name))
     shorter = shortened_config(
         job,
         table,
@@ -246,7 +249,7 @@ def _with_photos(config: TrainConfig, table: Table, options: Options) -> TrainCo
         for path in real_photos(config.real, options.data_root)
         if min(probe_image(path)) >= max(config.crop, config.final_crop)
     ]
-    paths = spaced(paths, table.photos if options.budget else 0)
+    paths = spaced(paths, table.photos if options.shortens else 0)
     folder = options.out / "photos" / f"{Path(config.real).name}-{config.crop}-{len(paths)}"
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)
@@ -329,7 +332,7 @@ def sheet_path(job: Job, column: Column, options: Options) -> Path:
 
 def images_of(table: Table, options: Options) -> int:
     """How many images of a test set are scored; 0 = all."""
-    return options.images or (table.images if options.budget else 0)
+    return options.images or (table.images if options.shortens else 0)
 
 
 def _score(job: Job, table: Table, options: Options, note: Report) -> None:

@@ -100,10 +100,11 @@ class Table:
         columns: What is scored.
         rows: In the order of the paper.
         against: Name of the row that the others are compared with.
-        short: Config fields that a `--budget` puts in place of the paper's, besides the steps.
+        short: Config fields that `--budget` and `--steps` put in place of the paper's, besides the
+            steps.
         short_networks: Network to the options that make it small, likewise.
-        images: Images of each test set that a `--budget` scores; 0 = all.
-        photos: Real photos that a `--budget` adapts to; 0 = all.
+        images: Images of each test set that `--budget` and `--steps` score; 0 = all.
+        photos: Real photos that `--budget` and `--steps` adapt to; 0 = all.
         figure: Draws what the paper draws: `curves` (learning curves) or `points` (a score over
             the number of backgrounds), else "".
         note: What the paper says in words, or what here differs from it.

@@ -12,6 +12,7 @@ from derain_cli.models.rdmc import (
     PAPER_CONNECTIONS,
     Rdmc,
     RdmcConfig,
+    _max_pool,
     all_connections,
     is_skip_up,
     level_of,
@@ -105,6 +106,19 @@ def test_receptive_radius_of_the_entry_is_the_footprint_of_three_stages():
         seen = grad.abs().sum((0, 1)).any(0).nonzero().flatten()
         reaches += [center - int(seen.min()), int(seen.max()) - center]
     assert 3 * max(reaches) == MODELS["rdmc"].receptive_radius
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_without_gradients_is_the_same_to_the_bit(dtype):
+    features = torch.randn(2, 12, 16, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
+    features[0, 3, 5, 7] = torch.nan
+    features = features.to(memory_format=torch.channels_last)
+    for factor in (2, 4, 8):
+        expected = torch.nn.functional.max_pool2d(features, factor)
+        with torch.no_grad():
+            pooled = _max_pool(features, factor)
+        torch.testing.assert_close(pooled, expected, rtol=0, atol=0, equal_nan=True)
+        assert pooled.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.slow

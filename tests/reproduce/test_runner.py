@@ -147,6 +147,29 @@ def test_a_budget_is_shared_and_stated(data_root, tmp_path):
         reproduce(long, dataclasses.replace(options, budget=1.0))
 
 
+def test_steps_are_the_same_for_every_run_and_stated(data_root, tmp_path):
+    table = pairs_table(short={"crop": 16, "batch_size": 1}, images=2)
+    long = dataclasses.replace(table, rows=tuple(_with_steps(row, 10_000) for row in table.rows))
+    options = options_of(data_root, tmp_path, steps=12)
+    assert reproduce(long, options)
+    results = results_of(long, options)
+    assert {run["steps"] for run in results.runs.values()} == {12}
+    assert {run["crop"] for run in results.runs.values()} == {16}
+    assert results.lines[2].cells[0].images == 2
+    assert "Training had 12 steps a run" in " ".join(shortened(results, options))
+    with pytest.raises(ConfigError, match="was begun with steps 12, now 13"):
+        reproduce(long, dataclasses.replace(options, steps=13))
+
+
+def test_a_table_begun_before_steps_could_be_asked_for_goes_on(data_root, tmp_path):
+    table, options = pairs_table(), options_of(data_root, tmp_path, images=2)
+    assert reproduce(table, options)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings.pop("steps") == 0
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert reproduce(table, options)
+
+
 def _with_steps(row: Row, steps: int) -> Row:
     runs = tuple(
         dataclasses.replace(run, options=run.options | {"steps": steps}) for run in row.runs
@@ -316,6 +339,8 @@ def test_a_figure_is_drawn_over_the_number_of_patches(data_root, tmp_path):
     [
         ({"seeds": 0}, "`seeds` must be 1 or above"),
         ({"budget": -1.0}, "`budget`"),
+        ({"steps": -1}, "`steps`"),
+        ({"budget": 1.0, "steps": 9}, "give `budget` or `steps`"),
         ({"shard": (3, 2)}, "`shard` is 3/2"),
     ],
 )

@@ -288,6 +288,21 @@ def test_starting_from_weights_keeps_them(tiny_config, tmp_path, saved_by):
     torch.testing.assert_close(before["to_rain.weight"], after["to_rain.weight"])
     with pytest.raises(ConfigError, match="are of another network than 'unet'"):
         train(tiny_config("unet", weights=start), tmp_path / "third")
+    smaller = ("widths=[2,2,2,2,1]", "stages=2")
+    with pytest.raises(ConfigError, match="of another shape than the 'rdmc' asked for: it"):
+        train(tiny_config("rdmc", weights=start, model_option=smaller), tmp_path / "third")
+
+
+def test_a_larger_network_starts_from_the_weights_of_a_smaller_one(tiny_config, tmp_path):
+    train(tiny_config("nimbus", steps=2), tmp_path / "first")
+    small = load_model(str(tmp_path / "first")).model
+    wider = ("widths=[6,8]", "encoder=[2,1]", "decoder=[1]", "full_size=2")
+    start = str(tmp_path / "first" / "last.safetensors")
+    config = tiny_config("nimbus", model_option=wider, weights=start, steps=1, lr=1e-12)
+    train(config, tmp_path / "second")
+    large = load_model(str(tmp_path / "second")).model
+    rainy = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(large(rainy), small(rainy), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
