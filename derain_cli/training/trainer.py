@@ -17,7 +17,7 @@ from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, TrainingError, UsageError, did_you_mean
 from derain_cli.inference.devices import choose_device
 from derain_cli.models import build_model, model_config
-from derain_cli.models.growing import grow
+from derain_cli.training.growing import grow
 from derain_cli.models.rdmc import Rdmc, RdmcSupernet
 from derain_cli.training import processes
 from derain_cli.training.batch_norm import freeze_norms, share_norms

@@ -239,7 +239,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "rdmc: average pooling between levels",
-            "paths = [F.max_pool2d(path, 2) for path in paths]",
+            "paths = [_max_pool(path, 2) for path in paths]",
             "paths = [F.avg_pool2d(path, 2) for path in paths]",
         ),
         (
@@ -249,7 +249,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "rdmc: skip-down by average",
-            "self.conv(F.max_pool2d(x, 2**-self.steps))",
+            "self.conv(_max_pool(x, 2**-self.steps))",
             "self.conv(F.avg_pool2d(x, 2**-self.steps))",
         ),
         (

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from derain_cli.models.growing import TOLERANCE, grow
+from derain_cli.training.growing import TOLERANCE, grow
 from derain_cli.models.nimbus import Nimbus, NimbusConfig
 
 SMALL = NimbusConfig(widths=(4, 6), encoder=(1, 1), decoder=(1,), full_size=2)
