@@ -19,23 +19,30 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Exporting a network takes seconds: where a test is not about engines, torch runs it.
 os.environ["DERAIN_ENGINE"] = "torch"
 
-# Files whose tests share what takes long to make, or to import: each runs in one process.
-TOGETHER = (
-    "tests/inference/test_engines.py",
-    "tests/inference/test_exporting.py",
-    "tests/scale/test_on_ray.py",
-    "tests/serve/",
-    "tests/training/test_processes.py",
-)
+# Tests that share what takes long to make, or to import: those of one word run in one process.
+TOGETHER = {
+    "tests/inference/test_engines.py": "export",
+    "tests/inference/test_exporting.py": "export",
+    "tests/models/test_models.py::test_export": "export",
+    "tests/scale/test_on_ray.py": "ray",
+    "tests/serve/": "serve",
+    "tests/training/test_processes.py": "processes",
+}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: a fifth of the time tests wait for their children."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else 2
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One test at a time to whichever process is free, but files of `TOGETHER` as a whole."""
+    """One test at a time to whichever process is free, but those of `TOGETHER` as a whole."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((start for start in TOGETHER if nodeid.startswith(start)), nodeid)
+            found = (word for start, word in TOGETHER.items() if nodeid.startswith(start))
+            return next(found, nodeid)
 
     return Scheduling(config, log)
 
