@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from derain_cli.training.growing import TOLERANCE, grow
 from derain_cli.models.nimbus import Nimbus, NimbusConfig
+from derain_cli.training.growing import TOLERANCE, grow
 
 SMALL = NimbusConfig(widths=(4, 6), encoder=(1, 1), decoder=(1,), full_size=2)
 LARGE = NimbusConfig(widths=(7, 9), encoder=(3, 2), decoder=(2,), full_size=5)
