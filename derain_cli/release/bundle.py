@@ -33,7 +33,7 @@ from derain_cli.whole_files import write_whole
 FIELD_ORDER = (
     *("model", "file", "sha256", "default", "repo", "revision", "summary", "data", "command"),
     *("steps", "seed", "seconds", "machine", "commit", "validation", "licence", "limits"),
-    *("harm", "dry_psnr", "seconds_per_megapixel"),
+    *("harm", "dry_psnr", "dry_psnr_median", "dry_psnr_worst", "seconds_per_megapixel"),
 )
 
 # Fields of an entry that hold for any run's weights.

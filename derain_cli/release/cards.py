@@ -90,8 +90,9 @@ def _multiply_adds(model: nn.Module, seconds: float) -> int | None:
 def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Scores of a model by data set, from what `derain eval --json` printed.
 
-    Beside each score stands the untouched input's, as `input_psnr` …; a data set's group and a
-    protocol other than `y` are part of the key.
+    Beside each score stands the untouched input's, as `input_psnr` …, and what a mean hides: the
+    PSNR of the worst image and the number of images made worse than the input. A data set's group
+    and a protocol other than `y` are part of the key.
 
     Args:
         path: File of JSON lines.
@@ -110,7 +111,8 @@ def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:
             if line.get("precision", "fp32") != "fp32":  # the default of eval is left out
                 score = {"precision": line["precision"]} | score
             untouched = _means(inputs.get(key, {}))
-            scores[key] = score | {f"input_{name}": value for name, value in untouched.items()}
+            score |= {f"input_{name}": value for name, value in untouched.items()}
+            scores[key] = score | _extremes(line)
     if not scores:
         seen = ", ".join(sorted({line["model"] for line in lines} - {INPUT})) or "none"
         raise UsageError(f"{str(path)!r} scores none of {sorted(wanted)}; it scores: {seen}")
@@ -134,6 +136,11 @@ def _score_key(line: Mapping[str, Any]) -> str:
 
 def _means(line: Mapping[str, Any]) -> dict[str, float]:
     return {name: round(line[name], 4) for name in COLUMNS if line.get(name) is not None}
+
+
+def _extremes(line: Mapping[str, Any]) -> dict[str, Any]:
+    worst = {"worst_psnr": round(line["psnr_worst"], 4)} if line.get("psnr_worst") else {}
+    return worst | {name: line[name] for name in ("made_worse",) if name in line}
 
 
 def model_card(name: str, model: str, about: Mapping[str, Any], source: HubFile) -> str:

@@ -7,8 +7,9 @@
 `seconds_per_megapixel` is the best of three runs of the engine with its default options on a
 512x512 image with two CPU threads: their CPU time halved, so that other programs do not count. A
 slow network, as HCN is, runs once.
-`dry_psnr` is the mean PSNR (RGB, dB) of 20 photos without rain to themselves. Both are written into
-the entries of `weights.toml`. The documents hold marks: what stands between
+`dry_psnr` is the mean PSNR (RGB, dB) of 20 photos without rain to themselves, `dry_psnr_median` and
+`dry_psnr_worst` are what that mean hides. All are written into the entries of `weights.toml`. The
+documents hold marks: what stands between
 `<!-- figures: NAME -->` and `<!-- end -->` is made here from `weights.toml`.
 """
 
@@ -42,11 +43,12 @@ def main() -> None:
     chosen = parser.parse_args()
     for name in chosen.model or read_entries() if chosen.measure else ():
         if chosen.measure == "speed":
-            field, value = "seconds_per_megapixel", seconds_per_megapixel(name)
+            measured = {"seconds_per_megapixel": seconds_per_megapixel(name)}
         else:
-            field, value = "dry_psnr", dry_psnr(name, chosen.clean)
-        write_field(name, field, value)
-        print(f"{name}: {field} {value}", flush=True)
+            measured = dry_psnr(name, chosen.clean)
+        for field, value in measured.items():
+            write_field(name, field, value)
+            print(f"{name}: {field} {value}", flush=True)
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         if (new := with_figures(text, read_entries())) != text:
@@ -76,8 +78,8 @@ def seconds_per_megapixel(name: str) -> float:
     return float(f"{min(seconds) / SIDE**2 * 1e6:.2g}")
 
 
-def dry_psnr(name: str, clean: Path) -> float:
-    """Mean PSNR of photos without rain to themselves."""
+def dry_psnr(name: str, clean: Path) -> dict[str, float]:
+    """PSNR of photos without rain to themselves: mean, median and worst."""
     import numpy as np
 
     from derain_cli import Derainer, read_image
@@ -88,7 +90,8 @@ def dry_psnr(name: str, clean: Path) -> float:
         photo = read_image(path).rgb
         error = np.square(derainer(photo).astype(float) - photo).mean()
         values.append(10 * np.log10(255**2 / max(error, 1e-9)))
-    return round(statistics.mean(values), 2)
+    of = {"": statistics.mean, "_median": statistics.median, "_worst": min}
+    return {f"dry_psnr{ending}": round(float(pick(values)), 2) for ending, pick in of.items()}
 
 
 def write_field(name: str, field: str, value: float) -> None:
@@ -147,7 +150,10 @@ def _speed(entry: Mapping[str, Any]) -> str:
 
 
 def _dry(entry: Mapping[str, Any]) -> str:
-    return f"{entry['dry_psnr']:.1f} dB" if "dry_psnr" in entry else "-"
+    if "dry_psnr" not in entry:
+        return "-"
+    worst = f", worst {entry['dry_psnr_worst']:.1f}" if "dry_psnr_worst" in entry else ""
+    return f"{entry['dry_psnr']:.1f} dB{worst}"
 
 
 def _score(score: Mapping[str, Any] | None, whose: str = "") -> str:

@@ -206,10 +206,11 @@ def test_a_foreign_config_is_refused(tmp_path):
 @pytest.fixture
 def scores_file(tmp_path):
     of_x = {"model": "runs/x", "precision": "fp32"}
+    extremes = {"psnr_worst": 21.98766, "psnr_median": 31.0, "made_worse": 2}
     of_heavy = of_x | {"group": "heavy", "protocol": "rgb", "precision": "bf16"}
     lines = [
         SCORE | {"model": "(input)", "images": 100, "psnr": 25.12345, "ssim": 0.8, "niqe": None},
-        SCORE | of_x | {"images": 100, "psnr": 30.98768, "ssim": 0.9, "seconds": 1.0},
+        SCORE | of_x | extremes | {"images": 100, "psnr": 30.98768, "ssim": 0.9, "seconds": 1.0},
         SCORE | of_heavy | {"images": 5, "psnr": 1.0},
         {"v": 1, "event": "summary", "seconds": 3},
     ]
@@ -227,6 +228,8 @@ def test_scores_stand_beside_those_of_the_input(scores_file):
             "ssim": 0.9,
             "input_psnr": 25.1234,
             "input_ssim": 0.8,
+            "worst_psnr": 21.9877,
+            "made_worse": 2,
         },
         "rain100l_test heavy rgb": {
             "precision": "bf16",
