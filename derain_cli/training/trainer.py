@@ -17,7 +17,6 @@ from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, TrainingError, UsageError, did_you_mean
 from derain_cli.inference.devices import choose_device
 from derain_cli.models import build_model, model_config
-from derain_cli.training.growing import grow
 from derain_cli.models.rdmc import Rdmc, RdmcSupernet
 from derain_cli.training import processes
 from derain_cli.training.batch_norm import freeze_norms, share_norms
@@ -25,6 +24,7 @@ from derain_cli.training.batches import Batches
 from derain_cli.training.clock import Clock
 from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.growing import grow
 from derain_cli.training.optimization import autocast
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.paired import with_steps
