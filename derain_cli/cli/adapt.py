@@ -27,7 +27,7 @@ def adapt(
             "-m",
             metavar="name",
             show_default=DEFAULT_WEIGHTS,
-            help="Weights to begin with.",
+            help="Weights to start from.",
         ),
     ] = None,
     output: Annotated[
@@ -37,23 +37,23 @@ def adapt(
             "-o",
             metavar="folder",
             show_default="adapted-PHOTOS",
-            help="Folder of the new weights, which -m takes.",
+            help="Folder for the new weights; -m takes it.",
         ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, show_default="4", help="Times that each photo is learned from."),
+        typer.Option(min=1, show_default="4", help="Number of passes over the photos."),
     ] = None,
     device: PlainDevice = "auto",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted adaptation.")
+        bool, typer.Option("--resume", help="Resume an interrupted adaptation.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Adapt weights to a folder of rainy photos, and say whether that helped.
 
     No clean images are needed. Photos that are too small are skipped. If nothing is gained, the
-    new weights are those it began with.
+    starting weights are kept.
     """
     from derain_cli.cli.train_view import starting
 
@@ -84,11 +84,11 @@ def _settings(photos: Path, epochs: int, device: str) -> dict[str, Any]:
     from derain_cli.images import probe_image
 
     if not photos.is_dir():
-        raise UsageError(f"{str(photos)!r} is no folder of photos")
+        raise UsageError(f"{str(photos)!r} is not a folder of photos")
     sides = sorted(min(probe_image(path)) for path in list_images(photos))
     if not sides or sides[-1] < SMALLEST_CROP:
         raise NothingToDoError(
-            f"{str(photos)!r} holds no photo of {SMALLEST_CROP}x{SMALLEST_CROP} or more"
+            f"{str(photos)!r} contains no photo of at least {SMALLEST_CROP}x{SMALLEST_CROP} pixels"
         )
     typical = sides[len(sides) // 4]  # three of four photos are as large as this
     crop = max(SMALLEST_CROP, min(LARGEST_CROP, typical // 16 * 16))

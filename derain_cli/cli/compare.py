@@ -34,23 +34,25 @@ def compare(
             help="A page (.html), or one image with all results side by side (.png, .jpg, .webp).",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a result.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing result.")
+    ] = False,
     strength: Annotated[
-        float, typer.Option(min=0, max=1, help="How much of the rain is removed.")
+        float, typer.Option(min=0, max=1, help="Remove this share of the rain.")
     ] = 1.0,
     device: PlainDevice = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, show_default="all cores", help="CPU threads.")
     ] = None,
 ) -> None:
-    """Show the results of several networks on one photo, in a page or an image.
+    """Show the results of several weights on one photo, as a page or an image.
 
     The page is one file that works offline; the number keys flip between the results in place.
     """
     target = output or photo.with_name(f"{photo.stem}_models.html")
     require_output_file(target, "-o", *PAGE, *SHEETS)
     if not model or len(set(model)) < 2:
-        raise UsageError("name at least two networks: -m rdmc-real -m menet-real")
+        raise UsageError("name at least two weights: -m rdmc-real -m menet-real")
     if target.exists() and photo.exists() and target.samefile(photo):
         raise UsageError(f"-o {str(target)!r} is the photo itself: name another file")
     if target.exists() and not overwrite:

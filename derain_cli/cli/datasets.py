@@ -100,7 +100,7 @@ def _place(folder: Path | None) -> dict[str, Any]:
 def pull(
     names: Annotated[
         list[str],
-        typer.Argument(help=r"Data sets of which the Hub has a copy, or hf:org/repo\[@revision]."),
+        typer.Argument(help=r"Data sets that the Hub has a copy of, or hf:org/repo\[@revision]."),
     ],
     data_root: DataRoot = None,
 ) -> None:
@@ -181,7 +181,7 @@ def _show_verification(verification: "Verification") -> None:
         ("pairs", verification.count),
         ("sizes", _shortened(sizes)),
         *(("input", _input_line(group, verification)) for group in verification.input_psnr),
-        ("fingerprint", f"{verification.digest} (equal for copies equal to the bit)"),
+        ("fingerprint", f"{verification.digest} (equal for bit-identical copies)"),
         ("duplicates", _duplicates_line(verification)),
         *((("tone", _tone_line(verification)),) if verification.other_tone else ()),
         *((f"in {other}", _shared_line(pairs)) for other, pairs in verification.shared.items()),
@@ -210,7 +210,7 @@ def _tone_line(verification: "Verification") -> str:
     count, names = len(verification.other_tone), _shortened(list(verification.other_tone))
     return (
         f"{count} pairs have a rainy image that is darker than the clean one in over 35 % of the "
-        f"pixels: their ground truth has another tone, so `eval` scores them apart: {names}"
+        f"pixels: their ground truth has another tone, so `eval` scores them separately: {names}"
     )
 
 
@@ -289,7 +289,7 @@ def synth(
         str,
         typer.Option(
             help="small, medium, large, heavy, wide, drops, streaks:FOLDER of rain layers, "
-            "pairs:DATASET, mixed:FOLDER, or a scene as phone+veil+structures+wide."
+            "pairs:DATASET, mixed:FOLDER, or a scene such as phone+veil+structures+wide."
         ),
     ] = "large",
     seed: Annotated[int, typer.Option(min=0, help="The same seed paints the same rain.")] = 0,
@@ -314,7 +314,8 @@ def rain_sheet(
     rain: Annotated[
         list[str] | None,
         typer.Option(
-            help="Kind of rain, as for synth; repeatable. By default all that need no data set."
+            help="Kind of rain, as for synth; repeatable. By default all kinds that need no data "
+            "set."
         ),
     ] = None,
     columns: Annotated[int, typer.Option(min=1, help="Photos per kind.")] = 5,

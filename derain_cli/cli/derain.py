@@ -85,7 +85,8 @@ Output = Annotated[
         metavar="PATH",
         show_default="beside the input",
         panel=WHERE,
-        help="A file; a folder if it exists, ends in / or there are several images; - for stdout.",
+        help="A file; a folder if it exists, if it ends in / or if there are several images; - for "
+        "stdout.",
     ),
 ]
 
@@ -156,7 +157,7 @@ LeaveDry = Annotated[
     option(
         "--leave-dry",
         panel=HOW,
-        help="Copy images in which almost no rain is found, byte for byte.",
+        help="Copy an image byte for byte if almost no rain is found in it.",
     ),
 ]
 Codec = Annotated[
@@ -236,7 +237,7 @@ Watch = Annotated[
         metavar="FOLDER",
         show_default=False,
         panel=BATCH,
-        help="Derain the images in a folder and those that arrive, until Ctrl-C.",
+        help="Derain the images in a folder and those that arrive later, until Ctrl-C.",
     ),
 ]
 FailFast = Annotated[
@@ -384,7 +385,7 @@ def _watch(
             pass  # several failed, and each was named
 
     if not quiet:
-        typer.echo(f"watching {str(folder)!r}; Ctrl-C ends it", err=True)
+        typer.echo(f"watching {str(folder)!r}; press Ctrl-C to stop", err=True)
     watch_folder(folder, options, run)
 
 
@@ -404,7 +405,8 @@ def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | No
     except OSError as error:
         raise UsageError(f"cannot read the list {from_file!r}: {error.strerror}") from error
     if len(content) > LONGEST_LIST:
-        raise UsageError(f"{from_file!r} is longer than {LONGEST_LIST >> 20} MiB: no list of paths")
+        limit = f"{LONGEST_LIST >> 20} MiB"
+        raise UsageError(f"{from_file!r} is longer than {limit}, too long for a list of paths")
     return read_list(content)
 
 
@@ -473,7 +475,7 @@ def _on_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
         return
     signal.signal(signal.SIGINT, handler)
     try:
-        with acknowledging("stopping: files at hand are finished; Ctrl-C again stops at once"):
+        with acknowledging("stopping after the files in progress; Ctrl-C again stops at once"):
             yield
     finally:
         signal.signal(signal.SIGINT, before)

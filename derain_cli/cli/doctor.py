@@ -18,7 +18,7 @@ FOR_DEVELOPERS = frozenset({"test", "dev"})
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Report what is installed, where it runs, and how to install what is missing.
 

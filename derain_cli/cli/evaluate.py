@@ -51,10 +51,10 @@ ENGINE = (
 )
 WHAT, SCORES, RESULTS = "What is scored", "Scores", "Results"
 METRICS_HELP = (
-    "With commas between: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
+    "Separated by commas: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
     "20, lower; needs no clean image), lpips and dists (0 to about 1, lower; need published "
     "weights), e_r (levels of rain removed, higher), e_b (levels of background changed, lower), "
-    "dry (PSNR of the clean image derained, higher; twice the time), change (levels changed)."
+    "dry (PSNR of the derained clean image, higher; twice the time), change (levels changed)."
 )
 
 
@@ -104,7 +104,8 @@ ImageFolder = Annotated[
     option(
         "--images",
         panel=WHAT,
-        help="Folder of images without ground truth: NIQE, and how much models change them.",
+        help="Folder of images without ground truth, scored by NIQE and by how much models change "
+        "them.",
     ),
 ]
 Models = Annotated[
@@ -117,15 +118,15 @@ InputOnly = Annotated[
 ]
 Limit = Annotated[
     int,
-    option("--limit", min=0, panel=WHAT, help="Only the first N pairs of each set; 0 = all."),
+    option("--limit", min=0, panel=WHAT, help="Score only the first N pairs of each set; 0 = all."),
 ]
 Protocol = Annotated[
     str | None,
     option(
         "--protocol",
         panel=SCORES,
-        help="y (limited-range luma), y-full or rgb; of the 8-bit result (default: what the "
-        "data set's papers use, rgb for DDN-SIRR and y for the rest).",
+        help="y (limited-range luma), y-full or rgb, each of the 8-bit result (default: what the "
+        "data set's papers use: rgb for DDN-SIRR, y for the rest).",
         show_default=False,
     ),
 ]
@@ -187,8 +188,8 @@ ComparePaper = Annotated[
         help="Add the scores that papers print, marked as quoted.",
     ),
 ]
-AsJson = Annotated[bool, option("--json", panel=RESULTS, help="JSON lines on stdout.")]
-Quiet = Annotated[bool, option("--quiet", "-q", panel=RESULTS, help="No progress.")]
+AsJson = Annotated[bool, option("--json", panel=RESULTS, help="Print JSON lines on stdout.")]
+Quiet = Annotated[bool, option("--quiet", "-q", panel=RESULTS, help="Show no progress.")]
 
 
 def evaluate(
@@ -236,7 +237,7 @@ def evaluate(
     if input_only and model:
         raise UsageError("--input-only and --model exclude each other: leave one out")
     if resume and (overwrite or not csv_file):
-        raise UsageError("--resume goes with --csv FILE, and without --overwrite")
+        raise UsageError("--resume needs --csv FILE and excludes --overwrite")
     check_engine(on)
     if on and (html or save_images):
         raise UsageError("--on ray only scores: drop --html and --save-images")
@@ -437,7 +438,7 @@ def _pairs_of(
     if (rainy is None) != (clean is None):
         raise UsageError("--rainy and --clean go together: give both folders")
     if images and (names or rainy):
-        raise UsageError("--images have no ground truth: score them apart from pairs")
+        raise UsageError("--images has no ground truth: score it separately from pairs")
     if images:
         return {str(images): unpaired_images(images)}
     pairs = {name: dataset_pairs(name, Path(data_root)) for name in names}
@@ -474,10 +475,11 @@ def _metrics_of(text: str | None, *, unpaired: bool) -> list[str]:
             raise UsageError(f"unknown metric {name!r}. {did_you_mean(name, METRICS)}")
         if unpaired and name not in UNPAIRED_METRICS:
             raise UsageError(
-                f"metric {name!r} needs clean images; --images has {', '.join(UNPAIRED_METRICS)}"
+                f"metric {name!r} needs clean images; with --images, use "
+                f"{', '.join(UNPAIRED_METRICS)}"
             )
     if not names:
-        raise UsageError(f"--metrics names none. Known: {', '.join(METRICS)}")
+        raise UsageError(f"--metrics names no metric. Known: {', '.join(METRICS)}")
     return list(dict.fromkeys(names))
 
 
@@ -532,9 +534,9 @@ def _facts(results: Results, scoring: Scoring) -> dict[str, str]:
 def _say_how_to_go_on(journal: "Journal | None", html: Path | None) -> None:
     """Message after Ctrl-C, with the command that resumes."""
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    report = f"; no report {str(html)!r} of a part" if html else ""
+    report = f" before the report {str(html)!r} was written" if html else ""
     if journal and journal.rows:
         command = shlex.join(["derain", *words, "--resume"])
         typer.echo(f"interrupted{report}; go on with: {command}", err=True)
     else:
-        typer.echo(f"interrupted{report}; give --csv FILE to be able to --resume", err=True)
+        typer.echo(f"interrupted{report}; give --csv FILE to be able to resume", err=True)

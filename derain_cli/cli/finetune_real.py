@@ -75,7 +75,7 @@ def finetune_real(
     no epoch beats the starting weights, those are kept and the command says so.
 
     The defaults shown are the online update's; self-training has crop 256, batch
-    size 16, rate 1e-4 and 100,000 steps, as published.
+    size 16, learning rate 1e-4 and 100,000 steps, as published.
     """
     from derain_cli.cli.train_view import starting
 

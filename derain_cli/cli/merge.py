@@ -16,14 +16,16 @@ def merge(
         list[Path],
         typer.Argument(
             metavar="FILES",
-            help="Manifests (.jsonl) of --manifest, or scores (.csv) of eval --csv.",
+            help="Manifests (.jsonl) from --manifest, or scores (.csv) from eval --csv.",
         ),
     ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write them as one file."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The counts as JSON on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the counts as JSON on stdout.")
+    ] = False,
 ) -> None:
     """Combine the manifests or scores of several runs.
 
@@ -85,7 +87,7 @@ def _merge_scores(files: list[Path], output: Path | None, *, as_json: bool) -> N
         require_output_file(output, "-o", ".csv")
         write_scores(output, merged)
     for name in merged.twice[:3]:
-        typer.echo(f"scored by more than one run, the first counts: {name}", err=True)
+        typer.echo(f"scored by more than one run, using the first score: {name}", err=True)
     seconds = sum(row.seconds for row in merged.rows)
     results = summarise_rows(merged.rows, seconds, "as each run chose")
     (show_json if as_json else show_tables)(results)

@@ -202,7 +202,7 @@ def pull(
     names: Annotated[
         list[str] | None, typer.Argument(help=r"Weights, networks, or hf:org/repo\[@revision].")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All named weights.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Pull all named weights.")] = False,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds that one download may take.")
     ] = 600,
@@ -264,7 +264,7 @@ def import_checkpoint(
         Path,
         typer.Argument(help="Checkpoint of another program: .pth, .pt, .ckpt, .bin, .safetensors."),
     ],
-    model: Annotated[str, typer.Option("--model", "-m", help="Network of these weights.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Architecture of these weights.")],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -329,14 +329,15 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there already.")
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a network for other programs, for any height and width, and check the file.
 
-    The file says what it is: name, config, SHA-256 of the weights, what sides must be multiples of,
-    how tiles must overlap. `derain --model FILE` runs .onnx and .xml without loading torch.
+    The file describes itself: name, config, SHA-256 of the weights, what sides must be multiples
+    of, and how far tiles must overlap. `derain --model FILE` runs .onnx and .xml without loading
+    torch.
     """
     from derain_cli.inference.exporting import export_network
 
@@ -390,7 +391,7 @@ def bundle(
     typer.echo(entry_toml(entry))
     lost = [told for told in before if told not in entry.about]
     if lost:
-        typer.echo(f"{name}: another file now; {', '.join(lost)} of the old one dropped", err=True)
+        typer.echo(f"{name}: a new file; dropped {', '.join(lost)} of the old one", err=True)
 
 
 def _split_field(field: str) -> tuple[str, str]:

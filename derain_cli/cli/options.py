@@ -61,7 +61,7 @@ TestTimeAugmentation = Annotated[
     option(
         "--tta",
         panel=HOW,
-        help="Average the results of eight flips and turns: eight times the work for the last "
+        help="Average the results of eight flips and rotations: eight times the work for the last "
         "tenths of a dB.",
     ),
 ]
@@ -142,7 +142,7 @@ BatchSize = Annotated[
         "--batch-size",
         min=1,
         panel=SPEED,
-        help="Images of one size that go through the network together.",
+        help="Number of images of one size that go through the network together.",
     ),
 ]
 

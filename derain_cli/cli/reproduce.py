@@ -46,13 +46,13 @@ def reproduce(
         typer.Option(help="A row's name, with * for any letters; repeatable (default: all)."),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Number of trainings per row, each with its own seed.")
+        int, typer.Option(min=1, help="Number of training runs per row, each with its own seed.")
     ] = 1,
     budget: Annotated[
         float,
         typer.Option(
             min=0,
-            help="Minutes of training in all, shared out evenly over the runs, with smaller crops "
+            help="Minutes of training in all, shared evenly among the runs, with smaller crops "
             "and fewer test images; 0 trains as published.",
         ),
     ] = 0,
@@ -60,8 +60,8 @@ def reproduce(
         int,
         typer.Option(
             min=0,
-            help="Steps of every run in place of --budget: the same for all, on a busy machine "
-            "too; 0 trains as published.",
+            help="Steps of every run, in place of --budget: the same for all, even on a busy "
+            "machine; 0 trains as published.",
         ),
     ] = 0,
     images: Annotated[
@@ -101,8 +101,8 @@ def reproduce(
 ) -> None:
     """Train, score and print a table of one of the five papers beside its published figures.
 
-    Run the command again to resume after an interruption or a kill. With --shard it runs a part of
-    the trainings; the same --out, or all parts copied into one folder, makes the whole table.
+    Run the command again to resume after an interruption or a kill. With --shard it does a part of
+    the training; one --out for all parts, or their folders copied into one, gives the whole table.
     """
     from derain_cli.reproduce.catalogue import find_table
     from derain_cli.reproduce.plan import Options
@@ -209,7 +209,7 @@ def _show_plan(table: "Table", options: "Options") -> None:
     if options.budget:
         typer.echo(f"with --budget {options.budget:g}: {options.budget / 60:.1f} h of training")
     elif options.steps:
-        typer.echo(f"with --steps {options.steps:,}: at most so many a run, of smaller crops")
+        typer.echo(f"with --steps {options.steps:,}: at most this many per run, on smaller crops")
     else:
         typer.echo(f"in all about {hours:,.1f} h of training here; --budget MINUTES shortens it")
 

@@ -36,7 +36,7 @@ LogOption = Annotated[
         help="Also log to tensorboard, wandb (offline) or mlflow, in the run's folder; repeatable.",
     ),
 ]
-STOPPING = b"\nstopping: this step is finished, then saved; Ctrl-C again stops at once\n"
+STOPPING = b"\nstopping after this step, which will be saved; Ctrl-C again stops at once\n"
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -192,7 +192,7 @@ def say_where_data_lie(out: Path, chosen: TrainConfig) -> None:
     """Print on stderr that a resumed run reads its data from another folder."""
     before = type(chosen).read(out / "config.json").data_root
     if before != chosen.data_root:
-        typer.echo(f"data sets are read from {chosen.data_root}, before from {before}", err=True)
+        typer.echo(f"data sets are read from {chosen.data_root}, no longer from {before}", err=True)
 
 
 def say_how_to_go_on(

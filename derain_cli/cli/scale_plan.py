@@ -19,24 +19,29 @@ def scale_plan(
     sample: Annotated[
         list[str], typer.Argument(metavar="SAMPLE", help="Typical images, or a folder of them.")
     ],
-    images: Annotated[int, typer.Option(min=1, help="Images of the whole job.")] = 1_000_000,
+    images: Annotated[int, typer.Option(min=1, help="Images in the whole job.")] = 1_000_000,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", show_default="the best for real photos", help="As of derain."
+            "--model",
+            "-m",
+            show_default="the best for real photos",
+            help="Weights, as in `derain derain`.",
         ),
     ] = None,
     device: PlainDevice = "auto",
-    cpus: Annotated[int, typer.Option(min=1, help="Processors of a worker.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, help="Processors per worker.")] = 1,
     gpus: Annotated[
-        int, typer.Option(min=0, help="GPUs of a worker; 0: the network runs on its processors.")
+        int, typer.Option(min=0, help="GPUs per worker; 0: the network runs on its processors.")
     ] = 0,
     latency: Annotated[
         float, typer.Option(min=0, help="Latency of a request to the bucket, in milliseconds.")
     ] = 100,
     price: Annotated[float, typer.Option(min=0, help="Price of a worker per hour.")] = 0,
-    workers: Annotated[str, typer.Option(help="Numbers of workers, with commas between.")] = COUNTS,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON line per row on stdout.")] = False,
+    workers: Annotated[str, typer.Option(help="Numbers of workers, separated by commas.")] = COUNTS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON line per row on stdout.")
+    ] = False,
 ) -> None:
     """Measure a few images here and predict the whole job on 1 to 1000 workers."""
     from derain_cli.scale.throughput import Worker, forecast
@@ -74,7 +79,7 @@ def _counts(text: str) -> list[int]:
     except ValueError:
         counts = [0]
     if min(counts) < 1:
-        raise UsageError(f"--workers {text!r} must be numbers from 1 on, with commas between")
+        raise UsageError(f"--workers {text!r} must be whole numbers from 1 up, separated by commas")
     return counts
 
 

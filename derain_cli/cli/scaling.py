@@ -26,7 +26,7 @@ ShardOption = Annotated[
         metavar="I/N",
         rich_help_panel=PANEL,
         help="Do part I of N, counted from 0; auto takes I and N from Slurm or Kubernetes, "
-        "auto/N takes I alone.",
+        "auto/N takes only I.",
     ),
 ]
 ManifestOption = Annotated[
@@ -35,8 +35,8 @@ ManifestOption = Annotated[
         "--manifest",
         metavar="FILE",
         rich_help_panel=PANEL,
-        help="Append a JSON line per image; with --skip-existing, make results again whose "
-        "input, weights or options have changed since.",
+        help="Append a JSON line per image; with --skip-existing, redo results whose input, "
+        "weights or options have changed since.",
     ),
 ]
 OnOption = Annotated[

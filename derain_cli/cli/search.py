@@ -64,7 +64,7 @@ def search(
     Writes connections.toml for `derain train --arch rdmc --connections FILE`, an
     image of the network, and the alphas over time.
 
-    Options given beside --config or --resume win over theirs.
+    Options given beside --config or --resume override theirs.
     """
     from derain_cli.cli.train_view import starting
 

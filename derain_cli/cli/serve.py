@@ -45,7 +45,7 @@ def serve(
     ] = Precision.auto,
     engine: Annotated[
         EngineName,
-        typer.Option(envvar="DERAIN_ENGINE", help="What runs it, as of `derain derain`."),
+        typer.Option(envvar="DERAIN_ENGINE", help="What runs the network, as in `derain derain`."),
     ] = EngineName.auto,
     threads: Annotated[
         int | None,
@@ -54,7 +54,7 @@ def serve(
     queue: Annotated[
         int, typer.Option(min=1, help="Length of the queue; further images get status 503.")
     ] = 16,
-    max_megabytes: Annotated[int, typer.Option(min=1, help="Longest upload.")] = 200,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Largest upload.")] = 200,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger images before they are decoded.")
     ] = 120_000_000,
@@ -108,11 +108,11 @@ def _serve(
         _say(f"{networks.default}: {harm}")
     if not options.is_private:
         _say(
-            f"every machine that reaches {options.host} can use this server: "
+            f"every machine that can reach {options.host} can use this server: "
             "it asks for no password"
         )
     place = address(options, listening)
-    _say(f"{networks.default} is ready: open {place} (Ctrl-C ends it)")
+    _say(f"{networks.default} is ready: open {place} (Ctrl-C stops it)")
     if open_page:
         import webbrowser
 

@@ -44,8 +44,8 @@ def train(
         str | None,
         typer.Option(
             metavar="name",
-            help="Take the options of --arch that are named paper (as published), quick (minutes "
-            "on two CPU cores) or wide-rain.",
+            help="Take a named set of options for --arch: paper (as published), quick (minutes on "
+            "two CPU cores) or wide-rain.",
         ),
     ] = None,
     connections: Annotated[
@@ -75,7 +75,7 @@ def train(
     An architecture (--arch) is the design of a network. Weights (--weights, and
     --model of the other commands) are a file of its trained parameters.
 
-    Options given beside --config, --preset or --resume win over theirs.
+    Options given beside --config, --preset or --resume override theirs.
     """
     if plot:
         runs = " ".join(context.args or ["RUN..."])
@@ -272,7 +272,7 @@ def explain_run(
         typer.echo(f"{source.name}: {shown}", err=True)
     if config.epochs:
         steps = with_steps(config).steps
-        typer.echo(f"{config.epochs} epochs are {steps} steps of these images", err=True)
+        typer.echo(f"{config.epochs} epochs are {steps} steps on these images", err=True)
 
 
 def _say_how_it_ended(

@@ -49,9 +49,9 @@ def test_what_is_no_folder_of_photos_is_one_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["adapt", str(tmp_path / "none")])
     assert (done.exit_code, done.stderr) == (
         2,
-        f"error: '{tmp_path / 'none'}' is no folder of photos\n",
+        f"error: '{tmp_path / 'none'}' is not a folder of photos\n",
     )
     write_photo(tmp_path / "tiny" / "a.png", 60, 90)
     done = CliRunner().invoke(app, ["adapt", str(tmp_path / "tiny")])
     assert done.exit_code == 3
-    assert done.stderr.endswith("holds no photo of 64x64 or more\n")
+    assert done.stderr.endswith("contains no photo of at least 64x64 pixels\n")

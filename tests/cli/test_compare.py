@@ -54,7 +54,7 @@ def test_an_image_holds_them_side_by_side(networks: list[str], photos: Path) -> 
 
 def test_what_makes_no_comparison_is_refused(networks: list[str], photos: Path) -> None:
     photo = photos / "a2.jpg"
-    assert "name at least two networks" in run(photo, *networks[:2]).stderr
+    assert "name at least two weights" in run(photo, *networks[:2]).stderr
     assert "must end in .html" in run(photo, *networks, "-o", photos / "x.txt").stderr
     assert "is the photo itself" in run(photo, *networks, "-o", photo, "--overwrite").stderr
     (photos / "a2_models.html").write_text("mine")

@@ -232,7 +232,7 @@ def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
         (["--rainy", "."], "--rainy and --clean go together"),
         (["--dataset", "{}/rain12", "--input-only", "-m", "rdmc"], "exclude each other"),
         (["--dataset", "{}/rain12", "--input-only", "--metrics", "psnr,lpibs"], "metric 'lpibs'"),
-        (["--dataset", "{}/rain12", "--input-only", "--metrics", ","], "--metrics names none"),
+        (["--dataset", "{}/rain12", "--input-only", "--metrics", ","], "--metrics names no metric"),
         (["--dataset", "{}/rain12", "--input-only", "--protocol", "lab"], "protocol 'lab'"),
         (["--dataset", "{}/rain12", "--input-only", "--html", "{}"], "is a folder"),
         (["--dataset", "{}/rain12", "--csv", "{}/photo.jpg"], "photo.jpg' must end in .csv"),
@@ -338,7 +338,7 @@ def test_resume_needs_the_same_weights_and_a_csv(data_root, tiny_checkpoint, tmp
     run(*arguments, "--resume")
     save_checkpoint(copy, ResNet(ResNetConfig(channels=2, blocks=1)), "resnet", {"recipe": "none"})
     assert "was begun with other weights" in run(*arguments, "--resume", code=2).stderr
-    assert "--resume goes with --csv" in run(*arguments[:-3], "--resume", code=2).stderr
+    assert "--resume needs --csv FILE" in run(*arguments[:-3], "--resume", code=2).stderr
 
 
 @pytest.mark.parametrize("metric", ["lpips", "dists"])

@@ -139,7 +139,7 @@ def test_bundle_prints_the_entry_that_it_wrote(weights, tiny_checkpoint, tmp_pat
     assert entry.about["scores"] == {"set": {"protocol": "y", "images": 2, "psnr": 30.25}}
     assert Path(models("path", "rdmc").stdout.strip()).name == "rdmc-new.safetensors"
     result = models("bundle", tiny_checkpoint, "rdmc-new", "--half")  # other bytes
-    assert "rdmc-new: another file now; scores of the old one dropped" in result.stderr
+    assert "rdmc-new: a new file; dropped scores of the old one" in result.stderr
     result = models("bundle", tiny_checkpoint, "rdmc-new", "--set", "summary")
     assert (result.exit_code, "--set 'summary' is not FIELD=TEXT" in result.stderr) == (2, True)
 

@@ -124,7 +124,7 @@ def test_dev_stdout_is_standard_output(photos: Path, tmp_path: Path, tiny_checkp
 def test_an_endless_list_is_refused() -> None:
     done = derain("--from-file", "/dev/zero", "-n")
     assert done.returncode == 2
-    assert b"'/dev/zero' is longer than 64 MiB: no list of paths" in done.stderr
+    assert b"'/dev/zero' is longer than 64 MiB, too long for a list of paths" in done.stderr
 
 
 def test_names_that_differ_in_unicode_form_alone(

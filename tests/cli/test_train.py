@@ -330,7 +330,8 @@ def test_a_moved_run_says_where_it_reads_its_data(folders, tmp_path):
     assert train(*words, "--data-root", tmp_path / "a").exit_code == 0
     again = train("--out", tmp_path / "run", "--resume", "--data-root", tmp_path / "b")
     assert again.exit_code == 0, again.stderr
-    assert f"data sets are read from {tmp_path / 'b'}, before from {tmp_path / 'a'}" in again.stderr
+    notice = f"data sets are read from {tmp_path / 'b'}, no longer from {tmp_path / 'a'}"
+    assert notice in again.stderr
 
 
 @pytest.mark.slow

@@ -270,9 +270,9 @@ def _type_in_words(kind: Any) -> str:  # noqa: ANN401 (a field's type)
 
     Example:
         >>> _type_in_words(tuple[float, ...]), _type_in_words(str | None)
-        ('a list of numbers', 'a text')
+        ('a list of numbers', 'text')
     """
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     if get_origin(kind) is tuple:
         return "a list of " + words[get_args(kind)[0]].removeprefix("a ") + "s"
     members = [member for member in get_args(kind) if member is not type(None)]

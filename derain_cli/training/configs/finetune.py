@@ -82,7 +82,7 @@ class FinetuneConfig(TrainConfig):
     )
     tile: int = option(
         0,
-        "Largest tile of whole photos; 0 fits the memory.",
+        "Largest tile for whole photos; 0 fits the memory.",
         group="Photos",
         least=0,
     )
@@ -130,7 +130,7 @@ class FinetuneConfig(TrainConfig):
     )
     warmup_epochs: int = option(
         10,
-        "First epochs, on labelled pairs alone.",
+        "Number of first epochs that use labelled pairs alone.",
         group=LOSSES,
         least=0,
         recipes=SELF,
@@ -166,8 +166,8 @@ class FinetuneConfig(TrainConfig):
     )
     sampling: str = option(
         "even",
-        "Backgrounds and rain: even (each kind as often) or union (in proportion to the numbers "
-        "of images, as eq. 8-9 print it).",
+        "Backgrounds and rain: even (each kind equally often) or union (in proportion to the "
+        "numbers of images, as eq. 8-9 print it).",
         group=LOSSES,
         word="name",
         one_of=("even", "union"),

@@ -98,8 +98,8 @@ RDMC_PAPER = {
     **_settings("jiang2023 says nothing of augmentation", flip=False),
     **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
     **_settings(
-        "ours: frozen where the paper's fine-tuning begins (crops' statistics fit no whole "
-        "image: measured 30.8 against 34.4 dB)",
+        "ours: frozen where the paper's fine-tuning begins (crops' statistics do not fit whole "
+        "images: measured 30.8 against 34.4 dB)",
         freeze_norm_from=round(56_250 / 131_250, 6),
     ),
 }
@@ -115,7 +115,7 @@ RDMC_SEARCHED = {
         lr_rates=(),
         lr_factor=0.2,
     ),
-    **_settings("ours: with the statistics that the search ends with", freeze_norm_from=0.0),
+    **_settings("ours: keeps the statistics that the search ended with", freeze_norm_from=0.0),
 }
 RDMC_SEARCH = {
     **_settings("jiang2023, section IV-A", crop=128, batch_size=8, lr=1e-3),
@@ -137,7 +137,7 @@ MENET_PAPER = {
     ),
     **_settings("fan-menet, section IV-A; size by the release", crop=224),
     **_settings("fan-menet, section IV-A: corners and middle, each also mirrored", crops="ten"),
-    **_settings("fan-menet, section IV-A: the mirrored crops are all", flip=False),
+    **_settings("fan-menet, section IV-A: no mirroring but that of the ten crops", flip=False),
     **_settings("fan-menet release", batch_size=20),
     **_settings("fan-menet, section IV-B", lr=1e-3),
     **_settings("fan-menet, section IV-B: 100 epochs, 100 steps each on 2000 crops", epochs=100),
@@ -167,7 +167,7 @@ PRENET_PAPER = {
         lr_factor=0.2,
     ),
     **_settings("ren2019, eq. 7: negative SSIM on the last stage", loss=("ssim:1",)),
-    **_settings("ours: the paper counts epochs of patches it does not number", steps=100_000),
+    **_settings("ours: the paper does not say how many patches an epoch has", steps=100_000),
     **_settings("ren2019 says nothing of augmentation", flip=False),
     **_settings("not published: Adam's defaults", betas=(0.9, 0.999)),
 }
@@ -182,7 +182,7 @@ STUDY = {
         steps=250_000,
         lr_schedule="cosine",
     ),
-    **_settings("gu2023, section E.2 names none; that of BasicSR, its framework", lr_min=1e-7),
+    **_settings("gu2023, section E.2 names none; from BasicSR, its framework", lr_min=1e-7),
     **_settings("gu2023, section 2.1", loss=("l1:1",)),
     **_settings("gu2023 says nothing of augmentation", flip=False),
 }
@@ -242,9 +242,9 @@ NIMBUS = {
             "dry:0.7",
         ),
     ),
-    **_settings("ours: photos are in several sets", hold_out_by="photo", held_out=6),
+    **_settings("ours: some photos are in several sets", hold_out_by="photo", held_out=6),
     **_settings(
-        "ours: norm-free networks collapsed at 1e-3, a clip of 1 and betas of 0.999",
+        "ours: norm-free networks collapsed at a rate of 1e-3, a clip of 1 and betas of 0.999",
         lr=8e-4,
         clip_gradient=0.5,
         betas=(0.9, 0.99),

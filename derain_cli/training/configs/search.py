@@ -50,14 +50,14 @@ class SearchConfig(TrainConfig):
 
     keep: int = option(
         2,
-        "Edges to keep of each kind, skip-up and skip-down.",
+        "Number of edges to keep of each kind, skip-up and skip-down.",
         group="Search",
         least=1,
         most=10,
     )
     budget: float = option(
         0.0,
-        "Most GMACs of the result at 256x256; 0 for no limit.",
+        "Largest number of GMACs of the result at 256x256; 0 for no limit.",
         group="Search",
         least=0,
     )

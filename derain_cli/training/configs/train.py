@@ -99,7 +99,7 @@ class TrainConfig:
     rain: tuple[str, ...] = option(
         (),
         "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, drops, dry, streaks:FOLDER, "
-        "pairs:DATASET, mixed:FOLDER, or a scene as phone+veil+structures+wide; repeatable.",
+        "pairs:DATASET, mixed:FOLDER, or a scene such as phone+veil+structures+wide; repeatable.",
         group=DATA,
         yields_to=("dataset", "data", "rain"),
     )
@@ -119,7 +119,7 @@ class TrainConfig:
     )
     hold_out_by: str = option(
         "file",
-        "file, or photo (in all folders).",
+        "Hold out by file, or by photo (in all folders).",
         group=DATA,
         word="name",
         one_of=("file", "photo"),
@@ -135,7 +135,7 @@ class TrainConfig:
         one_of=("random", "ten"),
         recipes=FROM_PAIRS,
     )
-    flip: bool = option(True, "Mirror half of them.", group=CROPS)
+    flip: bool = option(True, "Mirror half the crops.", group=CROPS)
     rotate: bool = option(False, "Turn crops by quarter turns.", group=CROPS, recipes=FROM_PAIRS)
     final_crop: int = option(
         0,
@@ -177,8 +177,8 @@ class TrainConfig:
     batch_size: int = option(16, "Crops per step in all.", group=SCHEDULE, above=0)
     accumulate: int = option(
         1,
-        "Batches whose gradients are added up for one step, to learn from N times as many crops "
-        "in the memory of one batch.",
+        "Batches whose gradients are added up for one step, to learn from that many times as many "
+        "crops in the memory of one batch.",
         group=SCHEDULE,
         above=0,
         recipes=("supervised", "collaborative"),
@@ -201,21 +201,21 @@ class TrainConfig:
     )
     lr_milestones: tuple[float, ...] = option(
         (),
-        "Share of the steps at which the rate drops; repeatable.",
+        "Share of the steps at which the learning rate drops; repeatable.",
         group=SCHEDULE,
     )
-    lr_factor: float = option(0.2, "Factor of each such drop.", group=SCHEDULE)
+    lr_factor: float = option(0.2, "Factor of each drop.", group=SCHEDULE)
     lr_rates: tuple[float, ...] = option(
         (), "The rate after each drop; repeatable.", group=SCHEDULE
     )
-    lr_min: float = option(0.0, "Final rate of the cosine.", group=SCHEDULE, least=0)
-    warmup: int = option(0, "Steps of rising rate at first.", group=SCHEDULE, least=0)
+    lr_min: float = option(0.0, "Final learning rate of the cosine.", group=SCHEDULE, least=0)
+    warmup: int = option(0, "Steps of rising rate at the start.", group=SCHEDULE, least=0)
     clip_gradient: float = option(
         0.0, "Largest gradient norm; 0 for no limit.", group=SCHEDULE, least=0
     )
     collapse: float = option(
         1.8,
-        "Loss over its best at which to go back to a save; 0 for never.",
+        "Go back to a save at this multiple of the best loss; 0 for never.",
         group=SCHEDULE,
         least=0,
         recipes=PAIRED,
@@ -287,14 +287,14 @@ class TrainConfig:
     )
     validate_every: int = option(
         2000,
-        "Steps between validations; 0 validates at the end alone.",
+        "Steps between validations; 0 validates only at the end.",
         group=SAVING,
         least=0,
         recipes=PAIRED,
     )
     images: int = option(
         1,
-        "Validation images to save of each source.",
+        "Validation images to save from each source.",
         group=SAVING,
         least=0,
         recipes=PAIRED,
@@ -340,7 +340,7 @@ class TrainConfig:
     )
     workers: int = option(
         0,
-        "Threads that draw batches; 0 fits the device.",
+        "Threads that prepare batches; 0 chooses by the device.",
         group=SPEED,
         least=0,
         free_on_resume=True,
