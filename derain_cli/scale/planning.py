@@ -8,7 +8,14 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from derain_cli.batch.events import Job, Location, PassedOver, Plan
-from derain_cli.batch.inputs import Input, collect_inputs, is_own_result
+from derain_cli.batch.inputs import (
+    Input,
+    collect_inputs,
+    is_folder,
+    is_own_result,
+    resolved,
+    resolved_parent,
+)
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
 from derain_cli.batch.places import result_name, written_format
 from derain_cli.errors import DerainError, NothingToDoError, UsageError
@@ -74,7 +81,7 @@ def plan_addresses(
         deeper = "" if options.recursive else "; -r looks into the folders below"
         raise NothingToDoError(f"no image at {what}{deeper}")
     is_single = len(words) == len(first) == 1 and first[0].is_named
-    targets = _Targets(options, is_single=is_single)
+    targets = _Targets(words, options, is_single=is_single)
     jobs = _Jobs(chain(first, sources), targets, holds)
     if is_single:
         return Plan(tuple(jobs), tuple(passed_over))
@@ -89,12 +96,31 @@ def _check(words: Sequence[str], options: BatchOptions) -> None:
         require_writable(output)
         open_files(output)
     elif output is None:
+        _refuse_empty_suffix(options)
         for word in filter(is_address, words):
             require_writable(word)
     elif output == STDIN and len(words) > 1:
         raise UsageError("-o - takes one image, and these are several: name a folder")
     if STDIN in words:
         raise UsageError("'-' (an image on stdin) cannot go to an address: give -o - or a file")
+    if output is not None and not is_address(output):
+        _refuse_input_folder(words, Path(output))
+
+
+def _refuse_empty_suffix(options: BatchOptions) -> None:
+    if not options.suffix:
+        raise UsageError(
+            "`suffix` is empty: results beside their inputs would replace them; name a folder "
+            "with `output`"
+        )
+
+
+def _refuse_input_folder(words: Sequence[str], folder: Path) -> None:
+    named = (Path(word) for word in words if not is_address(word))
+    if any(is_folder(path) and resolved(path) == resolved(folder) for path in named):
+        raise UsageError(
+            f"`output` {str(folder)!r} is the input folder itself: name another folder"
+        )
 
 
 def _sources(
@@ -129,11 +155,13 @@ def _listed(word: str, options: BatchOptions) -> Iterator[_Source]:
 class _Targets:
     """Where results go, and which are there already."""
 
-    def __init__(self, options: BatchOptions, *, is_single: bool) -> None:
+    def __init__(self, words: Sequence[str], options: BatchOptions, *, is_single: bool) -> None:
         self._options = options
         self._output = options.output
         self._is_file = is_single and not self._means_folder()
         self._taken: set[int] = set()
+        places = (Address(word) if is_address(word) else Path(word) for word in words)
+        self._originals = set(map(_key, places))  # those listed join them
         self._listings: dict[str, frozenset[str]] = {}
 
     def _means_folder(self) -> bool:
@@ -154,6 +182,9 @@ class _Targets:
             for layer, is_wanted in zip(LAYERS, wanted, strict=True)
         )
         job = Job(source.place, derained, rain, compare, relative=source.relative)
+        self._originals.add(_key(source.place))
+        if problem := self._replaced(job):
+            return Job(source.place, problem=problem, relative=source.relative)
         there = [self._is_there(target) for target in job.targets]
         if self._options.skip_existing and there and all(there):
             return Job(source.place, derained, rain, compare, skip=True, relative=source.relative)
@@ -177,9 +208,19 @@ class _Targets:
         )
         return Address(output).below(below) if is_address(output) else Path(output) / below
 
+    def _replaced(self, job: Job) -> str:
+        """Why an original would be lost, or an empty text."""
+        for target in job.targets:
+            if _key(target) in self._originals:
+                return (
+                    f"the result of {job.name!r} would replace the input {str(target)!r}: "
+                    "originals are never written to; choose another -o or --suffix"
+                )
+        return ""
+
     def _problem(self, job: Job, *, is_there: bool) -> str:
         for target in job.targets:
-            key = hash(str(target))
+            key = _key(target)
             if key in self._taken:
                 return (
                     f"{job.name!r}: another image of this batch is written to {str(target)!r}; "
@@ -205,6 +246,11 @@ class _Targets:
         if root not in self._listings:
             self._listings[root] = _urls_below(root, recursive=self._output is not None)
         return address.url in self._listings[root]
+
+
+def _key(place: Location) -> int:
+    """Stands for a place in a set of millions, by whichever way its folder is reached."""
+    return hash(str(resolved_parent(place) / place.name if isinstance(place, Path) else place))
 
 
 def _address_of(place: Location) -> Address:

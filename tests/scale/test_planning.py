@@ -16,6 +16,8 @@ from derain_cli.scale.addresses import Address
 from derain_cli.scale.fetching import fetch_ahead, listed_ahead
 from derain_cli.scale.planning import names_addresses, plan_addresses
 
+REPLACE = {"overwrite": True}
+
 
 @pytest.fixture
 def memory() -> Iterator[Any]:
@@ -70,6 +72,23 @@ def test_two_results_of_one_name(memory: Any) -> None:
     memory.pipe("/in/a.png", b"x")
     jobs = planned(["memory://in"], output="memory://out", format="png")
     assert "another image of this batch" in jobs["memory://in/a.png"]
+
+
+def test_no_original_is_replaced(memory: Any, photos: Path) -> None:
+    beside = planned(["memory://in/a.jpg", "memory://in/b.png"], output="memory://in/", **REPLACE)
+    assert all("would replace the input" in problem for problem in beside.values())
+    memory.pipe("/in/b.jpg", b"x")
+    words = ["memory://in/b.png", "memory://in/b.jpg"]
+    other = planned(words, output="memory://in/", format="jpg", **REPLACE)
+    assert "would replace the input 'memory://in/b.jpg'" in other["memory://in/b.png"]
+    local = planned([f"{photos}/a2.jpg", "memory://in/a.jpg"], output=f"{photos}/./", **REPLACE)
+    assert "would replace the input" in local[str(photos / "a2.jpg")]
+    kept = planned(["memory://in/a.jpg"], output="memory://in/", skip_existing=True)
+    assert "would replace the input" in kept["memory://in/a.jpg"]
+    with pytest.raises(UsageError, match="`suffix` is empty"):
+        planned(["memory://in/"], suffix="", **REPLACE)
+    with pytest.raises(UsageError, match="is the input folder itself"):
+        planned(["memory://in/a.jpg", str(photos)], output=str(photos), **REPLACE)
 
 
 def test_a_shard_is_a_part(memory: Any) -> None:
