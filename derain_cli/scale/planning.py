@@ -141,7 +141,8 @@ def _listed(word: str, options: BatchOptions) -> Iterator[_Source]:
     """The image at an address, or the images below it."""
     file = find_file(word)
     if file is not None:
-        yield _Source(file, unquote(file.name), is_named=True)
+        # A name may hold an escaped slash, and must not become a path.
+        yield _Source(file, PurePosixPath(unquote(file.name)).name or file.name, is_named=True)
         return
     own = frozenset({options.suffix, DEFAULT_SUFFIX})
     output = str(options.output).rstrip("/") + "/"
@@ -174,8 +175,8 @@ class _Targets:
 
     def job(self, source: _Source) -> Job:
         """The job of an image: to be done, to be skipped, or with a problem that is known."""
-        if source.problem:
-            return Job(source.place, problem=source.problem, relative=source.relative)
+        if problem := source.problem or self._way_out(source):
+            return Job(source.place, problem=problem, relative=source.relative)
         wanted = (True, self._options.save_rain, self._options.compare)
         derained, rain, compare = (
             self._target(source, layer) if is_wanted else None
@@ -207,6 +208,15 @@ class _Targets:
             item, name, layer, self._options
         )
         return Address(output).below(below) if is_address(output) else Path(output) / below
+
+    def _way_out(self, source: _Source) -> str:
+        """Why a result would lie outside of the output folder, or an empty text.
+
+        A key may have any name: who fills a bucket must not choose where on a disk its images go.
+        """
+        if self._output is None or ".." not in PurePosixPath(source.relative).parts:
+            return ""
+        return f"{str(source.place)!r}: '..' in its name would lead out of {self._output!r}"
 
     def _replaced(self, job: Job) -> str:
         """Why an original would be lost, or an empty text."""

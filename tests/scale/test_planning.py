@@ -4,14 +4,14 @@ import importlib.util
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from derain_cli.batch import BatchOptions
 from derain_cli.errors import NothingToDoError, UsageError
-from derain_cli.scale import fetching
+from derain_cli.scale import fetching, planning
 from derain_cli.scale.addresses import Address
 from derain_cli.scale.fetching import fetch_ahead, listed_ahead
 from derain_cli.scale.planning import names_addresses, plan_addresses
@@ -89,6 +89,19 @@ def test_no_original_is_replaced(memory: Any, photos: Path) -> None:
         planned(["memory://in/"], suffix="", **REPLACE)
     with pytest.raises(UsageError, match="is the input folder itself"):
         planned(["memory://in/a.jpg", str(photos)], output=str(photos), **REPLACE)
+
+
+def test_a_name_does_not_lead_out_of_the_output_folder(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Address("memory://in/../../evil.jpg"), PurePosixPath("../../evil.jpg")
+    monkeypatch.setattr(planning, "list_files", lambda _url, recursive: iter([odd]))
+    jobs = planned(["memory://in/"], output="dry/", recursive=True)
+    assert "would lead out of 'dry/'" in jobs["memory://in/../../evil.jpg"]
+    memory.pipe("/in/..%2F..%2Fx.jpg", b"x")
+    assert planned(["memory://in/..%2F..%2Fx.jpg"], output="dry/") == {
+        "memory://in/..%2F..%2Fx.jpg": "dry/x.jpg"
+    }
 
 
 def test_a_shard_is_a_part(memory: Any) -> None:
