@@ -81,6 +81,8 @@ def plan_addresses(
         deeper = "" if options.recursive else "; -r looks into the folders below"
         raise NothingToDoError(f"no image at {what}{deeper}")
     is_single = len(words) == len(first) == 1 and first[0].is_named
+    if options.output == STDIN:
+        _check_stdout(options, is_single=is_single)
     targets = _Targets(words, options, is_single=is_single)
     jobs = _Jobs(chain(first, sources), targets, holds)
     if is_single:
@@ -99,12 +101,17 @@ def _check(words: Sequence[str], options: BatchOptions) -> None:
         _refuse_empty_suffix(options)
         for word in filter(is_address, words):
             require_writable(word)
-    elif output == STDIN and len(words) > 1:
-        raise UsageError("-o - takes one image, and these are several: name a folder")
     if STDIN in words:
         raise UsageError("'-' (an image on stdin) cannot go to an address: give -o - or a file")
     if output is not None and not is_address(output):
         _refuse_input_folder(words, Path(output))
+
+
+def _check_stdout(options: BatchOptions, *, is_single: bool) -> None:
+    if not is_single:
+        raise UsageError("`output` - takes one image, and these are several: name a folder")
+    if options.save_rain or options.compare:
+        raise UsageError("stdout holds one image: `save_rain` and `compare` need `output` PATH")
 
 
 def _refuse_empty_suffix(options: BatchOptions) -> None:

@@ -126,6 +126,9 @@ needs_http = pytest.mark.skipif(
         (["memory://in"], {"output": "hf://org/name"}, "upload-large-folder"),
         (["ftp://host/a.jpg"], {"output": "out/"}, "unknown kind of address 'ftp'"),
         (["-"], {"output": "memory://out/"}, "an image on stdin"),
+        (["memory://in"], {"output": "-"}, "takes one image"),
+        (["memory://in/a.jpg", "memory://in/b.png"], {"output": "-"}, "takes one image"),
+        (["memory://in/a.jpg"], {"output": "-", "save_rain": True}, "stdout holds one image"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
