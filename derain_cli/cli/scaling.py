@@ -116,9 +116,8 @@ def make_plan(
     from derain_cli.scale.planning import names_addresses, plan_addresses
 
     holds = shard_filter(shard)
-    everything = [*words, *(listed or ())]
-    if names_addresses(everything, options.output):
-        plan = plan_addresses(everything, options, holds)
+    if names_addresses([*words, *(listed or ())], options.output):
+        plan = plan_addresses(words, options, holds, listed or ())
     else:
         plan = plan_batch(words, options, listed, holds)
     return plan if trust is None else trust.check(plan)

@@ -51,6 +51,7 @@ def plan_addresses(
     words: Sequence[str],
     options: BatchOptions,
     holds: Callable[[str], bool] | None = None,
+    listed: Sequence[str] = (),
 ) -> Plan:
     """A plan whose jobs become known while they are taken, as servers list them.
 
@@ -61,15 +62,19 @@ def plan_addresses(
         words: Addresses of files or folders, and local files and folders.
         options: How the batch is read and written; `output` is an address or a folder.
         holds: As for `plan_batch`.
+        listed: Likewise: more of them from a list, whose relative paths keep their folders.
 
     Raises:
         UsageError: Options that do not fit, or an address of an unknown kind.
         NothingToDoError: Nothing is found.
         DerainError: A server cannot be reached or refuses.
     """
-    _check(words, options)
+    everything = [*words, *listed]
+    _check(everything, options)
     passed_over: list[PassedOver] = []
-    sources = _sources(words, options, passed_over)
+    sources = chain(
+        _sources(words, options, passed_over), _sources(listed, options, passed_over, mirror=True)
+    )
     try:
         first = list(islice(sources, 2))  # whatever can be said at once is said at once
     except DerainError as error:
@@ -77,13 +82,13 @@ def plan_addresses(
             raise
         first = []
     if not first:
-        what = ", ".join(shown(word) for word in words[:3])
+        what = ", ".join(shown(word) for word in everything[:3])
         deeper = "" if options.recursive else "; -r looks into the folders below"
         raise NothingToDoError(f"no image at {what}{deeper}")
-    is_single = len(words) == len(first) == 1 and first[0].is_named
+    is_single = len(everything) == len(first) == 1 and first[0].is_named
     if options.output == STDIN:
         _check_stdout(options, is_single=is_single)
-    targets = _Targets(words, options, is_single=is_single)
+    targets = _Targets(everything, options, is_single=is_single)
     jobs = _Jobs(chain(first, sources), targets, holds)
     if is_single:
         return Plan(tuple(jobs), tuple(passed_over))
@@ -131,13 +136,18 @@ def _refuse_input_folder(words: Sequence[str], folder: Path) -> None:
 
 
 def _sources(
-    words: Sequence[str], options: BatchOptions, passed_over: list[PassedOver]
+    words: Sequence[str],
+    options: BatchOptions,
+    passed_over: list[PassedOver],
+    *,
+    mirror: bool = False,
 ) -> Iterator[_Source]:
     for word in words:
         if is_address(word):
             yield from _listed(word, options)
             continue
-        inputs, left_out = collect_inputs([word], options)
+        taken = ([], options, [word]) if mirror else ([word], options)
+        inputs, left_out = collect_inputs(*taken)
         passed_over += left_out
         for item in inputs:
             if item.path is not None:

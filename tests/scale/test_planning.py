@@ -74,6 +74,18 @@ def test_two_results_of_one_name(memory: Any) -> None:
     assert "another image of this batch" in jobs["memory://in/a.png"]
 
 
+def test_a_list_keeps_its_folders(
+    memory: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    listed = (f"{photos.name}/a2.jpg", "memory://in/below/d.jpg")
+    jobs = plan_addresses([], BatchOptions(output="memory://out"), listed=listed).jobs
+    assert [str(job.derained) for job in jobs] == [
+        f"memory://out/{photos.name}/a2.jpg",
+        "memory://out/d.jpg",
+    ]
+
+
 def test_no_original_is_replaced(memory: Any, photos: Path) -> None:
     beside = planned(["memory://in/a.jpg", "memory://in/b.png"], output="memory://in/", **REPLACE)
     assert all("would replace the input" in problem for problem in beside.values())
