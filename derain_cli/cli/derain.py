@@ -50,6 +50,7 @@ from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Event, Interrupter, Plan
+    from derain_cli.batch.events import Location
     from derain_cli.inference.derainer import Derainer
 
 
@@ -361,7 +362,7 @@ def _watch(
     engine: dict[str, Any],
     messages: tuple[bool, bool, bool],
 ) -> None:
-    from derain_cli.batch import run_batch
+    from derain_cli.batch import Result, run_batch
     from derain_cli.cli.watching import check_watching, watch_folder
 
     check_watching(folder, inputs, options)
@@ -373,15 +374,22 @@ def _watch(
     def batch(plan: "Plan", report: BatchReport, interrupter: "Interrupter") -> "Generator[Event]":
         return run_batch(plan, derainer, options, b"", interrupter, report.advance_within)
 
-    def run(plan: "Plan") -> None:
+    def run(plan: "Plan") -> "set[Location | None]":
         report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
-        _run_with(partial(batch, plan, report), options, derainer, report, lambda _event: None)
+        ended: set[Location | None] = set()
+
+        def note(event: "Event") -> None:
+            if isinstance(event, Result):
+                ended.add(event.job.source)
+
+        _run_with(partial(batch, plan, report), options, derainer, report, note)
         try:
             report.finish()
         except DerainError as error:  # the next one may be better
             report.say(f"failed: {error}", always=True)
         except typer.Exit:
             pass  # several failed, and each was named
+        return ended
 
     if not quiet:
         typer.echo(f"watching {str(folder)!r}; Ctrl-C ends it", err=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,13 +38,15 @@ def check_watching(folder: Path, inputs: list[str], options: "BatchOptions") -> 
         ) from error
 
 
-def watch_folder(folder: Path, options: "BatchOptions", run: "Callable[[Plan], None]") -> None:
+def watch_folder(
+    folder: Path, options: "BatchOptions", run: "Callable[[Plan], Collection[Location | None]]"
+) -> None:
     """Derain the images in a folder and those that arrive, until Ctrl-C.
 
     Args:
         folder: The folder; with `options.recursive` also those below it.
         options: How results are written; existing ones are kept.
-        run: Carries out a plan and reports it.
+        run: Carries out a plan and reports it; returns the inputs that it came to.
     """
     from watchfiles import watch
 
@@ -58,8 +60,9 @@ def watch_folder(folder: Path, options: "BatchOptions", run: "Callable[[Plan], N
         if any(map(_is_settled, waiting)):
             plan, waiting = _new_in(folder, options, tried)
             if plan.jobs:
-                run(plan)
-                tried.update(_version(job.source) for job in plan.jobs)
+                # As they are now: what is completed during the run is a version to try again.
+                versions = {job.source: _version(job.source) for job in plan.jobs}
+                tried.update(versions[source] for source in run(plan))
 
 
 def _is_settled(path: Path) -> bool:

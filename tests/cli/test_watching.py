@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from derain_cli.batch import BatchOptions, Plan
 from derain_cli.cli.app import app
+from derain_cli.cli.watching import watch_folder
 
 pytest.importorskip("watchfiles", reason="the extra `watch` is not installed")
 
@@ -46,6 +49,33 @@ def test_what_is_there_and_what_arrives(
         "a10.jpg",
         "a2.jpg",
         "late.png",
+    ]
+
+
+def test_what_was_completed_meanwhile_or_not_come_to_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, never, done = (tmp_path / name for name in ("begun.jpg", "never.jpg", "done.jpg"))
+    for path in (begun, never, done):
+        path.write_bytes(b"half")
+        os.utime(path, (1, 1))
+    os.utime(tmp_path, (1, 1))
+    runs: list[set[str]] = []
+
+    def run(plan: Plan) -> set[object]:
+        """Fails at what is half there, while another program writes the rest; then stops."""
+        runs.append({Path(job.name).name for job in plan.jobs})
+        begun.write_bytes(b"whole")
+        os.utime(begun, (5, 5))
+        return {job.source for job in plan.jobs} - {never}
+
+    changes = [set(), {(1, str(begun))}, {(1, str(begun))}]
+    monkeypatch.setattr("watchfiles.watch", lambda *_words, **_options: iter(changes))
+    watch_folder(tmp_path, BatchOptions(), run)
+    assert runs == [
+        {"begun.jpg", "never.jpg", "done.jpg"},
+        {"begun.jpg", "never.jpg"},
+        {"never.jpg"},
     ]
 
 
