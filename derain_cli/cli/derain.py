@@ -46,6 +46,7 @@ from derain_cli.cli.scaling import (
 )
 from derain_cli.cli.signals import acknowledging
 from derain_cli.cli.streams import LONGEST_LIST, read_standard_input
+from derain_cli.cli.watching import refuse_beside_watching
 from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
 if TYPE_CHECKING:
@@ -339,6 +340,10 @@ def derain(
     running |= {"scales": scales.number}
     running |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     if watch is not None:
+        refuse_beside_watching(
+            {"--from-file": from_file, "--shard": shard, "--manifest": manifest, "--on": on}
+            | {"--dry-run": dry_run}
+        )
         _watch(watch, inputs or [], options, model, running, (as_json, quiet, verbose))
         return
     check_engine(on)

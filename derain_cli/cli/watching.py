@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,20 @@ def check_watching(folder: Path, inputs: list[str], options: "BatchOptions") -> 
         raise UsageError(
             "--watch needs 'watchfiles', which is not installed: pip install 'derain-cli[watch]'"
         ) from error
+
+
+def refuse_beside_watching(flags: Mapping[str, object]) -> None:
+    """Refuse flags that a watched folder knows nothing of, rather than leave them out.
+
+    Args:
+        flags: Each with its value, None or False where it was not given.
+
+    Raises:
+        UsageError: One was given.
+    """
+    given = next((flag for flag, value in flags.items() if value not in (None, False)), "")
+    if given:
+        raise UsageError(f"--watch and {given} exclude each other: leave one out")
 
 
 def watch_folder(

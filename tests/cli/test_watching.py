@@ -87,6 +87,9 @@ def test_what_cannot_be_watched_is_refused(photos: Path, monkeypatch: pytest.Mon
 
     assert "drop the others" in refusal(photos / "a2.jpg")
     assert "never finish" in refusal("--overwrite")
+    for flag in (["--from-file", "list"], ["--shard", "0/2"], ["--manifest", "m"], ["--on", "ray"]):
+        assert f"--watch and {flag[0]} exclude each other" in refusal(*flag)
+    assert "--watch and --dry-run exclude each other" in refusal("--dry-run")
     assert "needs a folder for its results" in refusal("-o", "out")
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     assert "pip install 'derain-cli[watch]'" in refusal()
