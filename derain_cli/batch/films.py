@@ -16,7 +16,7 @@ from derain_cli.batch.interruption import Interrupter
 from derain_cli.batch.network import Network
 from derain_cli.batch.options import BatchOptions
 from derain_cli.batch.writing import mode_like, write_result
-from derain_cli.errors import ResourceError, UsageError
+from derain_cli.errors import DiskError, UsageError
 from derain_cli.images import DEFAULT_MAX_PIXELS
 from derain_cli.video.kinds import FORMAT_OF_SUFFIX, film_suffix_of_bytes, written_suffix
 
@@ -51,7 +51,7 @@ class Films:
                     raise KeyboardInterrupt
         except Exception as error:  # noqa: BLE001 (one odd file must not end a night's batch)
             failure = as_derain_error(job, error)
-            self.disk_failed |= isinstance(failure, ResourceError)
+            self.disk_failed |= isinstance(failure, DiskError)
             yield Result(job, "failed", error=failure)
 
     @contextlib.contextmanager

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from derain_cli.errors import (
     DerainError,
+    DiskError,
     ImageError,
     ResourceError,
     UnavailableError,
@@ -324,6 +325,8 @@ def translated(url: str, what: str) -> Iterator[None]:
         if known is None:
             raise
         kind, reason = known
+        if kind is ResourceError and what == "written":
+            kind = DiskError  # a right that is missing for one file is missing for the next
         line = f"{shown(url)!r} cannot be {what}: {reason or _one_line(error, url)}"
         raise kind(line) from error
 
