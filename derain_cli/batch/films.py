@@ -14,7 +14,7 @@ from derain_cli.batch.events import Frames, Job, Motion, Result, Started
 from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.interruption import Interrupter
 from derain_cli.batch.network import Network
-from derain_cli.batch.options import BatchOptions
+from derain_cli.batch.options import ENDINGS, BatchOptions
 from derain_cli.batch.writing import mode_like, write_result
 from derain_cli.errors import DiskError, UsageError
 from derain_cli.images import DEFAULT_MAX_PIXELS
@@ -141,6 +141,8 @@ class Films:
         animation = read_animation(source, self._options.max_pixels or DEFAULT_MAX_PIXELS)
         total = len(animation.images)
         suffix = (target or source).suffix
+        if target is None and self._options.format:  # no name on stdout says it
+            suffix = ENDINGS[self._options.format]
         steps = derain_animation(
             animation,
             self._derain_image,

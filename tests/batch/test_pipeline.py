@@ -253,6 +253,19 @@ def test_no_earlier_file_changes_except_targets_under_overwrite(
     assert new <= targets
 
 
+def test_an_animation_on_stdout_has_the_format_that_was_asked_for(
+    tmp_path: Path, derainer: Derainer
+) -> None:
+    images = [Image.new("RGB", (16, 12), (shade, 90, 40)) for shade in (10, 200)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
+    words = [tmp_path / "a.gif"]
+    formats = {"webp": b"RIFF", "png": b"\x89PNG", None: b"GIF89a"}
+    for format, beginning in formats.items():
+        (result,) = run(words, derainer, output="-", frames="all", format=format)[0]
+        assert result.content is not None
+        assert result.content.startswith(beginning)
+
+
 def test_a_film_without_memory_does_not_end_the_batch_and_a_full_disk_does(
     tmp_path: Path, derainer: Derainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
