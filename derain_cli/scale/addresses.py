@@ -41,6 +41,10 @@ READ_ONLY = {
     "hf": "hf:// is only read (each file would be a commit of its own; write to a folder and "
     "upload it whole with 'hf upload-large-folder')",
 }
+# Packages of the clients, whose errors are no bugs of ours.
+FOREIGN = frozenset(
+    {"aiohttp", "azure", "botocore", "gcsfs", "google", "httpx", "huggingface_hub", "s3fs"}
+)
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 Result = TypeVar("Result")
 PAGE = 1000  # keys of one request, the most that S3 gives
@@ -343,8 +347,7 @@ def _known_error(error: Exception) -> tuple[type[DerainError], str] | None:
     if "Connect" in name or "Timeout" in name:
         return UnavailableError, "the server cannot be reached; check the network and the endpoint"
     module = type(error).__module__.partition(".")[0]
-    foreign = ("botocore", "aiohttp", "gcsfs", "azure", "huggingface_hub", "httpx", "s3fs")
-    if isinstance(error, OSError) or module in foreign:
+    if isinstance(error, OSError) or module in FOREIGN:
         return ImageError, ""
     return None
 

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from derain_cli.batch import BatchOptions
+from derain_cli.batch.decoding import Decoding
+from derain_cli.batch.events import Job, Plan
+from derain_cli.batch.writing import Claims
 from derain_cli.errors import NothingToDoError, UsageError
 from derain_cli.scale import fetching, planning
 from derain_cli.scale.addresses import Address
@@ -178,8 +181,6 @@ class SlowFile(Address):
 
 
 def test_files_are_fetched_ahead_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    from derain_cli.batch.events import Job, Plan
-
     monkeypatch.setattr(fetching, "BYTES_AHEAD", 10)
     jobs = tuple(Job(SlowFile(f"memory://in/{i}.jpg", size=1)) for i in range(40))
     began = time.perf_counter()
@@ -187,6 +188,21 @@ def test_files_are_fetched_ahead_within_bounds(monkeypatch: pytest.MonkeyPatch) 
     assert contents == [b"x"] * 40
     assert 5 < SlowFile.most <= 11
     assert time.perf_counter() - began < 40 * 0.05
+
+
+class StrangeFile(Address):
+    """A file whose client raises what nobody foresaw."""
+
+    def read_bytes(self) -> bytes:
+        raise ValueError("an answer that the client does not understand")
+
+
+def test_what_a_client_raises_fails_its_image_and_not_the_batch() -> None:
+    (job,) = fetch_ahead(Plan((Job(StrangeFile("memory://in/a.jpg"), Path("a.png")),))).jobs
+    assert job.source.decoded_size == 0
+    decoding = Decoding(BatchOptions(), b"", Claims())
+    (result,) = decoding.groups([job])
+    assert "unexpected ValueError: an answer" in str(result.error)
 
 
 def test_a_listing_is_read_ahead_and_its_failure_is_raised() -> None:
