@@ -249,9 +249,10 @@ def list_files(url: str, *, recursive: bool) -> Iterator[tuple[Address, PurePosi
     pages = _s3_pages if _scheme(url) == "s3" else _pages
     with translated(url, "listed"):
         for info in pages(files, path, recursive=recursive):
-            relative = PurePosixPath(info["name"][len(path) :].lstrip("/"))
-            found = Address(f"{url.rstrip('/')}/{relative}", info.get("size"), _version(info))
-            yield found, relative
+            # A key may hold empty parts, which belong to its address and not to a path on a disk.
+            key = info["name"][len(path) :].removeprefix("/")
+            found = Address(f"{url.rstrip('/')}/{key}", info.get("size"), _version(info))
+            yield found, PurePosixPath(key.lstrip("/"))
 
 
 def find_file(url: str) -> Address | None:
@@ -274,16 +275,16 @@ def find_file(url: str) -> Address | None:
 
 
 def _pages(files: Any, path: str, *, recursive: bool) -> Iterator[dict[str, Any]]:  # noqa: ANN401
-    """A folder at a time."""
-    waiting = [path]
+    """A folder at a time, each once: where a name has an empty part, one may lie in itself."""
+    waiting, seen = [path], {path}
     while waiting:
         entries = sorted(
             _with_retries(functools.partial(files.ls, waiting.pop(0), detail=True)),
             key=lambda entry: str(entry["name"]),
         )
-        waiting += [
-            entry["name"] for entry in entries if recursive and entry["type"] == "directory"
-        ]
+        folders = [entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory"]
+        waiting += [name for name in folders if recursive and name not in seen]
+        seen.update(folders)
         yield from (entry for entry in entries if entry["type"] == "file")
 
 
