@@ -144,7 +144,7 @@ def events_of(
 
         checkpoint = load_model(model or DEFAULT_WEIGHTS).path  # refused here, not in each actor
         return run_on_ray(plan, checkpoint, options, engine, on, interrupter)
-    if plan.is_open or (plan.only and not isinstance(plan.only.source, Path | None)):
+    if plan.is_open:  # there is nothing beside a single file to fetch meanwhile
         from derain_cli.scale.fetching import REQUESTS, fetch_ahead
 
         # Many requests are under way at once; each thread mostly waits for its server.

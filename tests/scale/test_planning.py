@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from derain_cli.batch import BatchOptions
+from derain_cli.batch import BatchOptions, Interrupter
 from derain_cli.batch.decoding import Decoding
 from derain_cli.batch.events import Job, Plan
 from derain_cli.batch.writing import Claims
+from derain_cli.cli.scaling import events_of
 from derain_cli.errors import NothingToDoError, UsageError
 from derain_cli.scale import fetching, planning
 from derain_cli.scale.addresses import Address
@@ -188,6 +189,21 @@ def test_files_are_fetched_ahead_within_bounds(monkeypatch: pytest.MonkeyPatch) 
     assert contents == [b"x"] * 40
     assert 5 < SlowFile.most <= 11
     assert time.perf_counter() - began < 40 * 0.05
+
+
+def test_a_single_file_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    def read(address: Address) -> bytes:
+        fetched.append(address.url)
+        return b"no image"
+
+    monkeypatch.setattr(Address, "read_bytes", read)
+    plan = Plan((Job(Address("memory://in/a.jpg"), tmp_path / "a.png"),))
+    watched = (b"", Interrupter(), lambda _job, _share: None)
+    *_, summary = events_of(plan, None, None, BatchOptions(), {}, None, *watched)
+    assert len(summary.failures) == 1
+    assert fetched == ["memory://in/a.jpg"]
 
 
 class StrangeFile(Address):
