@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from derain_cli.cli.app import app
 from derain_cli.errors import UsageError
 from derain_cli.scale.score_files import read_scores
 
@@ -28,3 +30,13 @@ def test_a_row_that_is_not_whole_is_named(tmp_path: Path, row: str, message: str
     table.write_text(HEAD + WHOLE + row)
     with pytest.raises(UsageError, match=message):
         read_scores([table])
+
+
+def test_merging_never_replaces_one_of_the_tables(tmp_path: Path) -> None:
+    tables = [tmp_path / f"{index}.csv" for index in range(2)]
+    for index, table in enumerate(tables):
+        table.write_text(HEAD + WHOLE.replace(",0,input", f",{index},input"))
+    refused = CliRunner().invoke(app, ["merge", *map(str, tables), "-o", str(tables[0])])
+    assert refused.exit_code == 2
+    assert "is one of the inputs" in refused.stderr
+    assert tables[0].read_text() == HEAD + WHOLE
