@@ -30,6 +30,7 @@ from derain_cli.scale.addresses import (
     shown,
 )
 from derain_cli.scale.fetching import listed_ahead
+from derain_cli.video.kinds import looks_like_film
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,10 @@ def plan_addresses(
 
 
 def _check(words: Sequence[str], options: BatchOptions) -> None:
+    if options.frames == "all":
+        raise UsageError(
+            "`frames` all: animations are derained from file to file, not from or to an address"
+        )
     for word in filter(is_address, words):
         open_files(word)
     output = options.output
@@ -151,7 +156,15 @@ def _sources(
         passed_over += left_out
         for item in inputs:
             if item.path is not None:
-                yield _Source(Path(item.path), item.relative, item.problem, item.path == word)
+                path = Path(item.path)
+                problem = item.problem or _of_film(path)
+                yield _Source(path, item.relative, problem, item.path == word)
+
+
+def _of_film(path: Path) -> str:
+    """Why a film cannot be done here; "" for photos."""
+    is_film = looks_like_film(path)
+    return f"{str(path)!r} is a film: films are derained from file to file" if is_film else ""
 
 
 def _listed(word: str, options: BatchOptions) -> Iterator[_Source]:

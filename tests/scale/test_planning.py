@@ -78,6 +78,12 @@ def test_two_results_of_one_name(memory: Any) -> None:
     assert "another image of this batch" in jobs["memory://in/a.png"]
 
 
+def test_a_film_is_named_as_one(memory: Any, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    jobs = planned([str(tmp_path)], output="memory://out")
+    assert "is a film: films are derained from file to file" in jobs[f"{tmp_path}/clip.mp4"]
+
+
 def test_a_list_keeps_its_folders(
     memory: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +148,7 @@ needs_http = pytest.mark.skipif(
         (["memory://in"], {"output": "hf://org/name"}, "upload-large-folder"),
         (["ftp://host/a.jpg"], {"output": "out/"}, "unknown kind of address 'ftp'"),
         (["-"], {"output": "memory://out/"}, "an image on stdin"),
+        (["memory://in"], {"output": "memory://out/", "frames": "all"}, "from file to file"),
         (["memory://in"], {"output": "-"}, "takes one image"),
         (["memory://in/a.jpg", "memory://in/b.png"], {"output": "-"}, "takes one image"),
         (["memory://in/a.jpg"], {"output": "-", "save_rain": True}, "stdout holds one image"),
