@@ -367,7 +367,7 @@ def _watch(
     engine: dict[str, Any],
     messages: tuple[bool, bool, bool],
 ) -> None:
-    from derain_cli.batch import Result, run_batch
+    from derain_cli.batch import Plan, Result, run_batch
     from derain_cli.cli.watching import check_watching, watch_folder
 
     check_watching(folder, inputs, options)
@@ -396,9 +396,13 @@ def _watch(
             pass  # several failed, and each was named
         return ended
 
+    def say(error: DerainError) -> None:
+        report = BatchReport(Plan(()), as_json=as_json, quiet=quiet, verbose=verbose)
+        report.say(f"failed: {error}", always=True)
+
     if not quiet:
         typer.echo(f"watching {str(folder)!r}; Ctrl-C ends it", err=True)
-    watch_folder(folder, options, run)
+    watch_folder(folder, options, run, say)
 
 
 def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | None:
