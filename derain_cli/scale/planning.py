@@ -151,8 +151,8 @@ def _sources(
         if is_address(word):
             yield from _listed(word, options)
             continue
-        taken = ([], options, [word]) if mirror else ([word], options)
-        inputs, left_out = collect_inputs(*taken)
+        named, listed = ([], [word]) if mirror else ([word], [])
+        inputs, left_out = collect_inputs(named, options, listed)
         passed_over += left_out
         for item in inputs:
             if item.path is not None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from derain_cli.batch.inputs import natural_order
 from derain_cli.errors import UsageError
@@ -75,7 +76,7 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     return head, lines
 
 
-def _require_whole(line: Mapping[str | None, str | list[str] | None], label: str) -> None:
+def _require_whole(line: Mapping[Any, Any], label: str) -> None:
     """Refuse a row that is not as `eval` writes it, as one that was cut short.
 
     Raises:
@@ -84,7 +85,7 @@ def _require_whole(line: Mapping[str | None, str | list[str] | None], label: str
     if None in line or None in line.values():
         raise UsageError(f"{label}: not as many fields as the head has; score that part again")
     try:
-        _row(line)  # type: ignore[arg-type]
+        _row(line)
     except ValueError as error:
         raise UsageError(f"{label}: {error}; score that part again") from error
 
