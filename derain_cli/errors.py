@@ -41,6 +41,10 @@ class ResourceError(DerainError):
     exit_code = 5
 
 
+class DiskError(ResourceError):
+    """A disk or a server that takes no file any more: the next one would meet the same."""
+
+
 class ImageError(DerainError):
     """An image that cannot be read, derained or written."""
 

@@ -17,7 +17,7 @@ from derain_cli.batch.options import BatchOptions
 from derain_cli.batch.places import written_format
 from derain_cli.batch.rain import Rain, measure_rain
 from derain_cli.batch.writing import Claims, mode_like, write_result
-from derain_cli.errors import ImageError, ResourceError
+from derain_cli.errors import DiskError, ImageError
 from derain_cli.images import WRITABLE_FORMATS, Picture, encode_image, writing_notices
 
 
@@ -136,7 +136,7 @@ class Encoding:
                 skip_existing=options.skip_existing,
                 mode=mode,
             )
-        except ResourceError:
+        except DiskError:
             self.disk_failed = True
             raise
         except ImageError:

@@ -14,9 +14,9 @@ from derain_cli.batch.events import Frames, Job, Motion, Result, Started
 from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.interruption import Interrupter
 from derain_cli.batch.network import Network
-from derain_cli.batch.options import BatchOptions
+from derain_cli.batch.options import ENDINGS, BatchOptions
 from derain_cli.batch.writing import mode_like, write_result
-from derain_cli.errors import ResourceError, UsageError
+from derain_cli.errors import DiskError, UsageError
 from derain_cli.images import DEFAULT_MAX_PIXELS
 from derain_cli.video.kinds import FORMAT_OF_SUFFIX, film_suffix_of_bytes, written_suffix
 
@@ -51,7 +51,7 @@ class Films:
                     raise KeyboardInterrupt
         except Exception as error:  # noqa: BLE001 (one odd file must not end a night's batch)
             failure = as_derain_error(job, error)
-            self.disk_failed |= isinstance(failure, ResourceError)
+            self.disk_failed |= isinstance(failure, DiskError)
             yield Result(job, "failed", error=failure)
 
     @contextlib.contextmanager
@@ -141,6 +141,8 @@ class Films:
         animation = read_animation(source, self._options.max_pixels or DEFAULT_MAX_PIXELS)
         total = len(animation.images)
         suffix = (target or source).suffix
+        if target is None and self._options.format:  # no name on stdout says it
+            suffix = ENDINGS[self._options.format]
         steps = derain_animation(
             animation,
             self._derain_image,

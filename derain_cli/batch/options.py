@@ -85,7 +85,7 @@ class BatchOptions:
         }
         for name, (lowest, highest) in ranges.items():
             value = getattr(self, name)
-            if value is not None and (value < lowest or (highest and value > highest)):
+            if value is not None and not lowest <= value <= (highest or value):  # no NaN either
                 expected = f"{lowest}-{highest}" if highest else f"at least {lowest}"
                 raise UsageError(f"{name} {value} is impossible: it must be {expected}")
 

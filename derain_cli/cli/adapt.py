@@ -9,7 +9,7 @@ import typer
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.finetune_real import config_of, run_finetuning
 from derain_cli.cli.options import PlainDevice
-from derain_cli.cli.runs import config_of_run
+from derain_cli.cli.runs import build_config, config_of_run
 from derain_cli.errors import NothingToDoError, UsageError
 from derain_cli.training.configs.finetune import FinetuneConfig
 
@@ -62,7 +62,7 @@ def adapt(
     out = output or Path(f"adapted-{photos.resolve().name}")
     with starting(quiet=quiet):
         if resume:
-            chosen = config_of_run(FinetuneConfig, out)
+            chosen = _resumed(out, photos, device)
         else:
             settings = _settings(photos, epochs or EPOCHS, device)
             chosen = config_of(
@@ -71,6 +71,22 @@ def adapt(
     run_finetuning(chosen, out, resume=resume, log=(), quiet=quiet)
     if not quiet:
         typer.echo(f"use them with: derain photo.jpg -m {shlex.quote(str(out))}", err=True)
+
+
+def _resumed(out: Path, photos: Path, device: str) -> FinetuneConfig:
+    """The config of an adaptation to go on with, on the device that was named.
+
+    Raises:
+        UsageError: It is one to other photos.
+        ConfigError: There is no run.
+    """
+    given = {} if device == "auto" else {"device": device}
+    config = build_config(config_of_run(FinetuneConfig, out), {}, given)
+    if Path(config.real).resolve() != photos.resolve():
+        raise UsageError(
+            f"--resume: {str(out)!r} was adapted to {config.real!r}, not to {str(photos)!r}"
+        )
+    return config
 
 
 def _settings(photos: Path, epochs: int, device: str) -> dict[str, Any]:

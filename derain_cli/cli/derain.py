@@ -46,10 +46,12 @@ from derain_cli.cli.scaling import (
 )
 from derain_cli.cli.signals import acknowledging
 from derain_cli.cli.streams import LONGEST_LIST, read_standard_input
+from derain_cli.cli.watching import refuse_beside_watching
 from derain_cli.errors import INTERRUPTED, DerainError, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Event, Interrupter, Plan
+    from derain_cli.batch.events import Location
     from derain_cli.inference.derainer import Derainer
 
 
@@ -339,6 +341,10 @@ def derain(
     running |= {"scales": scales.number}
     running |= {"tile": tile, "tile_overlap": tile_overlap, "threads": threads}
     if watch is not None:
+        refuse_beside_watching(
+            {"--from-file": from_file, "--shard": shard, "--manifest": manifest, "--on": on}
+            | {"--dry-run": dry_run}
+        )
         _watch(watch, inputs or [], options, model, running, (as_json, quiet, verbose))
         return
     check_engine(on)
@@ -362,7 +368,7 @@ def _watch(
     engine: dict[str, Any],
     messages: tuple[bool, bool, bool],
 ) -> None:
-    from derain_cli.batch import run_batch
+    from derain_cli.batch import Plan, Result, run_batch
     from derain_cli.cli.watching import check_watching, watch_folder
 
     check_watching(folder, inputs, options)
@@ -374,19 +380,30 @@ def _watch(
     def batch(plan: "Plan", report: BatchReport, interrupter: "Interrupter") -> "Generator[Event]":
         return run_batch(plan, derainer, options, b"", interrupter, report.advance_within)
 
-    def run(plan: "Plan") -> None:
+    def run(plan: "Plan") -> "set[Location | None]":
         report = BatchReport(plan, as_json=as_json, quiet=quiet, verbose=verbose)
-        _run_with(partial(batch, plan, report), options, derainer, report, lambda _event: None)
+        ended: set[Location | None] = set()
+
+        def note(event: "Event") -> None:
+            if isinstance(event, Result):
+                ended.add(event.job.source)
+
+        _run_with(partial(batch, plan, report), options, derainer, report, note)
         try:
             report.finish()
         except DerainError as error:  # the next one may be better
             report.say(f"failed: {error}", always=True)
         except typer.Exit:
             pass  # several failed, and each was named
+        return ended
+
+    def say(error: DerainError) -> None:
+        report = BatchReport(Plan(()), as_json=as_json, quiet=quiet, verbose=verbose)
+        report.say(f"failed: {error}", always=True)
 
     if not quiet:
         typer.echo(f"watching {str(folder)!r}; press Ctrl-C to stop", err=True)
-    watch_folder(folder, options, run)
+    watch_folder(folder, options, run, say)
 
 
 def _read_list(from_file: str | None, inputs: list[str]) -> tuple[str, ...] | None:

@@ -242,15 +242,16 @@ def evaluate(
     if on and (html or save_images):
         raise UsageError("--on ray only scores: drop --html and --save-images")
     pairs = _pairs_of(dataset or [], rainy, clean, images, data_root or default_data_root())
-    pairs = shard_of_pairs(pairs, shard)
     if csv_file:
         require_output_file(csv_file, "--csv", ".csv")
     if html:
         require_output_file(html, "--html", ".html", ".htm")
     metric_names = _metrics_of(metrics, unpaired=images is not None)
     if not quiet:
-        _say_what_is_scored(pairs, limit)
+        _say_what_is_scored(pairs, limit, shard)
+    # The first of each set, whichever shard does them: together, shards score what one run would.
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
+    pairs = shard_of_pairs(pairs, shard)
     running = Engine(
         device,
         precision,
@@ -451,13 +452,16 @@ def _pairs_of(
     return pairs
 
 
-def _say_what_is_scored(pairs: "Mapping[str, Sequence[Pair]]", limit: int) -> None:
+def _say_what_is_scored(
+    pairs: "Mapping[str, Sequence[Pair]]", limit: int, shard: str | None
+) -> None:
     from derain_cli.datasets.known import DATASETS, dataset_named, describe_count
 
     for name, members in pairs.items():
         key = dataset_named(name)
         note = DATASETS[key].note if key else ""
         cut = f", the first {limit} of them scored" if 0 < limit < len(members) else ""
+        cut += f", shard {shard} of these" if shard else ""
         unpaired = any(pair.is_unpaired for pair in members)
         count = f"{len(members)} images" if unpaired else describe_count(name, len(members))
         typer.echo(f"{name}: {count}{cut}{f' (note: {note})' if note else ''}", err=True)

@@ -83,6 +83,7 @@ def finetune_real(
     with starting(quiet=quiet or os.environ.get("RANK", "0") != "0"):
         if resume:
             chosen = build_config(config_of_run(FinetuneConfig, out), {}, given)
+            _refuse_another_run(chosen, method, model, preset, from_scratch=from_scratch)
         else:
             chosen = config_of(method, model, given, from_scratch=from_scratch, preset=preset)
     if dry_run:
@@ -174,6 +175,24 @@ def config_of(
     from derain_cli.training.finetuning import with_steps
 
     return with_steps(build_config(FinetuneConfig(), fields, rest))
+
+
+def _refuse_another_run(
+    chosen: FinetuneConfig, method: str, model: str | None, preset: str, *, from_scratch: bool
+) -> None:
+    """Refuse what would begin another run than the one that is resumed.
+
+    Raises:
+        UsageError: A preset, or another method or network than the run's.
+    """
+    if preset != "paper":
+        raise UsageError("`preset` begins a new run; leave it out with `resume`")
+    own, begun_with = chosen.recipe.replace("_", "-"), chosen.weights or chosen.model
+    if method not in ("online-update", own):
+        raise UsageError(f"`resume` with another `method`: the run has {own!r}, now {method!r}")
+    if model not in (None, begun_with) or (from_scratch and chosen.weights):
+        now = f"{model!r} from scratch" if from_scratch else repr(model)
+        raise UsageError(f"`resume` with another `model`: the run has {begun_with!r}, now {now}")
 
 
 def _network_of(name: str) -> dict[str, Any]:

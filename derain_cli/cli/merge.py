@@ -49,9 +49,13 @@ def _write(merged: "Merged", output: Path, manifests: list[Path]) -> None:
     from derain_cli.whole_files import write_whole
 
     require_output_file(output, "-o", ".jsonl")
-    if any(output.exists() and output.samefile(path) for path in manifests):
-        raise UsageError(f"-o {str(output)!r} is one of the manifests: name another file")
+    _refuse_input(output, manifests)
     write_whole(output, b"".join(record.line() for record in merged.records.values()))
+
+
+def _refuse_input(output: Path, files: list[Path]) -> None:
+    if any(output.exists() and output.samefile(path) for path in files):
+        raise UsageError(f"-o {str(output)!r} is one of the inputs: name another file")
 
 
 def _say(merged: "Merged", *, as_json: bool) -> None:
@@ -85,6 +89,7 @@ def _merge_scores(files: list[Path], output: Path | None, *, as_json: bool) -> N
     merged = read_scores(files)
     if output is not None:
         require_output_file(output, "-o", ".csv")
+        _refuse_input(output, files)
         write_scores(output, merged)
     for name in merged.twice[:3]:
         typer.echo(f"scored by more than one run, using the first score: {name}", err=True)

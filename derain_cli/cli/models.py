@@ -291,6 +291,8 @@ def import_checkpoint(
     target = output or file.with_suffix(".safetensors")
     if target.suffix != ".safetensors":
         raise UsageError(f"--output {str(target)!r} must end in .safetensors")
+    if target.exists() and file.exists() and target.samefile(file):
+        raise UsageError(f"{str(target)!r} is the checkpoint itself: name another --output")
     if target.exists() and not overwrite:
         raise UsageError(
             f"{str(target)!r} exists already: name another --output, or give --overwrite"

@@ -196,9 +196,21 @@ def say_where_data_lie(out: Path, chosen: TrainConfig) -> None:
 
 
 def say_how_to_go_on(
-    result: "TrainResult", command: str, why: str, loggers: Sequence[str] = ()
+    result: "TrainResult",
+    command: str,
+    why: str,
+    loggers: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> None:
-    """Print on stderr why a run ended early, at which step, and the command that resumes it."""
-    words = ["derain", command, "--out", str(result.folder), "--resume"]
+    """Print on stderr why a run ended early, at which step, and the command that resumes it.
+
+    Args:
+        result: Of the run.
+        command: Its name.
+        why: It ended.
+        loggers: Of `--log`.
+        more: Words of the command line that no file of the run holds.
+    """
+    words = ["derain", command, "--out", str(result.folder), "--resume", *more]
     words += [word for name in loggers for word in ("--log", name)]
     typer.echo(f"{why} at step {result.step}; go on with: {shlex.join(words)}", err=True)

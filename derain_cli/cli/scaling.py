@@ -116,9 +116,8 @@ def make_plan(
     from derain_cli.scale.planning import names_addresses, plan_addresses
 
     holds = shard_filter(shard)
-    everything = [*words, *(listed or ())]
-    if names_addresses(everything, options.output):
-        plan = plan_addresses(everything, options, holds)
+    if names_addresses([*words, *(listed or ())], options.output):
+        plan = plan_addresses(words, options, holds, listed or ())
     else:
         plan = plan_batch(words, options, listed, holds)
     return plan if trust is None else trust.check(plan)
@@ -145,7 +144,7 @@ def events_of(
 
         checkpoint = load_model(model or DEFAULT_WEIGHTS).path  # refused here, not in each actor
         return run_on_ray(plan, checkpoint, options, engine, on, interrupter)
-    if plan.is_open or (plan.only and not isinstance(plan.only.source, Path | None)):
+    if plan.is_open:  # there is nothing beside a single file to fetch meanwhile
         from derain_cli.scale.fetching import REQUESTS, fetch_ahead
 
         # Many requests are under way at once; each thread mostly waits for its server.

@@ -95,7 +95,7 @@ def search(
             should_stop=lambda: bool(stopping),
         )
     if talking:
-        _say_what_was_found(result, quiet=quiet, interrupted=bool(stopping))
+        _say_what_was_found(result, count, quiet=quiet, interrupted=bool(stopping))
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)
 
@@ -159,7 +159,9 @@ def _progress(config: SearchConfig, quiet: bool) -> Iterator["Report"]:
         yield note
 
 
-def _say_what_was_found(result: "SearchResult", *, quiet: bool, interrupted: bool) -> None:
+def _say_what_was_found(
+    result: "SearchResult", count: int, *, quiet: bool, interrupted: bool
+) -> None:
     if not quiet:
         say_speed(result.run)
         for line in (*_found_lines(result.found), *_candidate_lines(result)):
@@ -167,7 +169,9 @@ def _say_what_was_found(result: "SearchResult", *, quiet: bool, interrupted: boo
     if result.finished:
         typer.echo(str(result.folder / "connections.toml"))
     else:
-        say_how_to_go_on(result.run, "search", "interrupted" if interrupted else "time is up")
+        why = "interrupted" if interrupted else "time is up"
+        more = ("--candidates", "random", str(count)) if count else ()
+        say_how_to_go_on(result.run, "search", why, more=more)
 
 
 def _found_lines(found: "FoundConnections") -> list[str]:

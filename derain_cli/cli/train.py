@@ -127,6 +127,18 @@ class Goal:
     _best: float = float("-inf")
     _stale: int = 0
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """As on a command line, for a run that goes on; none once it was reached.
+
+        Example:
+            >>> Goal(until=30.5).words, Goal(patience=2, reached="no better").words
+            (('--until', '30.5'), ())
+        """
+        asked = {"--until": self.until, "--patience": self.patience}
+        given = [(flag, f"{value:g}") for flag, value in asked.items() if value]
+        return () if self.reached else tuple(word for pair in given for word in pair)
+
     def note(self, progress: "Progress") -> None:
         """Record a step.
 
@@ -181,7 +193,7 @@ def _train(
         )
     if talking:
         why = goal.reached or ("interrupted" if stopping else "time is up")
-        _say_how_it_ended(result, loggers, quiet=quiet, why=why)
+        _say_how_it_ended(result, loggers, goal.words, quiet=quiet, why=why)
     if stopping and not result.finished:
         raise typer.Exit(INTERRUPTED)
 
@@ -276,11 +288,11 @@ def explain_run(
 
 
 def _say_how_it_ended(
-    result: "TrainResult", loggers: Sequence[str], *, quiet: bool, why: str
+    result: "TrainResult", loggers: Sequence[str], more: Sequence[str], *, quiet: bool, why: str
 ) -> None:
     if not quiet:
         say_speed(result)
     if result.finished:
         typer.echo(str(result.folder))
     else:
-        say_how_to_go_on(result, "train", why, loggers)
+        say_how_to_go_on(result, "train", why, loggers, more)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from derain_cli.errors import NothingToDoError, UsageError
+from derain_cli.errors import DerainError, NothingToDoError, UsageError
 
 if TYPE_CHECKING:
     from derain_cli.batch import BatchOptions, Plan
@@ -38,28 +38,63 @@ def check_watching(folder: Path, inputs: list[str], options: "BatchOptions") -> 
         ) from error
 
 
-def watch_folder(folder: Path, options: "BatchOptions", run: "Callable[[Plan], None]") -> None:
+def refuse_beside_watching(flags: Mapping[str, object]) -> None:
+    """Refuse flags that a watched folder knows nothing of, rather than leave them out.
+
+    Args:
+        flags: Each with its value, None or False where it was not given.
+
+    Raises:
+        UsageError: One was given.
+    """
+    given = next((flag for flag, value in flags.items() if value not in (None, False)), "")
+    if given:
+        raise UsageError(f"--watch and {given} exclude each other: leave one out")
+
+
+def watch_folder(
+    folder: Path,
+    options: "BatchOptions",
+    run: "Callable[[Plan], Collection[Location | None]]",
+    say: Callable[[DerainError], None],
+) -> None:
     """Derain the images in a folder and those that arrive, until Ctrl-C.
 
     Args:
         folder: The folder; with `options.recursive` also those below it.
         options: How results are written; existing ones are kept.
-        run: Carries out a plan and reports it.
+        run: Carries out a plan and reports it; returns the inputs that it came to.
+        say: Told why what has arrived cannot be planned, as where two results would share a name;
+            the watch goes on, for the next change may mend that.
+
+    Raises:
+        DerainError: What is there at the beginning cannot be planned.
     """
     from watchfiles import watch
 
     options = dataclasses.replace(options, skip_existing=True)
     tried: set[Version] = set()
     waiting: set[Path] = {folder}  # existing files count as new
+    has_looked, said = False, ""
     # The watch begins before the first look, so that arrivals during the first batch count.
     changes = watch(folder, recursive=options.recursive, rust_timeout=500, yield_on_timeout=True)
     for changed in changes:
         waiting.update(Path(path) for _, path in changed)
         if any(map(_is_settled, waiting)):
-            plan, waiting = _new_in(folder, options, tried)
+            try:
+                plan, waiting = _new_in(folder, options, tried)
+            except DerainError as error:
+                if not has_looked:
+                    raise
+                if str(error) != said:
+                    say(error)
+                said, waiting = str(error), set()
+                continue
+            has_looked, said = True, ""
             if plan.jobs:
-                run(plan)
-                tried.update(_version(job.source) for job in plan.jobs)
+                # As they are now: what is completed during the run is a version to try again.
+                versions = {job.source: _version(job.source) for job in plan.jobs}
+                tried.update(versions[source] for source in run(plan))
 
 
 def _is_settled(path: Path) -> bool:

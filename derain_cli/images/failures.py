@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import ImageCms
 
-from derain_cli.errors import DerainError, ImageError, ResourceError
+from derain_cli.errors import DerainError, DiskError, ImageError
 
 DECODER_ERRORS = (
     OSError,
@@ -73,17 +73,17 @@ def write_failure(path: Path, size: int, error: OSError) -> DerainError:
     """The error to raise when a picture's file of `size` bytes could not be written.
 
     Returns:
-        A `ResourceError` where the disk is full or read-only, which the next file would meet too;
+        A `DiskError` where the disk is full or read-only, which the next file would meet too;
         an `ImageError` where this path is at fault.
     """
     label = repr(str(path))
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError(
+        return DiskError(
             f"{label} cannot be written: no space for its {size:,} bytes ({one_line(error)}); "
             "free some, or write elsewhere with `output`"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ResourceError(
+        return DiskError(
             f"{label} cannot be written: its folder is read-only ({one_line(error)}); "
             "write elsewhere with `output`"
         )

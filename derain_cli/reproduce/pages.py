@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from derain_cli.drawings.points import Series, draw_points
+from derain_cli.errors import UsageError
 from derain_cli.reproduce.plan import Options, chosen_rows, folder_of, job_of
 from derain_cli.reproduce.results import MEASURES, Cell, Line, Results
 from derain_cli.training.curves import plot_runs
@@ -36,15 +37,19 @@ def write_pages(results: Results, options: Options, command: str) -> list[Path]:
     Raises:
         ResourceError: No space or no permission.
     """
-    figure = _figure(results, options)
+    try:
+        figure, missing = _figure(results, options), ""
+    except UsageError as error:  # an extra is not there, and hours of training are done
+        figure, missing = "", f"The figure is not drawn: {error}"
     texts = {
-        "page.md": to_markdown(results, options, command, figure),
-        "page.html": to_html(results, options, command, figure),
+        "page.md": to_markdown(results, options, command, figure, missing),
+        "page.html": to_html(results, options, command, figure, missing),
         "results.csv": to_csv(results),
         "results.json": to_json(results, options),
     }
     for name, text in texts.items():
-        write_whole(options.out / name, text.encode())
+        # A path on the command line need not be text.
+        write_whole(options.out / name, text.encode("utf-8", "backslashreplace"))
     return [options.out / name for name in (*texts, *([figure] if figure else []))]
 
 
@@ -176,7 +181,9 @@ def _series(results: Results) -> list[tuple[str, list[Series]]]:
     return panels
 
 
-def to_markdown(results: Results, options: Options, command: str, figure: str) -> str:
+def to_markdown(
+    results: Results, options: Options, command: str, figure: str, missing: str = ""
+) -> str:
     """The page as Markdown."""
     parts = [f"# {results.table.name}: {results.table.title}", f"{results.table.source}."]
     parts += [results.table.note] if results.table.note else []
@@ -187,6 +194,7 @@ def to_markdown(results: Results, options: Options, command: str, figure: str) -
     for title, grid in _grids(results):
         parts += [f"## {title}", _markdown_table(grid)]
     parts += [f"![what the paper draws]({figure})"] if figure else []
+    parts += [missing] if missing else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -217,7 +225,9 @@ STYLE = (
 )
 
 
-def to_html(results: Results, options: Options, command: str, figure: str) -> str:
+def to_html(
+    results: Results, options: Options, command: str, figure: str, missing: str = ""
+) -> str:
     """The page as HTML in one file, its figure inside."""
     table = results.table
     parts = [f"<h1>{escape(table.name)}: {escape(table.title)}</h1>"]
@@ -231,6 +241,7 @@ def to_html(results: Results, options: Options, command: str, figure: str) -> st
         parts += [f"<h2>{escape(title)}</h2>", _html_table(grid)]
     if figure:
         parts.append((options.out / figure).read_text(encoding="utf-8"))
+    parts += [f"<p>{escape(missing)}</p>"] if missing else []
     body = "\n".join(parts)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(table.name)}'

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from derain_cli.errors import (
     DerainError,
+    DiskError,
     ImageError,
     ResourceError,
     UnavailableError,
@@ -40,6 +41,10 @@ READ_ONLY = {
     "hf": "hf:// is only read (each file would be a commit of its own; write to a folder and "
     "upload it whole with 'hf upload-large-folder')",
 }
+# Packages of the clients, whose errors are no bugs of ours.
+FOREIGN = frozenset(
+    {"aiohttp", "azure", "botocore", "gcsfs", "google", "httpx", "huggingface_hub", "s3fs"}
+)
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 Result = TypeVar("Result")
 PAGE = 1000  # keys of one request, the most that S3 gives
@@ -244,9 +249,10 @@ def list_files(url: str, *, recursive: bool) -> Iterator[tuple[Address, PurePosi
     pages = _s3_pages if _scheme(url) == "s3" else _pages
     with translated(url, "listed"):
         for info in pages(files, path, recursive=recursive):
-            relative = PurePosixPath(info["name"][len(path) :].lstrip("/"))
-            found = Address(f"{url.rstrip('/')}/{relative}", info.get("size"), _version(info))
-            yield found, relative
+            # A key may hold empty parts, which belong to its address and not to a path on a disk.
+            key = info["name"][len(path) :].removeprefix("/")
+            found = Address(f"{url.rstrip('/')}/{key}", info.get("size"), _version(info))
+            yield found, PurePosixPath(key.lstrip("/"))
 
 
 def find_file(url: str) -> Address | None:
@@ -269,16 +275,16 @@ def find_file(url: str) -> Address | None:
 
 
 def _pages(files: Any, path: str, *, recursive: bool) -> Iterator[dict[str, Any]]:  # noqa: ANN401
-    """A folder at a time."""
-    waiting = [path]
+    """A folder at a time, each once: where a name has an empty part, one may lie in itself."""
+    waiting, seen = [path], {path}
     while waiting:
         entries = sorted(
             _with_retries(functools.partial(files.ls, waiting.pop(0), detail=True)),
             key=lambda entry: str(entry["name"]),
         )
-        waiting += [
-            entry["name"] for entry in entries if recursive and entry["type"] == "directory"
-        ]
+        folders = [entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory"]
+        waiting += [name for name in folders if recursive and name not in seen]
+        seen.update(folders)
         yield from (entry for entry in entries if entry["type"] == "file")
 
 
@@ -324,6 +330,8 @@ def translated(url: str, what: str) -> Iterator[None]:
         if known is None:
             raise
         kind, reason = known
+        if kind is ResourceError and what == "written":
+            kind = DiskError  # a right that is missing for one file is missing for the next
         line = f"{shown(url)!r} cannot be {what}: {reason or _one_line(error, url)}"
         raise kind(line) from error
 
@@ -340,8 +348,7 @@ def _known_error(error: Exception) -> tuple[type[DerainError], str] | None:
     if "Connect" in name or "Timeout" in name:
         return UnavailableError, "the server cannot be reached; check the network and the endpoint"
     module = type(error).__module__.partition(".")[0]
-    foreign = ("botocore", "aiohttp", "gcsfs", "azure", "huggingface_hub", "httpx", "s3fs")
-    if isinstance(error, OSError) or module in foreign:
+    if isinstance(error, OSError) or module in FOREIGN:
         return ImageError, ""
     return None
 

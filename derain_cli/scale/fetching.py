@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from derain_cli.batch.events import Job, Plan
-from derain_cli.errors import DerainError
 from derain_cli.images import decoded_bytes
 from derain_cli.scale.addresses import Address
 
@@ -47,7 +46,7 @@ class Fetched:
         """From the image's header, 0 where it cannot be read."""
         try:
             return decoded_bytes(self._content[0].result())
-        except (DerainError, OSError, IndexError):
+        except Exception:  # noqa: BLE001 (decoding will say why, of this image alone)
             return 0
 
     def read_bytes(self) -> bytes:

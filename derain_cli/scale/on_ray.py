@@ -34,7 +34,7 @@ from derain_cli.batch.pipeline import Tally
 from derain_cli.batch.writing import Claims
 from derain_cli.errors import (
     DerainError,
-    ResourceError,
+    DiskError,
     UnavailableError,
     UnreadableImageError,
     UsageError,
@@ -170,7 +170,7 @@ def _known_result(job: Job) -> Result | None:
 
 def _ends_batch(result: Result, options: BatchOptions) -> bool:
     failed = result.status == "failed"
-    return failed and (options.fail_fast or isinstance(result.error, ResourceError))
+    return failed and (options.fail_fast or isinstance(result.error, DiskError))
 
 
 @contextlib.contextmanager

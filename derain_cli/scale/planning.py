@@ -8,7 +8,14 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from derain_cli.batch.events import Job, Location, PassedOver, Plan
-from derain_cli.batch.inputs import Input, collect_inputs, is_own_result
+from derain_cli.batch.inputs import (
+    Input,
+    collect_inputs,
+    is_folder,
+    is_own_result,
+    resolved,
+    resolved_parent,
+)
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
 from derain_cli.batch.places import result_name, written_format
 from derain_cli.errors import DerainError, NothingToDoError, UsageError
@@ -23,6 +30,7 @@ from derain_cli.scale.addresses import (
     shown,
 )
 from derain_cli.scale.fetching import listed_ahead
+from derain_cli.video.kinds import looks_like_film
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ def plan_addresses(
     words: Sequence[str],
     options: BatchOptions,
     holds: Callable[[str], bool] | None = None,
+    listed: Sequence[str] = (),
 ) -> Plan:
     """A plan whose jobs become known while they are taken, as servers list them.
 
@@ -54,15 +63,19 @@ def plan_addresses(
         words: Addresses of files or folders, and local files and folders.
         options: How the batch is read and written; `output` is an address or a folder.
         holds: As for `plan_batch`.
+        listed: Likewise: more of them from a list, whose relative paths keep their folders.
 
     Raises:
         UsageError: Options that do not fit, or an address of an unknown kind.
         NothingToDoError: Nothing is found.
         DerainError: A server cannot be reached or refuses.
     """
-    _check(words, options)
+    everything = [*words, *listed]
+    _check(everything, options)
     passed_over: list[PassedOver] = []
-    sources = _sources(words, options, passed_over)
+    sources = chain(
+        _sources(words, options, passed_over), _sources(listed, options, passed_over, mirror=True)
+    )
     try:
         first = list(islice(sources, 2))  # whatever can be said at once is said at once
     except DerainError as error:
@@ -70,11 +83,13 @@ def plan_addresses(
             raise
         first = []
     if not first:
-        what = ", ".join(shown(word) for word in words[:3])
+        what = ", ".join(shown(word) for word in everything[:3])
         deeper = "" if options.recursive else "; -r looks into the folders below"
         raise NothingToDoError(f"no image at {what}{deeper}")
-    is_single = len(words) == len(first) == 1 and first[0].is_named
-    targets = _Targets(options, is_single=is_single)
+    is_single = len(everything) == len(first) == 1 and first[0].is_named
+    if options.output == STDIN:
+        _check_stdout(options, is_single=is_single)
+    targets = _Targets(everything, options, is_single=is_single)
     jobs = _Jobs(chain(first, sources), targets, holds)
     if is_single:
         return Plan(tuple(jobs), tuple(passed_over))
@@ -82,6 +97,10 @@ def plan_addresses(
 
 
 def _check(words: Sequence[str], options: BatchOptions) -> None:
+    if options.frames == "all":
+        raise UsageError(
+            "`frames` all: animations are derained from file to file, not from or to an address"
+        )
     for word in filter(is_address, words):
         open_files(word)
     output = options.output
@@ -89,33 +108,71 @@ def _check(words: Sequence[str], options: BatchOptions) -> None:
         require_writable(output)
         open_files(output)
     elif output is None:
+        _refuse_empty_suffix(options)
         for word in filter(is_address, words):
             require_writable(word)
-    elif output == STDIN and len(words) > 1:
-        raise UsageError("-o - takes one image, and these are several: name a folder")
     if STDIN in words:
         raise UsageError("'-' (an image on stdin) cannot go to an address: give -o - or a file")
+    if output is not None and not is_address(output):
+        _refuse_input_folder(words, Path(output))
+
+
+def _check_stdout(options: BatchOptions, *, is_single: bool) -> None:
+    if not is_single:
+        raise UsageError("`output` - takes one image, and these are several: name a folder")
+    if options.save_rain or options.compare:
+        raise UsageError("stdout holds one image: `save_rain` and `compare` need `output` PATH")
+
+
+def _refuse_empty_suffix(options: BatchOptions) -> None:
+    if not options.suffix:
+        raise UsageError(
+            "`suffix` is empty: results beside their inputs would replace them; name a folder "
+            "with `output`"
+        )
+
+
+def _refuse_input_folder(words: Sequence[str], folder: Path) -> None:
+    named = (Path(word) for word in words if not is_address(word))
+    if any(is_folder(path) and resolved(path) == resolved(folder) for path in named):
+        raise UsageError(
+            f"`output` {str(folder)!r} is the input folder itself: name another folder"
+        )
 
 
 def _sources(
-    words: Sequence[str], options: BatchOptions, passed_over: list[PassedOver]
+    words: Sequence[str],
+    options: BatchOptions,
+    passed_over: list[PassedOver],
+    *,
+    mirror: bool = False,
 ) -> Iterator[_Source]:
     for word in words:
         if is_address(word):
             yield from _listed(word, options)
             continue
-        inputs, left_out = collect_inputs([word], options)
+        named, listed = ([], [word]) if mirror else ([word], [])
+        inputs, left_out = collect_inputs(named, options, listed)
         passed_over += left_out
         for item in inputs:
             if item.path is not None:
-                yield _Source(Path(item.path), item.relative, item.problem, item.path == word)
+                path = Path(item.path)
+                problem = item.problem or _of_film(path)
+                yield _Source(path, item.relative, problem, item.path == word)
+
+
+def _of_film(path: Path) -> str:
+    """Why a film cannot be done here; "" for photos."""
+    is_film = looks_like_film(path)
+    return f"{str(path)!r} is a film: films are derained from file to file" if is_film else ""
 
 
 def _listed(word: str, options: BatchOptions) -> Iterator[_Source]:
     """The image at an address, or the images below it."""
     file = find_file(word)
     if file is not None:
-        yield _Source(file, unquote(file.name), is_named=True)
+        # A name may hold an escaped slash, and must not become a path.
+        yield _Source(file, PurePosixPath(unquote(file.name)).name or file.name, is_named=True)
         return
     own = frozenset({options.suffix, DEFAULT_SUFFIX})
     output = str(options.output).rstrip("/") + "/"
@@ -129,11 +186,13 @@ def _listed(word: str, options: BatchOptions) -> Iterator[_Source]:
 class _Targets:
     """Where results go, and which are there already."""
 
-    def __init__(self, options: BatchOptions, *, is_single: bool) -> None:
+    def __init__(self, words: Sequence[str], options: BatchOptions, *, is_single: bool) -> None:
         self._options = options
         self._output = options.output
         self._is_file = is_single and not self._means_folder()
         self._taken: set[int] = set()
+        places = (Address(word) if is_address(word) else Path(word) for word in words)
+        self._originals = set(map(_key, places))  # those listed join them
         self._listings: dict[str, frozenset[str]] = {}
 
     def _means_folder(self) -> bool:
@@ -146,14 +205,17 @@ class _Targets:
 
     def job(self, source: _Source) -> Job:
         """The job of an image: to be done, to be skipped, or with a problem that is known."""
-        if source.problem:
-            return Job(source.place, problem=source.problem, relative=source.relative)
+        if problem := source.problem or self._way_out(source):
+            return Job(source.place, problem=problem, relative=source.relative)
         wanted = (True, self._options.save_rain, self._options.compare)
         derained, rain, compare = (
             self._target(source, layer) if is_wanted else None
             for layer, is_wanted in zip(LAYERS, wanted, strict=True)
         )
         job = Job(source.place, derained, rain, compare, relative=source.relative)
+        self._originals.add(_key(source.place))
+        if problem := self._replaced(job):
+            return Job(source.place, problem=problem, relative=source.relative)
         there = [self._is_there(target) for target in job.targets]
         if self._options.skip_existing and there and all(there):
             return Job(source.place, derained, rain, compare, skip=True, relative=source.relative)
@@ -177,9 +239,28 @@ class _Targets:
         )
         return Address(output).below(below) if is_address(output) else Path(output) / below
 
+    def _way_out(self, source: _Source) -> str:
+        """Why a result would lie outside of the output folder, or an empty text.
+
+        A key may have any name: who fills a bucket must not choose where on a disk its images go.
+        """
+        if self._output is None or ".." not in PurePosixPath(source.relative).parts:
+            return ""
+        return f"{str(source.place)!r}: '..' in its name would lead out of {self._output!r}"
+
+    def _replaced(self, job: Job) -> str:
+        """Why an original would be lost, or an empty text."""
+        for target in job.targets:
+            if _key(target) in self._originals:
+                return (
+                    f"the result of {job.name!r} would replace the input {str(target)!r}: "
+                    "originals are never written to; choose another -o or --suffix"
+                )
+        return ""
+
     def _problem(self, job: Job, *, is_there: bool) -> str:
         for target in job.targets:
-            key = hash(str(target))
+            key = _key(target)
             if key in self._taken:
                 return (
                     f"{job.name!r}: another image of this batch is written to {str(target)!r}; "
@@ -205,6 +286,11 @@ class _Targets:
         if root not in self._listings:
             self._listings[root] = _urls_below(root, recursive=self._output is not None)
         return address.url in self._listings[root]
+
+
+def _key(place: Location) -> int:
+    """Stands for a place in a set of millions, by whichever way its folder is reached."""
+    return hash(str(resolved_parent(place) / place.name if isinstance(place, Path) else place))
 
 
 def _address_of(place: Location) -> Address:

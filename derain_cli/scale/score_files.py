@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from derain_cli.batch.inputs import natural_order
 from derain_cli.errors import UsageError
@@ -65,12 +66,28 @@ def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         with file.open(newline="", encoding="utf-8", errors="surrogateescape") as text:
             reader = csv.DictReader(text)
             lines = list(reader)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"cannot read the scores {str(file)!r}: {error}") from error
     head = list(reader.fieldnames or ())
     if not {"dataset", "image", "model", "protocol", "seconds"} <= set(head):
         raise UsageError(f"{str(file)!r} is not a table that eval --csv wrote")
+    for number, line in enumerate(lines, start=2):
+        _require_whole(line, f"{str(file)!r}, row {number}")
     return head, lines
+
+
+def _require_whole(line: Mapping[Any, Any], label: str) -> None:
+    """Refuse a row that is not as `eval` writes it, as one that was cut short.
+
+    Raises:
+        UsageError: It has fewer or more fields than the head, or no number where one belongs.
+    """
+    if None in line or None in line.values():
+        raise UsageError(f"{label}: not as many fields as the head has; score that part again")
+    try:
+        _row(line)
+    except ValueError as error:
+        raise UsageError(f"{label}: {error}; score that part again") from error
 
 
 def _row(line: Mapping[str, str]) -> Row:

@@ -68,6 +68,7 @@ async def _chunks(request: Request, options: ServeOptions) -> AsyncGenerator[byt
             async with asyncio.timeout(options.patience):
                 message = await request.receive()
         except TimeoutError:
+            request.state.body_is_read = True  # as far as it will be: nobody waits a second time
             raise RefusedError(
                 f"no byte arrived for {options.patience:g} s: send the image again",
                 408,

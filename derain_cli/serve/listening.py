@@ -35,6 +35,6 @@ def listen(options: ServeOptions) -> socket.socket:
 def address(options: ServeOptions, listening: socket.socket) -> str:
     """Where a browser finds the page."""
     host, port = options.host.strip("[]"), listening.getsockname()[1]
-    if host in ("0.0.0.0", "::"):  # any address: this machine has one of its own
-        host = "127.0.0.1"
+    # Any address: this machine has one of its own, of the kind that is listened on.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -128,6 +128,8 @@ class Saving:
         factor = share / RunState(**state["run"]).rate_share
         self._take({"run": state["run"], "recipe": halve_rates(state["recipe"], factor)})
         self.state.rate_share, self.state.returns = share, returns
+        # What lies in best.safetensors stays the best, though the run forgets the step it is of.
+        self.state.best_psnr = max(before.best_psnr, self.state.best_psnr)
         self.state.returned_to, self.state.candidate = self.state.step, NO_SAVE
         told = (
             f"collapsed at step {left}: back to step {self.state.step}, at {share:g} of the "

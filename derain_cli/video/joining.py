@@ -1,6 +1,7 @@
 """The whole file: derained packets, and everything that was not derained, copied."""
 
 import heapq
+import io
 import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -49,7 +50,7 @@ def join_film(
         av.open(str(part), "w", format=container, options=_muxer_options(container, rainy)) as out,
     ):
         derained = _derained_stream(out, rainy.streams[film.stream], film, coding)
-        copies, notices = _copied_streams(out, rainy, film)
+        copies, notices = _copied_streams(out, rainy, film, container)
         out.metadata.update({k: v for k, v in rainy.metadata.items() if k.lower() not in OWN_TAGS})
         out.set_chapters(rainy.chapters())
         merged = heapq.merge(
@@ -119,7 +120,7 @@ def _derained_stream(
 
 
 def _copied_streams(
-    out: "OutputContainer", rainy: "InputContainer", film: Film
+    out: "OutputContainer", rainy: "InputContainer", film: Film, container: str
 ) -> tuple[dict[int, "Stream"], tuple[str, ...]]:
     """A stream for each that is copied, by its index in the input, and what cannot be kept."""
     copies: dict[int, Stream] = {}
@@ -128,7 +129,7 @@ def _copied_streams(
         if stream.index == film.stream or _is_chapter_track(stream, rainy):
             continue
         try:
-            if stream.type not in COPIED:
+            if stream.type not in COPIED or not _can_hold(container, film, stream):
                 raise ValueError("no copy of such a stream can be made")
             copy = out.add_stream_from_template(stream, opaque=True)
         except ValueError:
@@ -141,6 +142,27 @@ def _copied_streams(
         if stream.type == "video" and not _is_cover(stream):
             notices.append(f"its second film, stream {stream.index}, is copied with its rain")
     return copies, tuple(notices)
+
+
+def _can_hold(container: str, film: Film, stream: "Stream") -> bool:
+    """Whether a container takes the sound; some refuse it only when its first packet is written."""
+    if stream.type != "audio":
+        return True
+    av = load_pyav(film.label)
+    with open_film(film.path) as rainy:
+        sound = rainy.streams[stream.index]
+        first = next((packet for packet in rainy.demux(sound) if packet.size), None)
+        options = _muxer_options(container, rainy)
+        try:
+            with av.open(io.BytesIO(), "w", format=container, options=options) as trial:
+                copy = trial.add_stream_from_template(sound, opaque=True)
+                trial.start_encoding()
+                if first is not None:
+                    first.stream = copy
+                    trial.mux(first)
+        except (ValueError, av.error.FFmpegError):
+            return False
+    return True
 
 
 def _describe(stream: "Stream", rainy: "Stream") -> None:

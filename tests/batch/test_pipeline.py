@@ -1,3 +1,4 @@
+import pickle
 import shutil
 import threading
 from collections.abc import Callable, Generator
@@ -10,8 +11,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from derain_cli.batch import BatchOptions, Plan, Result, Started, Summary, plan_batch, run_batch
-from derain_cli.errors import ImageError, NothingToDoError, UsageError
+from derain_cli.batch.events import Job
+from derain_cli.errors import (
+    DerainError,
+    DiskError,
+    ImageError,
+    NothingToDoError,
+    ResourceError,
+    UsageError,
+)
 from derain_cli.inference.derainer import Derainer
+from derain_cli.scale.on_ray import _ends_batch
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -241,3 +251,46 @@ def test_no_earlier_file_changes_except_targets_under_overwrite(
     assert all(target in after for job in done for target in job.targets)
     new = {path for path in after if path not in before and path.is_file()}
     assert new <= targets
+
+
+def test_an_animation_on_stdout_has_the_format_that_was_asked_for(
+    tmp_path: Path, derainer: Derainer
+) -> None:
+    images = [Image.new("RGB", (16, 12), (shade, 90, 40)) for shade in (10, 200)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
+    words = [tmp_path / "a.gif"]
+    formats = {"webp": b"RIFF", "png": b"\x89PNG", None: b"GIF89a"}
+    for format, beginning in formats.items():
+        (result,) = run(words, derainer, output="-", frames="all", format=format)[0]
+        assert result.content is not None
+        assert result.content.startswith(beginning)
+
+
+def test_a_film_without_memory_does_not_end_the_batch_and_a_full_disk_does(
+    tmp_path: Path, derainer: Derainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1.mp4", "2.mp4"):
+        (tmp_path / name).write_bytes(b"a film")
+
+    def failing(error: Exception) -> Summary:
+        def film(*_words: object) -> Generator[Result]:
+            raise error
+            yield
+
+        monkeypatch.setattr("derain_cli.batch.films.Films._film", film)
+        return run([tmp_path], derainer)[1]
+
+    for memory in (MemoryError(), ResourceError("out of memory")):
+        assert (len(failing(memory).failures), failing(memory).not_started) == (2, 0)
+    assert failing(DiskError("no space")).not_started == 1
+
+
+def test_over_ray_too_only_a_disk_ends_the_batch() -> None:
+    def ends(error: DerainError) -> bool:
+        """As the driver decides, which gets errors pickled."""
+        result = Result(Job("a.jpg"), "failed", error=pickle.loads(pickle.dumps(error)))
+        return _ends_batch(result, BatchOptions())
+
+    assert not ends(ResourceError("not enough memory"))
+    assert not ends(ImageError("damaged"))
+    assert ends(DiskError("no space"))

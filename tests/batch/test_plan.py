@@ -1,3 +1,4 @@
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,7 @@ def test_a_name_without_a_known_ending_gets_its_contents(tmp_path: Path, name: s
         (["a.jpg"], {"overwrite": True, "skip_existing": True}, "exclude each other"),
         (["a.jpg"], {"format": "jpge"}, "Did you mean 'jpg'"),
         (["a.jpg"], {"strength": 1.5}, "strength 1.5 is impossible: it must be 0-1"),
+        (["a.jpg"], {"strength": math.nan}, "strength nan is impossible: it must be 0-1"),
         (["a.jpg"], {"batch_size": 0}, "at least 1"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from derain_cli.batch import BatchOptions, Result, Summary, plan_batch, run_batch, write_result
 from derain_cli.batch.writing import target_digest
-from derain_cli.errors import ImageError, ResourceError
+from derain_cli.errors import DiskError, ImageError
 from derain_cli.inference.derainer import Derainer
 
 
@@ -40,7 +40,7 @@ def test_a_full_disk_leaves_nothing_and_ends_the_batch(
         make_image(tmp_path / "in" / f"{number}.png", (40, 30))
     with largest_file(1000):
         results, summary = run([tmp_path / "in"], derainer, output=f"{tmp_path}/out/")
-    assert all(isinstance(result.error, ResourceError) for result in results)
+    assert all(isinstance(result.error, DiskError) for result in results)
     assert summary.not_started > 0
     assert list((tmp_path / "out").iterdir()) == []
 

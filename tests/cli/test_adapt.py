@@ -9,7 +9,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from derain_cli.checkpoints.resolving import load_model
+from derain_cli.cli import adapt
 from derain_cli.cli.app import app
+from derain_cli.training.configs.finetune import METHODS, FinetuneConfig
 
 
 def write_photo(path: Path, width: int, height: int) -> None:
@@ -43,6 +45,23 @@ def test_photos_of_many_sizes_give_weights_that_are_used_by_name(
     assert changed.exit_code == 2
     assert changed.stderr.startswith("error: --resume keeps the run's own weights")
     assert CliRunner().invoke(app, ["adapt", "holiday", "--resume"]).exit_code == 0
+
+
+def test_resuming_takes_the_device_and_no_other_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = FinetuneConfig(**METHODS["online_update"], real="holiday", weights="x", device="cuda")
+    (tmp_path / "adapted-holiday").mkdir()
+    (tmp_path / "adapted-holiday" / "config.json").write_text(config.to_json())
+    resumed: list[str] = []
+    monkeypatch.setattr(adapt, "run_finetuning", lambda run, *_, **__: resumed.append(run.device))
+    for words in ([], ["--device", "cpu"]):
+        CliRunner().invoke(app, ["adapt", "holiday", "--resume", *words], catch_exceptions=False)
+    assert resumed == ["cuda", "cpu"]
+    other = CliRunner().invoke(app, ["adapt", "trip", "-o", "adapted-holiday", "--resume"])
+    assert other.exit_code == 2
+    assert "'adapted-holiday' was adapted to 'holiday', not to 'trip'" in other.stderr
 
 
 def test_what_is_no_folder_of_photos_is_one_line(tmp_path: Path) -> None:

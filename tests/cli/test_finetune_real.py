@@ -15,6 +15,7 @@ from derain_cli.checkpoints.resolving import load_model
 from derain_cli.cli.finetune_real import config_of, finetune_real
 from derain_cli.errors import ConfigError, DatasetError, UnavailableError, UsageError
 from derain_cli.models import build_model
+from derain_cli.training.configs.finetune import METHODS, FinetuneConfig
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.online_update import OnlineUpdate
 from derain_cli.training.recipes.self_training import SelfTraining
@@ -85,6 +86,20 @@ def test_a_finished_run_resumes_to_nothing_and_a_second_is_refused(photos, weigh
     with pytest.raises(ConfigError, match="holds a run"):
         invoke(*words)
     assert invoke("--out", tmp_path / "run", "--resume", "-q").exit_code == 0
+
+
+def test_another_network_method_or_preset_is_no_resumption(tmp_path):
+    config = FinetuneConfig(**METHODS["online_update"], weights="resnet-x", model="resnet")
+    (tmp_path / "config.json").write_text(config.to_json())
+    resumed = ("--out", tmp_path, "--resume", "--dry-run")
+    with pytest.raises(UsageError, match="another `model`: the run has 'resnet-x', now 'other'"):
+        invoke(*resumed, "-m", "other")
+    with pytest.raises(UsageError, match="now 'resnet-x' from scratch"):
+        invoke(*resumed, "-m", "resnet-x", "--from-scratch")
+    with pytest.raises(UsageError, match="another `method`: the run has 'online-update'"):
+        invoke(*resumed, "--method", "self-training")
+    with pytest.raises(UsageError, match="`preset` begins a new run"):
+        invoke(*resumed, "--preset", "quick")
 
 
 def test_self_training_from_scratch(photos, tmp_path):

@@ -154,3 +154,14 @@ def test_a_known_harm_is_said_when_the_weights_run(weights, tmp_path, make_image
         assert f"{words[-1]}: makes skies white\n" in result.stderr
         assert CliRunner().invoke(app, [*words, "--overwrite", "--quiet"]).stderr == ""
     assert "makes skies white" in models("list").stdout
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_an_import_never_replaces_the_checkpoint_itself(tmp_path, overwrite):
+    theirs = tmp_path / "theirs.safetensors"
+    theirs.write_bytes(b"of another program")
+    words = ["models", "import", str(theirs), "-m", "prenet", *overwrite]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2
+    assert "is the checkpoint itself: name another --output" in refused.stderr
+    assert theirs.read_bytes() == b"of another program"

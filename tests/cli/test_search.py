@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from typer.testing import CliRunner
 
 from derain_cli.checkpoints.resolving import load_model
 from derain_cli.cli.app import app
+from derain_cli.cli.search import _say_what_was_found
 from derain_cli.connections.file import read_connections
+from derain_cli.training.trainer import TrainResult
 
 runner = CliRunner()
 TINY = ["--model-option", "widths=[2,2,2,2,2]", "--model-option", "dilations=[1]"]
@@ -112,6 +115,14 @@ def test_interrupt_saves_says_how_to_go_on_and_exits_130(pairs, tmp_path, derain
     assert output == b""
     assert f"go on with: derain search --out {out} --resume" in errors.decode()
     assert len(read_connections(out / "connections.toml")) == 4
+
+
+def test_the_command_that_resumes_names_the_candidates(tmp_path, capsys):
+    run = TrainResult(tmp_path, 5, True, 20.0)
+    result = SimpleNamespace(run=run, finished=False, folder=tmp_path)
+    _say_what_was_found(result, 3, quiet=True, interrupted=True)
+    told = capsys.readouterr().err
+    assert told.endswith(f"derain search --out {tmp_path} --resume --candidates random 3\n")
 
 
 def test_help_lists_the_options_of_a_search_only():

@@ -302,9 +302,10 @@ def test_a_signal_saves_and_says_how_to_go_on(folders, tmp_path, derain_process,
 def test_resume_needs_only_the_folder(folders, tmp_path):
     out = tmp_path / "run"
     words = ["--data", *folders, *TINY, *SHORT, "--steps", "200000", "--max-time", "0.005"]
-    stopped = train(*words, "--out", out)
+    stopped = train(*words, "--out", out, "--patience", "1000")
     assert stopped.exit_code == 0
     assert "time is up at step" in stopped.stderr
+    assert f"derain train --out {out} --resume --patience 1000\n" in stopped.stderr
     assert "% for data" in stopped.stderr
     step = int(stopped.stderr.split("at step ")[1].split(";")[0])
     again = train("--out", out, "--resume", "--max-time", "0.002")

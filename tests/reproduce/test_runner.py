@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from derain_cli.errors import ConfigError, UsageError
+from derain_cli.reproduce import pages
 from derain_cli.reproduce.pages import score_grid, shortened, write_pages
 from derain_cli.reproduce.plan import Options, missing_data, published_config
 from derain_cli.reproduce.results import results_of
@@ -332,6 +333,27 @@ def test_a_figure_is_drawn_over_the_number_of_patches(data_root, tmp_path):
     assert svg.startswith("<svg")
     assert svg.count("<circle") == 4
     assert "<svg" in (tmp_path / "page.html").read_text()
+
+
+def test_a_page_is_written_without_the_extra_that_draws_and_with_any_path(
+    data_root, tmp_path, monkeypatch
+):
+    table, options = pairs_table(figure="curves"), options_of(data_root, tmp_path)
+    for job in jobs_of(table, options):
+        facts = ("steps", "paper_steps", "crop", "paper_crop", "batch_size", "paper_batch_size")
+        done = dict.fromkeys(facts, 1) | {"seconds": 1.0, "prior": ""}
+        (tmp_path / "runs" / job.name).mkdir(parents=True)
+        (tmp_path / "runs" / job.name / "done.json").write_text(json.dumps(done))
+
+    def without_matplotlib(*_words):
+        raise UsageError("curves need matplotlib: pip install 'derain-cli[plots]'")
+
+    monkeypatch.setattr(pages, "plot_runs", without_matplotlib)
+    write_pages(results_of(table, options), options, "derain reproduce tiny -o a\udcff")
+    page = (tmp_path / "page.md").read_text()
+    assert "derain reproduce tiny -o a\\udcff" in page
+    assert "The figure is not drawn: curves need matplotlib" in page
+    assert "The figure is not drawn" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize(

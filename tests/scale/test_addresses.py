@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,6 +44,21 @@ def test_listing_has_relative_paths(memory: Any) -> None:
     deep = dict(list_files("memory://photos/", recursive=True))
     assert deep[Address("memory://photos/below/c.jpg")] == PurePosixPath("below/c.jpg")
     assert {address.size for address in deep} == {1}
+
+
+def test_a_name_with_an_empty_part_is_listed_once_and_found(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.pipe("/odd/a.jpg", b"1")
+    memory.store["/odd//b.jpg"] = memory.store["/odd/a.jpg"]  # its client never comes to it
+    listing = islice(list_files("memory://odd", recursive=True), 5)
+    assert [address.url for address, _ in listing] == ["memory://odd/a.jpg"]
+    key = {"name": "photos/odd//below//b.jpg", "size": 1}
+    monkeypatch.setattr(addresses, "open_files", lambda _url: (None, "photos/odd"))
+    monkeypatch.setattr(addresses, "_s3_pages", lambda *_words, **_options: iter([key]))
+    assert list(list_files("s3://photos/odd/", recursive=True)) == [
+        (Address("s3://photos/odd//below//b.jpg"), PurePosixPath("below/b.jpg"))
+    ]
 
 
 def test_what_is_not_there_is_one_line(memory: Any) -> None:

@@ -1,5 +1,6 @@
 """`derain` with shards, manifests and addresses, and `derain merge`, as a user calls them."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,25 @@ def test_shards_of_an_evaluation_make_the_same_table(
     assert means(merged.stdout) == pytest.approx(means(whole.stdout))
     assert len(means(whole.stdout)) == 2
     assert len(everything.read_text().splitlines()) == 1 + 2 * 5
+
+
+def test_shards_of_a_limited_evaluation_score_its_images_and_no_more(
+    tmp_path: Path, make_image: Callable[..., Path]
+) -> None:
+    for index in range(6):
+        for side in ("rainy", "clean"):
+            make_image(tmp_path / side / f"{index}.png", (32, 24))
+    folders = ["--rainy", str(tmp_path / "rainy"), "--clean", str(tmp_path / "clean")]
+    scored: list[str] = []
+    for index in range(2):
+        table = tmp_path / f"{index}.csv"
+        part = ["--limit", "3", "--shard", f"{index}/2", "--csv", str(table), "--metrics", "psnr"]
+        result = CliRunner().invoke(app, ["eval", *folders, "--input-only", *part])
+        assert result.exit_code == 0, result.stderr
+        assert f"the first 3 of them scored, shard {index}/2 of these" in result.stderr
+        if table.exists():
+            scored += [row["image"] for row in csv.DictReader(table.read_text().splitlines())]
+    assert sorted(scored) == ["0", "1", "2"]
 
 
 def test_shards_of_painted_rain_are_those_of_one_run(

@@ -4,17 +4,23 @@ import importlib.util
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
-from derain_cli.batch import BatchOptions
+from derain_cli.batch import BatchOptions, Interrupter
+from derain_cli.batch.decoding import Decoding
+from derain_cli.batch.events import Job, Plan
+from derain_cli.batch.writing import Claims
+from derain_cli.cli.scaling import events_of
 from derain_cli.errors import NothingToDoError, UsageError
-from derain_cli.scale import fetching
+from derain_cli.scale import fetching, planning
 from derain_cli.scale.addresses import Address
 from derain_cli.scale.fetching import fetch_ahead, listed_ahead
 from derain_cli.scale.planning import names_addresses, plan_addresses
+
+REPLACE = {"overwrite": True}
 
 
 @pytest.fixture
@@ -72,6 +78,54 @@ def test_two_results_of_one_name(memory: Any) -> None:
     assert "another image of this batch" in jobs["memory://in/a.png"]
 
 
+def test_a_film_is_named_as_one(memory: Any, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    jobs = planned([str(tmp_path)], output="memory://out")
+    assert "is a film: films are derained from file to file" in jobs[f"{tmp_path}/clip.mp4"]
+
+
+def test_a_list_keeps_its_folders(
+    memory: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    listed = (f"{photos.name}/a2.jpg", "memory://in/below/d.jpg")
+    jobs = plan_addresses([], BatchOptions(output="memory://out"), listed=listed).jobs
+    assert [str(job.derained) for job in jobs] == [
+        f"memory://out/{photos.name}/a2.jpg",
+        "memory://out/d.jpg",
+    ]
+
+
+def test_no_original_is_replaced(memory: Any, photos: Path) -> None:
+    beside = planned(["memory://in/a.jpg", "memory://in/b.png"], output="memory://in/", **REPLACE)
+    assert all("would replace the input" in problem for problem in beside.values())
+    memory.pipe("/in/b.jpg", b"x")
+    words = ["memory://in/b.png", "memory://in/b.jpg"]
+    other = planned(words, output="memory://in/", format="jpg", **REPLACE)
+    assert "would replace the input 'memory://in/b.jpg'" in other["memory://in/b.png"]
+    local = planned([f"{photos}/a2.jpg", "memory://in/a.jpg"], output=f"{photos}/./", **REPLACE)
+    assert "would replace the input" in local[str(photos / "a2.jpg")]
+    kept = planned(["memory://in/a.jpg"], output="memory://in/", skip_existing=True)
+    assert "would replace the input" in kept["memory://in/a.jpg"]
+    with pytest.raises(UsageError, match="`suffix` is empty"):
+        planned(["memory://in/"], suffix="", **REPLACE)
+    with pytest.raises(UsageError, match="is the input folder itself"):
+        planned(["memory://in/a.jpg", str(photos)], output=str(photos), **REPLACE)
+
+
+def test_a_name_does_not_lead_out_of_the_output_folder(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Address("memory://in/../../evil.jpg"), PurePosixPath("../../evil.jpg")
+    monkeypatch.setattr(planning, "list_files", lambda _url, recursive: iter([odd]))
+    jobs = planned(["memory://in/"], output="dry/", recursive=True)
+    assert "would lead out of 'dry/'" in jobs["memory://in/../../evil.jpg"]
+    memory.pipe("/in/..%2F..%2Fx.jpg", b"x")
+    assert planned(["memory://in/..%2F..%2Fx.jpg"], output="dry/") == {
+        "memory://in/..%2F..%2Fx.jpg": "dry/x.jpg"
+    }
+
+
 def test_a_shard_is_a_part(memory: Any) -> None:
     plan = plan_addresses(
         ["memory://in"], BatchOptions(output="memory://out"), lambda relative: relative == "b.png"
@@ -94,6 +148,10 @@ needs_http = pytest.mark.skipif(
         (["memory://in"], {"output": "hf://org/name"}, "upload-large-folder"),
         (["ftp://host/a.jpg"], {"output": "out/"}, "unknown kind of address 'ftp'"),
         (["-"], {"output": "memory://out/"}, "an image on stdin"),
+        (["memory://in"], {"output": "memory://out/", "frames": "all"}, "from file to file"),
+        (["memory://in"], {"output": "-"}, "takes one image"),
+        (["memory://in/a.jpg", "memory://in/b.png"], {"output": "-"}, "takes one image"),
+        (["memory://in/a.jpg"], {"output": "-", "save_rain": True}, "stdout holds one image"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -131,8 +189,6 @@ class SlowFile(Address):
 
 
 def test_files_are_fetched_ahead_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    from derain_cli.batch.events import Job, Plan
-
     monkeypatch.setattr(fetching, "BYTES_AHEAD", 10)
     jobs = tuple(Job(SlowFile(f"memory://in/{i}.jpg", size=1)) for i in range(40))
     began = time.perf_counter()
@@ -140,6 +196,36 @@ def test_files_are_fetched_ahead_within_bounds(monkeypatch: pytest.MonkeyPatch) 
     assert contents == [b"x"] * 40
     assert 5 < SlowFile.most <= 11
     assert time.perf_counter() - began < 40 * 0.05
+
+
+def test_a_single_file_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+
+    def read(address: Address) -> bytes:
+        fetched.append(address.url)
+        return b"no image"
+
+    monkeypatch.setattr(Address, "read_bytes", read)
+    plan = Plan((Job(Address("memory://in/a.jpg"), tmp_path / "a.png"),))
+    watched = (b"", Interrupter(), lambda _job, _share: None)
+    *_, summary = events_of(plan, None, None, BatchOptions(), {}, None, *watched)
+    assert len(summary.failures) == 1
+    assert fetched == ["memory://in/a.jpg"]
+
+
+class StrangeFile(Address):
+    """A file whose client raises what nobody foresaw."""
+
+    def read_bytes(self) -> bytes:
+        raise ValueError("an answer that the client does not understand")
+
+
+def test_what_a_client_raises_fails_its_image_and_not_the_batch() -> None:
+    (job,) = fetch_ahead(Plan((Job(StrangeFile("memory://in/a.jpg"), Path("a.png")),))).jobs
+    assert job.source.decoded_size == 0
+    decoding = Decoding(BatchOptions(), b"", Claims())
+    (result,) = decoding.groups([job])
+    assert "unexpected ValueError: an answer" in str(result.error)
 
 
 def test_a_listing_is_read_ahead_and_its_failure_is_raised() -> None:

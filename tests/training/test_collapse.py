@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from derain_cli.checkpoints.files import read_metadata
 from derain_cli.training import collapse, saving
 from derain_cli.training.collapse import CollapseWatch
 from derain_cli.training.recipes.supervised import Supervised
@@ -86,6 +87,25 @@ def test_a_planted_collapse_is_undone(config, tmp_path, quick_watch, planted, li
     assert [group["rate_share"] for group in groups] == [0.5]
     weights = state["recipe"]["model"].values()
     assert max(weight.abs().max().item() for weight in weights) < 2.5
+
+
+def test_going_back_keeps_the_best_weights_so_far(
+    config, tmp_path, quick_watch, planted, monkeypatch
+):
+    plain, scores = saving.validate, iter([20.0, 20.0, 20.0, 40.0, *[21.0] * 99])
+
+    def scored(*arguments):
+        """A validation as of a run that is at its best between its good save and its collapse."""
+        score = next(scores)
+        return dataclasses.replace(plain(*arguments), scores={"here": score}, psnr=score)
+
+    monkeypatch.setattr(saving, "validate", scored)
+    often = dataclasses.replace(config, validate_every=7)
+    result = train(often, tmp_path / "run")
+    assert planted == [30]
+    assert result.best_psnr == 40.0
+    best = read_metadata(tmp_path / "run" / "best.safetensors")
+    assert (best["step"], float(best["validation_psnr"])) == ("28", 40.0)
 
 
 def test_resume_after_going_back_is_bit_equal(

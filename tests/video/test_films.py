@@ -249,6 +249,25 @@ def test_a_codec_that_does_not_fit_is_refused(
         derain(source, tmp_path / "out.webm", derainer, FilmOptions(codec="h264"))
 
 
+@pytest.mark.parametrize(
+    ("source", "codec", "sound", "target"),
+    [("clip.avi", "mpeg4", "pcm_s16le", "out.mp4"), ("clip.mkv", "libx264", "flac", "out.mov")],
+)
+def test_sound_that_the_container_refuses_when_it_is_written_is_left_out_and_said(
+    make_film: MakeFilm,
+    derainer: Derainer,
+    tmp_path: Path,
+    source: str,
+    codec: str,
+    sound: str,
+    target: str,
+) -> None:
+    film = make_film(tmp_path / source, frames=5, codec=codec, sound=sound, steady=True)
+    notices = derain(film, tmp_path / target, derainer, UNCHANGED).notices
+    assert f"its audio stream 1 ({sound}) is not kept" in notices
+    assert len(frames_of(tmp_path / target)) == 5
+
+
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffprobe")
 def test_ffprobe_agrees(make_film: MakeFilm, derainer: Derainer, tmp_path: Path) -> None:
     source, target = make_film(tmp_path / "clip.mp4", frames=60), tmp_path / "out.mp4"
