@@ -266,7 +266,7 @@ def test_images_without_ground_truth_are_scored_by_niqe_and_change(tmp_path, tin
     assert run(*arguments, "--metrics", "change").stdout.startswith("images without ground truth")
     assert "needs clean images" in run(*arguments, "--metrics", "psnr", code=2).stderr
     both = run("--images", tmp_path, "--dataset", "rain12", code=2)
-    assert "score them apart from pairs" in both.stderr
+    assert "score it separately from pairs" in both.stderr
 
 
 def test_pairs_of_another_tone_are_scored_apart(data_root):

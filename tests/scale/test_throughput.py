@@ -32,5 +32,5 @@ def test_the_command_measures_and_predicts(photos: Path, tiny_checkpoint: Path) 
     shown = CliRunner().invoke(app, [*command, "--price", "1", "--workers", "1"])
     assert "bound by" in shown.stdout
     wrong = CliRunner().invoke(app, [*command, "--workers", "1,x"])
-    assert (wrong.exit_code, "must be numbers" in wrong.stderr) == (2, True)
+    assert (wrong.exit_code, "must be whole numbers" in wrong.stderr) == (2, True)
     assert not list(photos.rglob("*_derained*"))
