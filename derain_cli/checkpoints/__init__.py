@@ -1,4 +1,4 @@
 """Checkpoints: names, files, the Hub."""
 
 # Defined in a module without heavy imports, because `derain --help` shows them.
-DEFAULT_WEIGHTS = "rdmc-real"
+DEFAULT_WEIGHTS = "nimbus-real"

@@ -162,7 +162,7 @@ MODELS: Mapping[str, ModelEntry] = {
         config=nimbus.NimbusConfig,
         paper="this project's own, no paper",
         padding_multiple=16,
-        tile_overlap=96,
+        tile_overlap=320,
         receptive_radius=227,
     ),
     "resnet": ModelEntry(

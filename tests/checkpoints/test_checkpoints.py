@@ -301,4 +301,4 @@ def test_every_bundled_entry_tells_how_it_was_made():
             assert entry.about.get(fact) is not None, (entry.name, fact)
     defaults = [entry.model for entry in entries if entry.default]
     assert sorted(defaults) == sorted({entry.model for entry in entries})
-    assert resolve_weights("rdmc") == resolve_weights(DEFAULT_WEIGHTS)
+    assert resolve_weights("nimbus") == resolve_weights(DEFAULT_WEIGHTS)
