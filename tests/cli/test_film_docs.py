@@ -26,7 +26,7 @@ def place(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     weights.mkdir()
     (weights / "tiny.safetensors").write_bytes(content)
     entry = f'model = "rdmc"\nfile = "tiny.safetensors"\nsha256 = "{sha256(content).hexdigest()}"\n'
-    names = ("rdmc-real", "menet-real")
+    names = ("nimbus-real", "rdmc-real", "menet-real")
     (weights / "weights.toml").write_text("".join(f"[{name}]\n{entry}" for name in names))
     (tmp_path / "mixed").mkdir()
     for path in (tmp_path / "clip.mp4", tmp_path / "mixed" / "other.mp4"):
