@@ -144,6 +144,8 @@ def test_a_stopped_run_goes_on_to_an_equal_result(
     make_film: MakeFilm, derainer: Derainer, tmp_path: Path
 ) -> None:
     source, target = make_film(tmp_path / "clip.mp4"), tmp_path / "out.mp4"
+    # On a busy machine the first film of a process was seen to differ in its last bits.
+    derain(source, tmp_path / "first.mp4", derainer)
     derain(source, tmp_path / "whole.mp4", derainer)
     stop_after(source, target, derainer, SEGMENT + 10)
     assert not target.exists()
