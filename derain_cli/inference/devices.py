@@ -10,9 +10,8 @@ from derain_cli.errors import UsageError
 PRECISIONS = ("fp32", "bf16", "fp16")
 # Instructions that multiply bfloat16 as /proc/cpuinfo lists them: x86 with AVX-512 or AMX, Arm.
 # Elsewhere it is emulated, and slower than float32.
-NATIVE_BF16 = re.compile(
-    r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE
-)
+NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+FLAGS = re.compile(r"^(?:flags|Features)\s*:(.*)$", re.MULTILINE)
 
 
 def choose_device(name: str) -> str:
@@ -73,11 +72,16 @@ def choose_precision(name: str, device: str) -> str:
     return "bf16" if native else "fp32"
 
 
-@cache
 def cpu_multiplies_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether this processor has instructions for bfloat16; False where it cannot be read."""
+    return not NATIVE_BF16.isdisjoint(cpu_flags(cpuinfo))
+
+
+@cache
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Names of this processor's instruction sets as Linux lists them; empty where it does not."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
-    return NATIVE_BF16.search(text) is not None
+        return frozenset()
+    return frozenset(name for line in FLAGS.findall(text) for name in line.split())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from derain_cli.errors import UsageError, did_you_mean
+from derain_cli.inference.devices import cpu_flags
 from derain_cli.video.kinds import load_pyav
 from derain_cli.video.reading import CONVERSION, Film, swscale_matrix, turned_back
 from derain_cli.video.steadiness import Frame
@@ -159,6 +160,10 @@ def configure(context: "VideoCodecContext", film: Film, coding: Coding) -> None:
         context.codec_tag = coding.tag
     if film.hdr is not None and "x265-params" in options:
         options["x265-params"] += film.hdr.x265_params
+    if coding.coder.encoder == "libx264" and "avx512f" in cpu_flags():
+        # With AVX-512 its macroblock tree gives other packets for equal frames, about once in four
+        # short segments on a busy machine; a resumed film would not equal an uninterrupted one.
+        options["x264-params"] = "asm=AVX2"
     context.options = options
 
 

@@ -151,12 +151,7 @@ def test_a_stopped_run_goes_on_to_an_equal_result(
     assert [file.name for file in folder.glob("*.segment")] == ["000000.segment"]
     facts = derain(source, target, derainer)
     assert facts.resumed == SEGMENT
-    # Not byte by byte: on a busy machine the encoder was seen to choose otherwise.
-    whole, resumed = frames_of(tmp_path / "whole.mp4"), frames_of(target)
-    assert [frame.pts for frame in resumed] == [frame.pts for frame in whole]
-    for one, other in zip(whole, resumed, strict=True):
-        apart = one.to_ndarray(format="rgb24").astype(int) - other.to_ndarray(format="rgb24")
-        assert np.abs(apart).mean() < 3
+    assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert not folder.exists()
 
 
