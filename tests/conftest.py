@@ -14,7 +14,7 @@ from PIL import Image
 from tests.children import Child
 
 MakePicture = Callable[..., Path]
-# Tests run in as many processes as there are cores (`-n auto`): one thread each, theirs too.
+# Tests run in a process more than there are cores (`-n auto`): one thread each, theirs too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Exporting a network takes seconds: where a test is not about engines, torch runs it.
 os.environ["DERAIN_ENGINE"] = "torch"

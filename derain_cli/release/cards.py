@@ -139,8 +139,9 @@ def _means(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _extremes(line: Mapping[str, Any]) -> dict[str, Any]:
-    worst = {"worst_psnr": round(line["psnr_worst"], 4)} if line.get("psnr_worst") else {}
-    return worst | {name: line[name] for name in ("made_worse",) if name in line}
+    """Worst image and number made worse; earlier versions of `eval` print neither."""
+    worst = {"worst_psnr": round(line["psnr_worst"], 4)} if "psnr_worst" in line else {}
+    return worst | ({"made_worse": line["made_worse"]} if "made_worse" in line else {})
 
 
 def model_card(name: str, model: str, about: Mapping[str, Any], source: HubFile) -> str:

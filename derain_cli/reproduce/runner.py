@@ -133,6 +133,7 @@ def _open(table: Table, options: Options) -> None:
         "table": table.name,
         "budget": options.budget,
         "steps": options.steps,
+        "precision": options.precision,
         "images": options.images,
         "instead": dict(options.instead),
         "vgg": options.vgg is not None,
@@ -140,8 +141,9 @@ def _open(table: Table, options: Options) -> None:
     path = options.out / "settings.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        # Tables that an earlier version began did not know of `steps`.
-        changed = [name for name in asked if before.get(name, 0) != asked[name]]
+        # Tables that an earlier version began do not name these two.
+        before = {"steps": 0, "precision": "fp32"} | before
+        changed = [name for name in asked if before.get(name) != asked[name]]
         if changed:
             name = changed[0]
             raise ConfigError(

@@ -45,6 +45,8 @@ def test_a_dry_run_lists_what_is_missing_and_trains_nothing(tmp_path):
     assert result.stdout.count("cannot be run: data set 'rain100l_train'") == 4
     assert "test set 'ddn_sirr_real' is missing" in result.stdout
     assert not (tmp_path / "out").exists()
+    short = run("rdmc-4", "--data-root", tmp_path, "--steps", 1200, "--dry-run")
+    assert "with --steps 1,200: at most this many per run" in short.stdout
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,7 @@ def test_a_dry_run_lists_what_is_missing_and_trains_nothing(tmp_path):
         (["menet-9"], "unknown table 'menet-9'. Did you mean 'menet-"),
         (["rdmc-6"], "'rdmc-6' (Table VI"),
         (["menet-1", "--shard", "3/2"], "--shard '3/2' is outside"),
+        (["menet-1", "--steps", "9", "--budget", "1"], "give --budget or --steps"),
         (["menet-1", "--shard", "x"], "--shard 'x' must be I/N"),
         (["menet-1", "--instead", "a"], "is 'a'; it must be NAME=OTHER"),
         (["menet-1", "--rows", "lx", "--dry-run"], "table 'menet-1' has no row 'lx' to run"),

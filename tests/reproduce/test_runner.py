@@ -166,9 +166,11 @@ def test_a_table_begun_before_steps_could_be_asked_for_goes_on(data_root, tmp_pa
     table, options = pairs_table(), options_of(data_root, tmp_path, images=2)
     assert reproduce(table, options)
     settings = json.loads((tmp_path / "settings.json").read_text())
-    assert settings.pop("steps") == 0
+    assert (settings.pop("steps"), settings.pop("precision")) == (0, "fp32")
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     assert reproduce(table, options)
+    with pytest.raises(ConfigError, match="was begun with precision 'fp32', now 'bf16'"):
+        reproduce(table, dataclasses.replace(options, precision="bf16"))
 
 
 def _with_steps(row: Row, steps: int) -> Row:
