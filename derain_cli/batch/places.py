@@ -32,10 +32,7 @@ def choose_place(
         several = inputs[0].path != str(Path(words[0]))
     output = _without_device(options.output)
     if output == STDIN or (from_stdin and output is None):
-        if several:
-            raise UsageError("`output` - takes one image, and these are several: name a folder")
-        if options.save_rain or options.compare:
-            raise UsageError("stdout holds one image: `save_rain` and `compare` need `output` PATH")
+        require_one_for_stdout(options, several=several)
         return lambda _item, _layer: None
     if options.output is None:
         return lambda item, layer: _beside(item, layer, options)
@@ -48,6 +45,18 @@ def choose_place(
     _check_folder(folder, words, options)
     prefix_below = lru_cache(maxsize=4096)(lambda below: prefix_of(folder / below))
     return lambda item, layer: _mirrored(item, layer, prefix_below, options)
+
+
+def require_one_for_stdout(options: BatchOptions, *, several: bool) -> None:
+    """Refuse more than one image for stdout.
+
+    Raises:
+        UsageError: There are several inputs, or images beside the result.
+    """
+    if several:
+        raise UsageError("`output` - takes one image, and these are several: name a folder")
+    if options.save_rain or options.compare:
+        raise UsageError("stdout holds one image: `save_rain` and `compare` need `output` PATH")
 
 
 def _without_device(output: str | None) -> str | None:
@@ -86,11 +95,20 @@ def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> 
             f"`output` {output!r} would be a folder, for several inputs; write '{output}/' if it "
             "should"
         )
+    refuse_input_folder(folder, words, options)
+
+
+def refuse_input_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> None:
+    """Refuse a folder of results that is one of the inputs.
+
+    Raises:
+        UsageError: It is.
+    """
     for word in words:
         if is_folder(Path(word)) and resolved(Path(word)) == resolved(folder):
             raise UsageError(
-                f"`output` {output!r} is the input folder itself: leave `output` away (results get "
-                f"the suffix {options.suffix!r}) or name another folder"
+                f"`output` {str(options.output)!r} is the input folder itself: leave `output` away "
+                f"(results get the suffix {options.suffix!r}) or name another folder"
             )
 
 

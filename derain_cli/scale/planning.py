@@ -11,13 +11,16 @@ from derain_cli.batch.events import Job, Location, PassedOver, Plan
 from derain_cli.batch.inputs import (
     Input,
     collect_inputs,
-    is_folder,
     is_own_result,
-    resolved,
     resolved_parent,
 )
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
-from derain_cli.batch.places import result_name, written_format
+from derain_cli.batch.places import (
+    refuse_input_folder,
+    require_one_for_stdout,
+    result_name,
+    written_format,
+)
 from derain_cli.errors import DerainError, NothingToDoError, UsageError
 from derain_cli.images import READABLE_SUFFIXES
 from derain_cli.scale.addresses import (
@@ -88,7 +91,7 @@ def plan_addresses(
         raise NothingToDoError(f"no image at {what}{deeper}")
     is_single = len(everything) == len(first) == 1 and first[0].is_named
     if options.output == STDIN:
-        _check_stdout(options, is_single=is_single)
+        require_one_for_stdout(options, several=not is_single)
     targets = _Targets(everything, options, is_single=is_single)
     jobs = _Jobs(chain(first, sources), targets, holds)
     if is_single:
@@ -114,14 +117,8 @@ def _check(words: Sequence[str], options: BatchOptions) -> None:
     if STDIN in words:
         raise UsageError("'-' (an image on stdin) cannot go to an address: give -o - or a file")
     if output is not None and not is_address(output):
-        _refuse_input_folder(words, Path(output))
-
-
-def _check_stdout(options: BatchOptions, *, is_single: bool) -> None:
-    if not is_single:
-        raise UsageError("`output` - takes one image, and these are several: name a folder")
-    if options.save_rain or options.compare:
-        raise UsageError("stdout holds one image: `save_rain` and `compare` need `output` PATH")
+        local = [word for word in words if not is_address(word)]
+        refuse_input_folder(Path(output), local, options)
 
 
 def _refuse_empty_suffix(options: BatchOptions) -> None:
@@ -129,14 +126,6 @@ def _refuse_empty_suffix(options: BatchOptions) -> None:
         raise UsageError(
             "`suffix` is empty: results beside their inputs would replace them; name a folder "
             "with `output`"
-        )
-
-
-def _refuse_input_folder(words: Sequence[str], folder: Path) -> None:
-    named = (Path(word) for word in words if not is_address(word))
-    if any(is_folder(path) and resolved(path) == resolved(folder) for path in named):
-        raise UsageError(
-            f"`output` {str(folder)!r} is the input folder itself: name another folder"
         )
 
 
