@@ -46,7 +46,7 @@ class StreakRange:
 
 
 # Set beside real photos: most rain is fine and dense, far and near at once; few streaks are wide.
-WIDE = StreakRange((0.8, 14), (6, 250), (6, 45), 60, (1, 5), (0.03, 0.3), (0.12, 0.75))
+WIDE = StreakRange((0.8, 14), (6, 250), (6, 45), 60, (1, 5), (0.03, 0.3), (0.12, 0.95))
 DROPS = StreakRange((2.5, 14), (4, 60), (1.0, 5), 50, (1, 2), (0.01, 0.07), (0.2, 0.9))
 STREAK_KINDS = {"wide": WIDE, "drops": DROPS}
 
@@ -148,7 +148,8 @@ def cover(scene: Floats, layer: Layer, rng: np.random.Generator) -> Floats:
     """Scene behind streaks: a blend of added light and water that hides the background.
 
     A drop shows the whole surroundings, mostly the sky: its light comes from the scene's own light
-    and is nearly grey. It never darkens what is behind it.
+    and is nearly grey. At times it is lit from elsewhere, by a lamp or a flash, and far brighter
+    than a dark scene. It never darkens what is behind it.
 
     Args:
         scene: `(height, width, 3)` in 0..1.
@@ -158,7 +159,8 @@ def cover(scene: Floats, layer: Layer, rng: np.random.Generator) -> Floats:
     opaque = rng.choice((0.0, 1.0, float(rng.random())))
     surroundings = scene.mean(axis=(0, 1))
     grey = 0.7 * surroundings.mean() + 0.3 * surroundings
-    light = np.clip(grey * rng.uniform(1.1, 2.2) + rng.uniform(0.05, 0.3), 0, 1)
+    lamp = rng.uniform(0.05, rng.choice((0.3, 0.3, 0.7)))
+    light = np.clip(grey * rng.uniform(1.1, 2.2) + lamp, 0, 1)
     share = layer[..., None]
     covered = scene * (1 - opaque * share) + share * light
     return np.asarray(np.clip(np.maximum(covered, scene), 0, 1), np.float32)

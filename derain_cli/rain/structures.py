@@ -1,4 +1,4 @@
-"""Structures that look like rain: brick joints, railings, blinds, wires, letters, highlights.
+"""Structures that look like rain: brick joints, railings, wires, letters, highlights, grass.
 
 A network trained only on rain over photos of nature takes everything thin, bright and upright for
 rain. The two differ: structures are regular, follow perspective, end at objects, are as sharp as
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-CANVAS, BANK = 320, 160
+CANVAS, BANK = 320, 256
 LETTERS = "ABCDEFGHIKLMNOPRSTUVWXYZabcdefghiklmnoprstuvwxyz0123456789!?&"
 FONTS = (
     cv2.FONT_HERSHEY_SIMPLEX,
@@ -162,6 +162,48 @@ def _poles(sheet: _Sheet) -> None:
             sheet.line((left, -9), (left + lean, CANVAS + 9), thick / 3, tone)
 
 
+def _stalks(sheet: _Sheet) -> None:
+    """Grass, straw, fur, needles: strokes side by side, each lighter or darker than the next."""
+    rng = sheet.rng
+    sheet.fill()
+    base, contrast = np.array(sheet.shade(), float), rng.uniform(15, 80)
+    length, spread, thick = rng.uniform(8, 60), rng.uniform(4, 60), rng.uniform(1, 3)
+    for _ in range(int(rng.integers(300, 1800))):
+        start, angle = rng.uniform(-20, CANVAS + 20, 2), np.radians(rng.normal(0, spread))
+        reach = length * rng.uniform(0.4, 1.6) * np.array([np.sin(angle), np.cos(angle)])
+        tone = np.clip(base + rng.normal(0, contrast), 0, 255).tolist()
+        sheet.line(tuple(start), tuple(start + reach), thick * rng.uniform(0.6, 1.5), tone)
+
+
+def _weather(sheet: _Sheet) -> None:
+    """Make edges uneven and surfaces blotched: walls and wood are not drawn with a ruler."""
+    rng = sheet.rng
+    blotches = _noise(rng, rng.uniform(0.5, 1.1)) * rng.uniform(0.03, 0.22)
+    sheet.colour = np.clip(sheet.colour * (1 + blotches[..., None]), 0, 255).astype(np.uint8)
+    rows, columns = np.mgrid[:CANVAS, :CANVAS].astype(np.float32)
+    reach = np.float32(rng.uniform(0.2, 1.4))
+    to_column, to_row = (at + reach * _noise(rng, 0.6) for at in (columns, rows))
+    for name in ("colour", "opaque"):
+        bent = cv2.remap(
+            getattr(sheet, name),
+            to_column,
+            to_row,
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        setattr(sheet, name, np.asarray(bent, np.uint8))
+
+
+def _noise(rng: np.random.Generator, fineness: float) -> Floats:
+    """Noise of all sizes with a standard deviation of 1; finer sizes are `fineness` as strong."""
+    total = np.zeros((CANVAS, CANVAS), np.float32)
+    for octave in range(7):
+        cells = 5 * 2**octave
+        coarse = rng.normal(0, fineness**octave, (cells, cells)).astype(np.float32)
+        total += cv2.resize(coarse, (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(total / total.std(), np.float32)
+
+
 STRUCTURES: Mapping[str, Callable[[_Sheet], None]] = {
     "bars": _bars,
     "bricks": _bricks,
@@ -170,13 +212,18 @@ STRUCTURES: Mapping[str, Callable[[_Sheet], None]] = {
     "fans": _fans,
     "gloss": _gloss,
     "poles": _poles,
+    "stalks": _stalks,
 }
+WEATHERED = {"bricks": 0.75, "bars": 0.4, "letters": 0.25, "poles": 0.5, "stalks": 0.5}
+"""Share of the structures of a kind that are rough; those of the others are smooth."""
 
 
 def draw_structure(kind: str, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """A structure in perspective: colours `(320, 320, 3)` and their opacity."""
     sheet = _Sheet(rng)
     STRUCTURES[kind](sheet)
+    if rng.random() < WEATHERED.get(kind, 0):
+        _weather(sheet)
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * CANVAS
     upright = rng.random() < 0.75  # most structures are upright or level
     angle = rng.choice((0.0, 90.0)) + rng.normal(0, 4) if upright else rng.uniform(0, 180)
