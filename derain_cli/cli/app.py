@@ -14,24 +14,7 @@ import typer
 import typer.core
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
-from derain_cli.cli import (
-    adapt,
-    compare,
-    datasets,
-    derain,
-    doctor,
-    evaluate,
-    finetune_real,
-    manual,
-    merge,
-    models,
-    plot,
-    reproduce,
-    scale_plan,
-    search,
-    serve,
-    train,
-)
+from derain_cli.cli.commands import Commands
 from derain_cli.cli.output_files import give_up_standard_output
 from derain_cli.cli.streams import LONGEST_MESSAGE, prepare_streams, printable
 from derain_cli.cli.wording import in_flags, reword, reword_parameter
@@ -50,7 +33,15 @@ REFUSED = frozenset(
 class DerainGroup(typer.core.TyperGroup):
     """Commands by name; any other words are images for the default command."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 (Typer's own type is private)
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 (Typer's own types are private)
+        super().__init__(**attributes)
+        self.commands = Commands()  # type: ignore[assignment]  # Typer only reads it
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
+        """Names, in the order of the help."""
+        return list(self.commands)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         """Insert the command `derain` before inputs without a command."""
         if args and args[0] not in self.commands and args[0] not in self._own_options(ctx):
             self._refuse_misspelt_command(args)
@@ -211,22 +202,3 @@ def group(
     ] = False,
 ) -> None:
     """Options of the group itself."""
-
-
-app.command("derain")(derain.derain)
-app.command("eval")(evaluate.evaluate)
-# Unexpected words get an error of our own: `train` explains how to name its data.
-app.command("train", context_settings={"allow_extra_args": True})(train.train)
-app.command("adapt")(adapt.adapt)
-app.command("finetune-real")(finetune_real.finetune_real)
-app.command("search")(search.search)
-app.command("plot")(plot.plot)
-app.command("serve")(serve.serve)
-app.command("manual")(manual.manual)
-app.command("merge")(merge.merge)
-app.command("scale-plan")(scale_plan.scale_plan)
-app.command("reproduce")(reproduce.reproduce)
-app.command("compare")(compare.compare)
-app.command("doctor")(doctor.doctor)
-app.add_typer(models.app, name="models")
-app.add_typer(datasets.app, name="datasets")

@@ -22,7 +22,7 @@ from derain_cli.errors import UsageError
 from derain_cli.inference.facts import KEY, NetworkFacts
 from derain_cli.inference.folding import folded_network
 from derain_cli.inference.live_bytes import measure_bytes_per_pixel
-from derain_cli.inference.openvino_package import import_openvino
+from derain_cli.inference.openvino_package import import_converter
 from derain_cli.models import HasContext, ModelEntry, architecture_of, model_config
 from derain_cli.version import __version__
 
@@ -116,9 +116,9 @@ def to_onnx(program: ExportedProgram, facts: NetworkFacts) -> bytes:
 
 def to_openvino(program: ExportedProgram, facts: NetworkFacts) -> Any:  # noqa: ANN401 (openvino.Model)
     """OpenVINO's graph, the facts in its run-time information."""
-    openvino = import_openvino()
+    converter = import_converter()
     with quiet():
-        model = openvino.convert_model(program)
+        model = converter.convert_model(program)
     shapes = {0: [1, 3, -1, -1]}
     if facts.context_channels:
         shapes[1] = [1, facts.context_channels, 1, 1]

@@ -154,10 +154,10 @@ def test_unknown_model_suggests_the_nearest_and_exits_4(tmp_path):
 
 def test_a_bug_shows_its_traceback():
     code = (
-        "import derain_cli.cli.app as a\n"
-        "@a.app.command('boom')\n"
+        "from derain_cli.cli import app, manual\n"
         "def boom(): raise ZeroDivisionError('a bug')\n"
-        "a.app(['boom'])"
+        "manual.manual = boom\n"
+        "app.app(['manual'])"
     )
     done = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -165,12 +165,27 @@ def test_a_bug_shows_its_traceback():
     assert "ZeroDivisionError: a bug" in done.stderr
 
 
+def test_a_command_loads_no_other_command() -> None:
+    code = (
+        "import sys\n"
+        "from derain_cli.cli.app import app\n"
+        "app(['derain', '--help'], standalone_mode=False)\n"
+        "from derain_cli.cli.commands import COMMANDS\n"
+        "names = [f'derain_cli.cli.{module}' for module, _ in COMMANDS.values()]\n"
+        "print(*[name for name in names if name in sys.modules], file=sys.stderr)"
+    )
+    # A new process: a forked one has all modules already.
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stderr.split() == ["derain_cli.cli.derain"]
+
+
 def test_interrupt_exits_130():
     code = (
-        "import derain_cli.cli.app as a\n"
-        "@a.app.command('stop')\n"
+        "from derain_cli.cli import app, manual\n"
         "def stop(): raise KeyboardInterrupt\n"
-        "a.app(['stop'])"
+        "manual.manual = stop\n"
+        "app.app(['manual'])"
     )
     done = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 130
