@@ -11,6 +11,7 @@ image up to float rounding. In practice less is enough, because distant pixels h
 import logging
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
@@ -422,17 +423,17 @@ class Derainer:
 
         return self._within_memory(shape, attempt, held)
 
-    def run_network(
+    def begin_network(
         self, rainy: Levels, precision: str, context_mean: Levels | None = None
-    ) -> Levels:
-        """The network's result for a batch whose sides need no padding.
+    ) -> Callable[[], Levels]:
+        """Begin a batch whose sides need no padding; the function waits for its result.
 
         Args:
             rainy: `(batch, 3, height, width)`.
             precision: The derainer's own, or fp32.
             context_mean: Of the image of which `rainy` is a tile, for networks with a context.
         """
-        return self.engine.derain(rainy, precision, context_mean)
+        return self.engine.begin(rainy, precision, context_mean)
 
     def run_context(self, rainy: Levels) -> Levels | None:
         """What the network averages over a whole image, float32; None if it averages nothing."""
@@ -671,12 +672,8 @@ class _Run:
     def _band(self, read: Reader, rows: slice, row_weights: Levels) -> Levels:
         """Weighted sum of one row of tiles, `(batch, 3, tile, columns)`."""
         band: Levels | None = None
-        columns, multiple = self.columns, self.derainer.entry.padding_multiple
-        for left, weights in zip(columns.starts, columns.weights, strict=True):
-            place = slice(left, left + columns.tile)
-            derained = self._derain(pad_to_multiple(read(rows, place), multiple))
-            self._advance()
-            derained = self.turned(derained, -1, -2)
+        columns = self.columns
+        for left, weights, derained in self._derained_tiles(read, rows):
             if columns.count == self.rows.count == 1:
                 return derained
             if band is None:
@@ -684,34 +681,50 @@ class _Run:
                 shape = (len(derained), 3, len(row_weights), columns.padded)
                 band = np.zeros_like(derained, shape=shape)
             derained *= row_weights[:, None] * weights
-            band[..., place] += derained
+            band[..., left : left + columns.tile] += derained
         assert band is not None, "an axis has at least one tile"
         return band
 
-    def _advance(self) -> None:
+    def _derained_tiles(self, read: Reader, rows: slice) -> Iterator[tuple[int, Levels, Levels]]:
+        """First column, weights and result of each tile of a row, a few of them begun ahead."""
+        columns, begun = self.columns, deque[tuple[int, Levels, Callable[[], Levels]]]()
+        for left, weights in zip(columns.starts, columns.weights, strict=True):
+            tile = read(rows, slice(left, left + columns.tile))
+            padded = pad_to_multiple(tile, self.derainer.entry.padding_multiple)
+            begun.append((left, weights, self._begin(padded)))
+            if len(begun) > self.derainer.engine.ahead:
+                yield self._finished(*begun.popleft())
+        while begun:
+            yield self._finished(*begun.popleft())
+
+    def _finished(
+        self, left: int, weights: Levels, result: Callable[[], Levels]
+    ) -> tuple[int, Levels, Levels]:
+        derained = self.turned(result(), -1, -2)
         self._tiles_done += 1
         if self.on_progress is not None:
             self.on_progress(self._tiles_done / (self.rows.count * self.columns.count))
+        return left, weights, derained
 
-    def _derain(self, rainy: Levels) -> Levels:
+    def _begin(self, rainy: Levels) -> Callable[[], Levels]:
+        """Begin a tile; the function waits for the result, checks it, and redoes it if need be."""
+        rainy, precision = self.turned(rainy, -1, -2), self.precision
+        result = self.derainer.begin_network(rainy, precision, self._context_mean)
+        return lambda: self._checked(result(), rainy, precision)
+
+    def _checked(self, derained: Levels, rainy: Levels, precision: str) -> Levels:
         """The network's result in float32, redone in fp32 where a lower precision overflowed."""
-        rainy = self.turned(rainy, -1, -2)
-        if self.precision != "fp32":
-            derained = self._run_network(rainy, self.precision)
-            if is_finite(derained):
-                return derained
-            self.notices.append(f"{self.precision} gave values that are not finite: redone in fp32")
+        if is_finite(derained):
+            return derained
+        if precision != "fp32":
+            self.notices.append(f"{precision} gave values that are not finite: redone in fp32")
             self.precision = "fp32"
-        derained = self._run_network(rainy, "fp32")
-        if not is_finite(derained):
-            raise ImageError(
-                f"{self.derainer.name} gives values that are not finite for this image: "
-                "its weights are damaged or its training diverged"
-            )
-        return derained
-
-    def _run_network(self, rainy: Levels, precision: str) -> Levels:
-        return self.derainer.run_network(rainy, precision, self._context_mean)
+            again = self.derainer.begin_network(rainy, "fp32", self._context_mean)
+            return self._checked(again(), rainy, "fp32")
+        raise ImageError(
+            f"{self.derainer.name} gives values that are not finite for this image: "
+            "its weights are damaged or its training diverged"
+        )
 
     def _tile_notices(self) -> Iterator[str]:
         """Reasons why the result may differ from that of the whole image."""

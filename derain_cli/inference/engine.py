@@ -1,6 +1,8 @@
 """What runs a network: torch itself, or another program that was given the network's graph."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -32,11 +34,13 @@ class Engine(ABC):
         name: "torch", "openvino" or "onnx".
         device: Where it runs, as torch spells it.
         precision: "fp32", "bf16" or "fp16".
+        ahead: Tiles that are begun before the result of an earlier one is waited for.
     """
 
     name: str
     device: str
     precision: str
+    ahead: int = 0
 
     @abstractmethod
     def derain(self, rainy: Array, precision: str, context_mean: Array | None = None) -> Array:
@@ -47,6 +51,12 @@ class Engine(ABC):
             precision: The engine's own, or fp32.
             context_mean: Of the image of which `rainy` is a tile, for networks with a context.
         """
+
+    def begin(
+        self, rainy: Array, precision: str, context_mean: Array | None = None
+    ) -> Callable[[], Array]:
+        """Begin what `derain` does, where another device can work meanwhile; returns what waits."""
+        return partial(self.derain, rainy, precision, context_mean)
 
     @abstractmethod
     def context(self, rainy: Array) -> Array | None:

@@ -17,7 +17,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchEngine(Engine):
-    """A folded copy of a network on its device, channels last."""
+    """A folded copy of a network on its device, channels last.
+
+    On a CUDA card a tile is computed while the next one is read and sent to the card, and the one
+    before comes back: copies have streams of their own, from and to page-locked memory.
+    """
 
     name = "torch"
 
@@ -54,6 +58,8 @@ class TorchEngine(Engine):
         self._network = folded_network(model, entry, name).requires_grad_(requires_grad=False)
         self._network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._compiled = _compile(self._network, self.device) if compile else None
+        self._copies = _Copies(self.device) if self.device.startswith("cuda") else None
+        self.ahead = 0 if self._copies is None else 1
 
     def derain(self, rainy: Array, precision: str, context_mean: Array | None = None) -> Array:
         """As of `Engine`.
@@ -61,13 +67,30 @@ class TorchEngine(Engine):
         Raises:
             UsageError: `compile` was asked for and does not work here.
         """
+        return self.begin(rainy, precision, context_mean)()
+
+    def begin(
+        self, rainy: Array, precision: str, context_mean: Array | None = None
+    ) -> Callable[[], Array]:
+        """As of `Engine`.
+
+        Raises:
+            UsageError: As of `derain`.
+        """
+        means = [] if context_mean is None else [torch.from_numpy(context_mean).to(self.device)]
+        if self._copies is None:
+            derained = self._run(precision, self._to_tensor(rainy), *means)
+            return lambda: _to_array(derained)
+        derained = self._run(precision, self._copies.to_card(rainy), *means)
+        return self._copies.to_host(derained)
+
+    def _run(self, precision: str, *inputs: Tensor) -> Tensor:
         network: Callable[..., Tensor] = self._network
         if self._compiled is not None and precision == self.precision:
             network = self._compiled
-        means = [] if context_mean is None else [torch.from_numpy(context_mean).to(self.device)]
         with torch.inference_mode(), self._at(precision):
             try:
-                return _to_array(network(self._to_tensor(rainy), *means))
+                return network(*inputs)
             except RuntimeError as error:
                 # The compiler's own exceptions are in modules of torch that are costly to import.
                 if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -96,6 +119,42 @@ class TorchEngine(Engine):
         # An image's pixels lie channels last already: no copy is made of those.
         tensor = torch.from_numpy(rainy).to(self.device)
         return tensor.contiguous(memory_format=torch.channels_last)
+
+
+class _Copies:
+    """Copies between the host and a CUDA card, beside what the card computes."""
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._there = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._back = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+    def to_card(self, rainy: Array) -> Tensor:
+        """The tile on the card, channels last; what is computed next waits for it."""
+        computing = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._there):
+            # An image's pixels lie channels last already, and stay so.
+            tensor = torch.from_numpy(rainy).pin_memory().to(self._device, non_blocking=True)
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        computing.wait_stream(self._there)
+        tensor.record_stream(computing)
+        return tensor
+
+    def to_host(self, derained: Tensor) -> Callable[[], Array]:
+        """Begin to fetch a result; the function waits until it is there."""
+        values = derained.float()
+        host = torch.empty_like(values, device="cpu", pin_memory=True)
+        self._back.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._back):
+            host.copy_(values, non_blocking=True)
+            values.record_stream(self._back)
+            arrived = self._back.record_event()
+
+        def wait() -> Array:
+            arrived.synchronize()
+            return cast(Array, host.numpy())
+
+        return wait
 
 
 def _to_array(values: Tensor) -> Array:

@@ -27,9 +27,9 @@ class StoppableDerainer(Derainer):
 
     is_unwanted: Callable[[], bool] = staticmethod(lambda: False)
 
-    def run_network(
+    def begin_network(
         self, rainy: Levels, precision: str, context_mean: Levels | None = None
-    ) -> Levels:
+    ) -> Callable[[], Levels]:
         """As of `Derainer`.
 
         Raises:
@@ -37,7 +37,7 @@ class StoppableDerainer(Derainer):
         """
         if self.is_unwanted():
             raise StoppedError("stopped: nobody waits for this image")
-        return super().run_network(rainy, precision, context_mean)
+        return super().begin_network(rainy, precision, context_mean)
 
 
 class Networks:

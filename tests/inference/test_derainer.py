@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -362,6 +364,33 @@ def test_tensors_are_clipped_copied_and_fit_for_training() -> None:
     weight = torch.ones(1, requires_grad=True)
     F.mse_loss(weight * rainy, derained).backward()
     assert weight.grad is not None
+
+
+# Tiles begun ahead, as on a card
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 9])
+def test_tiles_that_are_begun_ahead_give_the_same_image(ahead: int) -> None:
+    rainy, eager = noise(230, 310), derainer(tile=100)
+    begin, under_way, most = eager.engine.begin, 0, 0
+
+    def begun(*tile: Any) -> Callable[[], Any]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        finish = begin(*tile)
+
+        def wait() -> Any:
+            nonlocal under_way
+            under_way -= 1
+            return finish()
+
+        return wait
+
+    eager.engine.ahead, eager.engine.begin = ahead, begun  # type: ignore[method-assign]
+    np.testing.assert_array_equal(eager(rainy), derainer(tile=100)(rainy))
+    assert under_way == 0
+    assert most == min(ahead + 1, 4)  # tiles in a row
 
 
 # Precision
