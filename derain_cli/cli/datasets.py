@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     from derain_cli.datasets.verification import Verification
 
-app = typer.Typer(help="List, download, verify, measure and make data sets.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    help="List, download, verify, measure and make data sets.",
+    no_args_is_help=True,
+)
 
 LISTED = 12  # names printed of a long list
 LIST_WIDTH = 800  # of the list of data sets off a terminal, so that no line is broken

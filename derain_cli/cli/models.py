@@ -20,7 +20,7 @@ PIPE_WIDTH = 240
 UNTRAINED = "untrained"
 SETS = {"rain100l": "Rain100L", "rain100h": "Rain100H", "ddn_sirr_test": "DDN-SIRR"}
 
-app = typer.Typer(help="Networks and their weights.", no_args_is_help=True)
+app = typer.Typer(add_completion=False, help="Networks and their weights.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 

@@ -180,6 +180,12 @@ def test_a_command_loads_no_other_command() -> None:
     assert done.stderr.split() == ["derain_cli.cli.derain"]
 
 
+@pytest.mark.parametrize("group", ["models", "datasets"])
+def test_completion_is_installed_for_the_program_not_for_a_group(group: str) -> None:
+    assert "--install-completion" in runner.invoke(app, ["--help"]).output
+    assert "--install-completion" not in runner.invoke(app, [group, "--help"]).output
+
+
 def test_interrupt_exits_130():
     code = (
         "from derain_cli.cli import app, manual\n"
