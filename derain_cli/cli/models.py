@@ -310,6 +310,33 @@ def import_checkpoint(
     typer.echo(str(imported.path))
 
 
+@app.command("average")
+def average_weights(
+    one: Annotated[str, typer.Argument(help="Weights, a run, a file or hf:org/repo.")],
+    other: Annotated[str, typer.Argument(help="Others of the same network.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of the first.")] = 0.5,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
+) -> None:
+    """Write the weights between two trainings of one network.
+
+    What the later one of two trainings forgot comes back in part, and so does what it has
+    learnt to leave alone: try a few shares on held-out images, and look at the results.
+    """
+    from derain_cli.checkpoints.averaging import average
+
+    if output.suffix != ".safetensors":
+        raise UsageError(f"--output {str(output)!r} must end in .safetensors")
+    if output.exists() and not overwrite:
+        raise UsageError(
+            f"{str(output)!r} exists already: name another --output, or give --overwrite"
+        )
+    average(one, other, share, output)
+    typer.echo(str(output))
+
+
 class ExportFormat(StrEnum):
     """File formats of networks for other programs."""
 
