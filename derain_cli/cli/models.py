@@ -289,14 +289,9 @@ def import_checkpoint(
     from derain_cli.training.configs.train import TrainConfig
 
     target = output or file.with_suffix(".safetensors")
-    if target.suffix != ".safetensors":
-        raise UsageError(f"--output {str(target)!r} must end in .safetensors")
     if target.exists() and file.exists() and target.samefile(file):
         raise UsageError(f"{str(target)!r} is the checkpoint itself: name another --output")
-    if target.exists() and not overwrite:
-        raise UsageError(
-            f"{str(target)!r} exists already: name another --output, or give --overwrite"
-        )
+    _check_target(target, overwrite=overwrite)
     options = TrainConfig(model_option=tuple(model_option or ())).model_options()
     imported = import_weights(file, target, model, options)
     if as_json:
@@ -308,6 +303,15 @@ def import_checkpoint(
         typer.echo(f"{name} is not used", err=True)
     typer.echo(f"{model}: {imported.parameters:,} parameters", err=True)
     typer.echo(str(imported.path))
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    if target.suffix != ".safetensors":
+        raise UsageError(f"--output {str(target)!r} must end in .safetensors")
+    if target.exists() and not overwrite:
+        raise UsageError(
+            f"{str(target)!r} exists already: name another --output, or give --overwrite"
+        )
 
 
 @app.command("average")
@@ -327,12 +331,7 @@ def average_weights(
     """
     from derain_cli.checkpoints.averaging import average
 
-    if output.suffix != ".safetensors":
-        raise UsageError(f"--output {str(output)!r} must end in .safetensors")
-    if output.exists() and not overwrite:
-        raise UsageError(
-            f"{str(output)!r} exists already: name another --output, or give --overwrite"
-        )
+    _check_target(output, overwrite=overwrite)
     average(one, other, share, output)
     typer.echo(str(output))
 
