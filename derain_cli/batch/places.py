@@ -146,8 +146,22 @@ def _check_file(file: Path, item: Input, options: BatchOptions) -> None:
             f"`output` {str(file)!r} has no ending that names a format ({endings}); a folder is "
             "written with a '/' at the end"
         )
-    if options.format and named != written_format(Path("x" + ENDINGS[options.format])):
-        raise UsageError(f"`output` {str(file)!r} is no {options.format} file: leave `format` away")
+    refuse_other_format(file, options)
+
+
+def refuse_other_format(file: PurePath, options: BatchOptions) -> None:
+    """Refuse an output file whose ending names another format than `--format`.
+
+    Raises:
+        UsageError: It does.
+    """
+    format = options.format
+    if not format or not file.suffix:
+        return
+    if written_format(file) != _format_of_suffix(ENDINGS[format]):
+        raise UsageError(
+            f"`output` {str(options.output)!r} is no {format} file: leave `format` away"
+        )
 
 
 def written_format(path: PurePath | Remote) -> str | None:

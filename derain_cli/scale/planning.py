@@ -17,6 +17,7 @@ from derain_cli.batch.inputs import (
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
 from derain_cli.batch.places import (
     refuse_input_folder,
+    refuse_other_format,
     require_one_for_stdout,
     result_name,
     written_format,
@@ -179,6 +180,8 @@ class _Targets:
         self._options = options
         self._output = options.output
         self._is_file = is_single and not self._means_folder()
+        if self._is_file and self._output not in (None, STDIN):
+            refuse_other_format(PurePosixPath(str(self._output)), options)
         self._taken: set[int] = set()
         places = (Address(word) if is_address(word) else Path(word) for word in words)
         self._originals = set(map(_key, places))  # those listed join them

@@ -150,6 +150,7 @@ needs_http = pytest.mark.skipif(
         (["-"], {"output": "memory://out/"}, "an image on stdin"),
         (["memory://in"], {"output": "memory://out/", "frames": "all"}, "from file to file"),
         (["memory://in"], {"output": "-"}, "takes one image"),
+        (["memory://in/a.jpg"], {"output": "memory://b.png", "format": "webp"}, "is no webp file"),
         (["memory://in/a.jpg", "memory://in/b.png"], {"output": "-"}, "takes one image"),
         (["memory://in/a.jpg"], {"output": "-", "save_rain": True}, "stdout holds one image"),
     ],
