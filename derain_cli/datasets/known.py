@@ -323,12 +323,32 @@ def training_pairs(name: str, data_root: Path) -> list[Pair]:
     """Pairs of a data set that may be trained on.
 
     Raises:
-        DatasetError: It is a test set.
+        DatasetError: It is a test set, by its name or by where its files lie.
     """
     key = dataset_named(name)
     if key is not None and DATASETS[key].split == "test":
         raise DatasetError(f"{name!r} is a test set: it is scored on, never trained on")
-    return dataset_pairs(name, data_root)
+    pairs = dataset_pairs(name, data_root)
+    for folder in {file.parent for pair in pairs for file in (pair.rainy, pair.clean)}:
+        refuse_test_set(folder)
+    return pairs
+
+
+def refuse_test_set(folder: Path) -> None:
+    """Refuse a test set or a part of it: the nearest name that is known, as in Rain800/train.
+
+    Parts are a side, or a side of a group: `ddn_sirr_test/dense/norain`. Links are followed.
+
+    Raises:
+        DatasetError: It is one.
+    """
+    whole = folder.resolve()
+    names = (dataset_named(path) for path in (whole, *whole.parents[:2]))
+    key = next((name for name in names if name), None)
+    if key is not None and DATASETS[key].split == "test":
+        raise DatasetError(
+            f"{str(folder)!r} is of the test set {key!r}: it is scored on, never trained on"
+        )
 
 
 Item = TypeVar("Item")
@@ -345,3 +365,14 @@ def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]
     held_out = {round((index + 1) * len(items) / count) - 1 for index in range(count)}
     training = [item for index, item in enumerate(items) if index not in held_out]
     return training, [items[index] for index in sorted(held_out)]
+
+
+def hold_out_pairs(pairs: Sequence[Pair], count: int) -> tuple[list[Pair], list[Pair]]:
+    """(training part, held-out part) that share no clean image.
+
+    Where several rainy images have one clean image, those of a held-out one are in neither part;
+    unless nothing would be left to train on (a single scene).
+    """
+    training, held = hold_out(pairs, count)
+    shown = {pair.clean for pair in held}
+    return [pair for pair in training if pair.clean not in shown] or training, held

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from derain_cli.datasets.image_cache import ImageCache
-from derain_cli.datasets.known import dataset_named, hold_out, plain_folder, training_pairs
+from derain_cli.datasets.known import dataset_named, hold_out_pairs, plain_folder, training_pairs
 from derain_cli.datasets.layouts import Pair
 from derain_cli.errors import ConfigError, DatasetError, did_you_mean
 from derain_cli.rain.layers import LayerSource, made_layers, no_rain, pair_layers, streak_layers
@@ -38,7 +38,7 @@ def layer_source(
             )
         return streak_layers(folder, cache)
     if what == "pairs":
-        return pair_layers(hold_out(trainable_pairs(where, data_root), held_out)[0], cache)
+        return pair_layers(hold_out_pairs(trainable_pairs(where, data_root), held_out)[0], cache)
     if kind not in RAIN_KINDS:
         known = (*RAIN_KINDS, "dry", "streaks:FOLDER", "pairs:DATASET")
         raise ConfigError(f"unknown kind of rain {kind!r}. {did_you_mean(kind, known)}")

@@ -10,9 +10,10 @@ from pathlib import Path
 from derain_cli.datasets.image_cache import ImageCache
 from derain_cli.datasets.known import (
     DATASETS,
-    dataset_named,
     hold_out,
+    hold_out_pairs,
     plain_folder,
+    refuse_test_set,
     training_pairs,
 )
 from derain_cli.datasets.layouts import Pair, find_pairs, list_images, match_pairs
@@ -69,7 +70,7 @@ def build_sources(
     cache = cache or ImageCache()
     given = [_named_pairs(spec, data_root) for spec in dataset]
     given += [_folder_pairs(*data)] if data else []
-    pair_parts = [(name, weight, hold_out(pairs, held_out)) for name, weight, pairs in given]
+    pair_parts = [(name, weight, hold_out_pairs(pairs, held_out)) for name, weight, pairs in given]
     parts = [hold_out(_clean_images(name, data_root), held_out) for name in clean]
     if rain and not parts:
         raise ConfigError(f"rain {rain[0]!r} needs clean images to fall on: give `clean` FOLDER")
@@ -136,7 +137,7 @@ def _folder_pairs(rainy: str, clean: str) -> tuple[str, float, list[Pair]]:
     for folder in (rainy, clean):
         if not Path(folder).is_dir():
             raise DatasetError(f"`data`: no folder {folder!r}")
-        _refuse_test_set(Path(folder))
+        refuse_test_set(Path(folder))
         if not list_images(Path(folder)):
             raise DatasetError(f"`data`: no images in {folder!r}")
     return rainy, 1.0, match_pairs(Path(rainy), Path(clean))
@@ -149,7 +150,7 @@ def _clean_images(name: str, data_root: Path) -> list[Clean]:
         return _clean_sides(training_pairs(folder.name, data_root))
     if not folder.is_dir():
         raise DatasetError(f"no folder of clean images {name!r}, neither here nor in `data_root`")
-    _refuse_test_set(folder)
+    refuse_test_set(folder)
     images = list_images(folder)
     if not images:
         inside = ", ".join(repr(str(path)) for path in sorted(folder.iterdir()) if path.is_dir())
@@ -172,13 +173,3 @@ def _side_by_side(folder: Path, images: Sequence[Path]) -> list[Pair]:
     except (DatasetError, ImageError):  # no layout of pairs; what is damaged is said later
         return []
     return [pair for pair in pairs if pair.rainy_half and pair.rainy in set(images)]
-
-
-def _refuse_test_set(folder: Path) -> None:
-    """A test set, or one side of it, by its name: the nearest known one, as in Rain800/train."""
-    names = (dataset_named(path) for path in (folder.resolve(), folder.resolve().parent))
-    key = next((name for name in names if name), None)
-    if key is not None and DATASETS[key].split == "test":
-        raise DatasetError(
-            f"{str(folder)!r} is of the test set {key!r}: it is scored on, never trained on"
-        )

@@ -100,6 +100,38 @@ def test_training_on_a_test_set_is_refused(tmp_path):
             sources_of(tmp_path, **changes)
 
 
+@pytest.mark.parametrize("where", ["part", "side of a part", "link", "here", "archive's folder"])
+def test_a_test_set_is_refused_wherever_it_lies(where, tmp_path, monkeypatch):
+    for side in ("rain", "norain"):
+        image(tmp_path / "ddn_sirr_test/dense" / side / "1.png")
+        image(tmp_path / "mine/Rain100H" / side / "1.png")
+    dense = tmp_path / "ddn_sirr_test/dense"
+    (tmp_path / "linked").symlink_to(tmp_path / "mine/Rain100H")
+    monkeypatch.chdir(tmp_path / "mine/Rain100H")
+    changes = {
+        "part": {"dataset": [str(dense)]},
+        "side of a part": {"clean": [str(dense / "norain")], "rain": ["dry"]},
+        "link": {"dataset": [str(tmp_path / "linked")]},
+        "here": {"dataset": ["."]},
+        "archive's folder": {"dataset": [str(tmp_path / "mine")]},
+    }[where]
+    plain = {"dataset": [], "clean": [], "rain": [], "held_out": 0, "seed": 0}
+    with pytest.raises(DatasetError, match="never trained on"):
+        build_sources(**plain | changes, data_root=tmp_path)
+
+
+def test_a_held_out_background_is_not_trained_on_in_other_rain(tmp_path):
+    for scene in range(4):
+        image(tmp_path / f"mine/norain/{scene}.png", seed=scene)
+        for rain in range(3):
+            image(tmp_path / f"mine/rain/{scene}_{rain}.png", seed=scene)
+    changes = {"dataset": [str(tmp_path / "mine")], "clean": [], "rain": []}
+    (source,) = sources_of(tmp_path, **changes, held_out=2)
+    assert source.held_out_count == 2
+    assert source.training_count == 6
+    assert not {p.clean for p in source.training} & {p.clean for p in source.held_out}
+
+
 def test_training_half_of_a_set_with_both_halves_is_not_refused(tmp_path):
     """`Rain800` alone is the test set; a `train` folder in it is not."""
     for index in range(4):
