@@ -24,8 +24,7 @@ def finetune(
     Arguments, result and errors are those of `train`. The best network is `best.safetensors` in
     `out`; where no epoch was better than the weights it began with, these are kept.
     """
-    config = config if resume else with_steps(config)
-    return train(config, out, resume=resume, report=report, should_stop=should_stop)
+    return train(with_steps(config), out, resume=resume, report=report, should_stop=should_stop)
 
 
 def with_steps(config: FinetuneConfig) -> FinetuneConfig:

@@ -58,7 +58,7 @@ class Saving:
     ) -> None:
         self._recipe, self._config, self._folder, self._device = recipe, config, folder, device
         self.state = RunState()
-        self.watch = CollapseWatch(config.collapse)
+        self.watch = CollapseWatch(config.collapse_limit)
 
     def open(self, *, resume: bool) -> None:
         """Make the run's folder, or read the state that it holds.
@@ -92,7 +92,7 @@ class Saving:
         if not processes.is_first():
             return
         aged = self.state.step - self.state.candidate >= PATIENCE
-        renewing = bool(self._config.collapse) and self.watch.trusts and aged
+        renewing = bool(self._config.collapse_limit) and self.watch.trusts and aged
         if renewing:
             # A collapse that had begun before the candidate was saved would show by now.
             if self.state.candidate >= 0:

@@ -219,7 +219,7 @@ class _Run:
         try:
             parts = self._update(batch, step)
         except TrainingError:
-            notice = self.saving.go_back() if self.config.collapse else ""
+            notice = self.saving.go_back() if self.config.collapse_limit else ""
             if not notice:
                 raise
             return {}, notice

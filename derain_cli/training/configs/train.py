@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from derain_cli.errors import ConfigError, did_you_mean
-from derain_cli.training.configs.fields import check, facts, option, require, without_unused
+from derain_cli.training.configs.fields import (
+    check,
+    facts,
+    option,
+    require,
+    unused,
+    without_unused,
+)
 
 # Panels of the help.
 NETWORK, DATA, CROPS, SCHEDULE, LOSSES = "Network", "Data", "Crops", "Schedule", "Losses"
@@ -378,6 +385,11 @@ class TrainConfig:
             return self.crop, self.step_size
         area = (self.crop / self.final_crop) ** 2
         return self.final_crop, max(1, round(self.step_size * area))
+
+    @property
+    def collapse_limit(self) -> float:
+        """`collapse` where the recipe is watched so; what adapts to photos has its own guard."""
+        return 0.0 if "collapse" in unused(type(self), self.recipe) else self.collapse
 
     @property
     def step_size(self) -> int:

@@ -13,7 +13,9 @@ from derain_cli.errors import ConfigError, DatasetError, TrainingError
 from derain_cli.inference.derainer import Derainer
 from derain_cli.losses.formulas import l1, rain_divergence
 from derain_cli.models import build_model, find_model
+from derain_cli.training import collapse, saving
 from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.finetuning import finetune
 from derain_cli.training.guard import (
     EpochReport,
     best_of,
@@ -24,6 +26,7 @@ from derain_cli.training.guard import (
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.adaptation import derain_whole
 from derain_cli.training.recipes.online_update import OnlineUpdate, online_update_loss
+from derain_cli.training.run_folder import read_metrics
 from derain_cli.training.trainer import train
 
 OPTIONS = {
@@ -218,6 +221,30 @@ def test_what_is_kept(config, tmp_path):
     assert scores_better(looks[1], looks[0])  # self-training: by the labels it learns
     assert not scores_better(looks[2], looks[0])
     assert scores_better(report(1, 1e-3, 3.9, None), looks[0])
+
+
+def test_a_loss_that_rises_is_no_collapse(config, tmp_path, monkeypatch):
+    """Going back would need pseudo ground truth of an epoch whose files are gone."""
+    for module in (collapse, saving):
+        monkeypatch.setattr(module, "PATIENCE", 3)
+    monkeypatch.setattr(collapse, "WARM_UP", 3)
+    plain = OnlineUpdate.learn
+
+    def learn(recipe, batch, step):
+        return plain(recipe, batch, step) | {"loss": 1.0 + 100 * (step > 10)}
+
+    monkeypatch.setattr(OnlineUpdate, "learn", learn)
+    result = train(config(steps=24, save_every=2, epoch_steps=2), tmp_path / "run")
+    assert result.finished
+    assert not any("collapse" in line for line in read_metrics(tmp_path / "run"))
+
+
+def test_a_finished_adaptation_that_is_resumed_stays_as_long(config, tmp_path):
+    chosen = config(epochs=2, batch_size=4)
+    first = finetune(chosen, tmp_path / "run")
+    assert first.finished
+    again = finetune(chosen, tmp_path / "run", resume=True)
+    assert again.step == first.step
 
 
 def test_reports_are_lines_of_json(config, tmp_path):
