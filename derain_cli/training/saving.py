@@ -170,7 +170,8 @@ class Saving:
     def freeze_statistics(self) -> None:
         """Batch-norm statistics of whole images, for all processes alike, from now on."""
         # The moving average's weights differ from the model's, so it needs statistics of its own.
-        for network in {self._recipe.model, self._recipe.result}:
+        # No set: its order is another one in each process, which would then swap the two.
+        for network in dict.fromkeys((self._recipe.model, self._recipe.result)):
             self._gather_statistics(network)
             processes.take_from_first(network)
 

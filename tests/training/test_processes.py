@@ -5,13 +5,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from derain_cli.errors import ConfigError
 from derain_cli.models import MODELS, build_model
-from derain_cli.training import processes
+from derain_cli.training import processes, saving
 from derain_cli.training.recipes.supervised import Supervised
 from derain_cli.training.trainer import train
 from tests.children import Child
@@ -124,3 +125,13 @@ def test_without_torchrun_there_is_one_process():
     assert processes.share_of(5) == range(5)
     with pytest.raises(ConfigError, match="batch of 0 cannot be shared by 1 processes"):
         processes.share_of(0)
+
+
+def test_processes_gather_statistics_in_one_order(monkeypatch):
+    """In a set the average could come first in one process and second in another."""
+    networks = SimpleNamespace(model=2, result=1)  # numbers: a set would have 1 before 2
+    gathered = []
+    monkeypatch.setattr(saving.processes, "take_from_first", lambda _: None)
+    recipe_alone = SimpleNamespace(_recipe=networks, _gather_statistics=gathered.append)
+    saving.Saving.freeze_statistics(recipe_alone)
+    assert gathered == [2, 1]
