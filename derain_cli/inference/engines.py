@@ -203,11 +203,11 @@ def _load_torch(
     threads: int | None,
     on_phase: OnPhase,
 ) -> LoadedEngine:
-    from derain_cli.models import find_model  # noqa: PLC0415 (heavy)
+    from derain_cli.models import entry_of  # noqa: PLC0415 (heavy)
 
     on_phase(f"loading {shown_name(name)}")
     loaded = load_model(name)
-    entry = find_model(loaded.architecture)
+    entry = entry_of(loaded.model)
     engine = _torch_engine(loaded.model, entry, loaded.name, device, precision, compile, threads)
     return LoadedEngine(engine, entry, loaded.name)
 
@@ -216,13 +216,13 @@ def _prepare(
     request: _Request, name: str | os.PathLike[str], sha256: str, slot: Slot, on_phase: OnPhase
 ) -> LoadedEngine:
     """A network exported and compiled, and kept for the next run."""
-    from derain_cli.models import find_model  # noqa: PLC0415 (heavy)
+    from derain_cli.models import entry_of  # noqa: PLC0415 (heavy)
 
     if request.engine == "onnx":
         require_installed("onnx", *MADE_OF_ONNX)
     on_phase(f"preparing {shown_name(name)} for {TITLES[request.engine]}, once")
     loaded = load_model(name)
-    entry = find_model(loaded.architecture)
+    entry = entry_of(loaded.model)
     engine, facts, parts = _make(request, loaded.model, entry, loaded.name, sha256)
     slot.write(facts, parts)
     return LoadedEngine(engine, entry, loaded.name)

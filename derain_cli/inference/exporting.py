@@ -20,7 +20,7 @@ from derain_cli.inference.engines import MADE_OF_ONNX, load_engine, require_inst
 from derain_cli.inference.facts import NetworkFacts
 from derain_cli.inference.openvino_package import import_openvino
 from derain_cli.inference.pixels import pad_to_multiple
-from derain_cli.models import find_model
+from derain_cli.models import entry_of
 from derain_cli.whole_files import write_whole
 
 CHECKED_SIZES = (37, 53), (70, 43)  # heights and widths, odd ones among them
@@ -92,7 +92,7 @@ def export_network(
     if kind.packages:
         require_installed(kind.extra, *kind.packages)
     loaded = load_model(name)
-    entry = find_model(loaded.architecture)
+    entry = entry_of(loaded.model)
     sha256 = hashlib.sha256(loaded.path.read_bytes()).hexdigest()
     program, facts = graphs.trace(loaded.model, entry, loaded.name, sha256)
     paths = tuple(output.with_suffix(suffix) for suffix in (kind.suffix, kind.also) if suffix)

@@ -226,6 +226,30 @@ def find_model(name: str) -> ModelEntry:
     return MODELS[name]
 
 
+def entry_of(model: nn.Module) -> ModelEntry:
+    """The entry of a network that was built, with the padding multiple of its own config.
+
+    One with more halvings than the published network needs tiles of another grid, and sees farther:
+    its tiles overlap as much more, but nobody has measured whether that is enough.
+
+    Raises:
+        UsageError: It is none of these networks.
+    """
+    entry = find_model(architecture_of(model))
+    published = entry.padding_multiple
+    multiple: int = getattr(model.config, "padding_multiple", published)
+    if published % multiple == 0:
+        return entry
+    return dataclasses.replace(
+        entry,
+        padding_multiple=multiple,
+        tile_overlap=entry.tile_overlap * max(multiple, published) // published,
+        receptive_radius=None,
+        not_tile_exact=entry.not_tile_exact
+        or "how far a network of this config sees was not measured",
+    )
+
+
 def build_model(name: str, config: Mapping[str, Any] | None = None) -> nn.Module:
     """Untrained network.
 

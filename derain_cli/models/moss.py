@@ -82,6 +82,11 @@ class MossConfig:
                 f"(two widths at least), not {self.downsamplings!r}"
             )
 
+    @property
+    def padding_multiple(self) -> int:
+        """What heights and widths must divide by: all halvings."""
+        return 1 << self.downsamplings
+
 
 class ResidualBlock(nn.Module):
     """conv3 - LeakyReLU - conv3 + input; a 1x1 convolution fits the input to another width."""
@@ -234,7 +239,7 @@ class Moss(nn.Module, HubMethods):
                 read. No effect in eval mode, where the memory never changes.
         """
         height, width = rainy.shape[-2:]
-        padded = pad_to_multiple(rainy, 2**self.config.downsamplings)
+        padded = pad_to_multiple(rainy, self.config.padding_multiple)
         # The paper's networks work in -1..1, where their tanh ends.
         shallow = self.head(padded * 2 - 1)
         queries = self.encoder(shallow)

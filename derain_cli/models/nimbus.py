@@ -113,6 +113,11 @@ class NimbusConfig:
         if self.full_size < 0:
             raise ValueError(f"full_size must not be negative, not {self.full_size!r}")
 
+    @property
+    def padding_multiple(self) -> int:
+        """What heights and widths must divide by: all halvings."""
+        return 1 << len(self.widths)
+
 
 class PlainBlock(nn.Module):
     """x + conv3(ReLU6(conv3(x)))."""
@@ -256,7 +261,7 @@ class Nimbus(nn.Module, HubMethods):
     def forward(self, rainy: Tensor) -> Tensor:
         """Derained image: the rainy one plus the change found for it."""
         height, width = rainy.shape[-2:]
-        padded = pad_to_multiple(rainy, 2 ** len(self.config.widths))
+        padded = pad_to_multiple(rainy, self.config.padding_multiple)
         centred = padded - 0.5  # so that the zeros around it are a middle grey
         # From here to the tail everything is at 1/2 of the size and below.
         x = self.stem(F.pixel_unshuffle(centred, 2))

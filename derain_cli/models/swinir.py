@@ -73,6 +73,11 @@ class SwinIRConfig:
                 f"depths and mlp_ratio start at 1, not {self.depths} and {self.mlp_ratio!r}"
             )
 
+    @property
+    def padding_multiple(self) -> int:
+        """What heights and widths must divide by: whole windows."""
+        return self.window
+
 
 def window_bands(side: int, window: int, shift: int) -> tuple[Band, ...]:
     """Stretches `(start, stop, window side)` of an image's side that are cut into equal windows.
@@ -221,7 +226,7 @@ class SwinIR(nn.Module, HubMethods):
         # first convolution's bias can do that.
         height, width = rainy.shape[-2:]
         # Windows tile the image exactly only at a multiple of their side.
-        padded = pad_to_multiple(rainy, self.config.window)
+        padded = pad_to_multiple(rainy, self.config.padding_multiple)
         # Attention works on channels last, convolutions on channels first: hence the permutations.
         features = self.to_features(padded)
         x = self.norm_before(features.permute(0, 2, 3, 1))

@@ -53,6 +53,11 @@ class UNetConfig:
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths must be one or more numbers from 1 up, not {self.widths!r}")
 
+    @property
+    def padding_multiple(self) -> int:
+        """What heights and widths must divide by: all halvings."""
+        return 1 << (len(self.widths) - 1)
+
 
 class ConvPair(nn.Sequential):
     """Twice conv3 - ReLU, at one size."""
@@ -90,7 +95,7 @@ class UNet(nn.Module, HubMethods):
     def forward(self, rainy: Tensor) -> Tensor:
         """Derained image: the rainy one minus the rain found in it."""
         height, width = rainy.shape[-2:]
-        padded = pad_to_multiple(rainy, 2 ** (len(self.config.widths) - 1))
+        padded = pad_to_multiple(rainy, self.config.padding_multiple)
         skips = self._encode(padded)
         # The smallest level is where decoding starts; each step up also reads the features that
         # the encoder had at that size, because up-sampling alone cannot bring back edges.

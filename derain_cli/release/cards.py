@@ -23,7 +23,7 @@ from derain_cli.datasets.known import dataset_named
 from derain_cli.datasets.origins import ORIGINS
 from derain_cli.errors import UsageError
 from derain_cli.evaluation.statistics import COLUMNS, INPUT
-from derain_cli.models import build_model, find_model
+from derain_cli.models import build_model, entry_of, find_model
 
 COUNTED_SIDE = 256
 COUNTED_SECONDS = 0.4  # for a stranger's network; most take a fifth of it
@@ -57,8 +57,8 @@ def network_facts(
     Raises:
         UsageError: Unknown name.
     """
-    entry = find_model(name)
     model = (built or build_model(name, config)).eval()
+    entry = entry_of(model)
     is_foreign = built is not None and built.config != entry.config()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr
-from derain_cli.models import find_model
+from derain_cli.models import entry_of
 from derain_cli.training import phases
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.samples import Source
@@ -76,7 +76,7 @@ def derain(
     """Derained 8-bit image in the run's precision, large ones in tiles."""
     if rainy.shape[0] * rainy.shape[1] > WHOLE_SIDE**2:
         device = str(next(network.parameters()).device)
-        entry = find_model(config.model)
+        entry = entry_of(network)
         in_tiles = Derainer(
             network, entry, name=config.model, device=device, precision=config.precision
         )

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.errors import (
     CheckpointError,
     ImageError,
@@ -29,7 +30,7 @@ from derain_cli.inference.derainer import Derainer, RunFacts, _Run
 from derain_cli.inference.devices import choose_device
 from derain_cli.inference.folding import folded_network
 from derain_cli.inference.memory import memory_budget
-from derain_cli.models import MODELS, ModelEntry, build_model
+from derain_cli.models import MODELS, ModelEntry, build_model, entry_of
 from derain_cli.models.rdmc import Rdmc, RdmcConfig
 from derain_cli.models.unet import UNetConfig
 from derain_cli.rain.painting import heavy_layer, paint
@@ -227,6 +228,32 @@ def test_tiles_off_the_networks_grid_would_differ() -> None:
     rainy = torch.rand(1, 3, 64, 64)
     moved = Smoother()(rainy[..., 1:61, 1:61])
     assert (Smoother()(rainy)[..., 30:33, 30:33] - moved[..., 29:32, 29:32]).abs().max() > 1e-3
+
+
+def test_a_deeper_network_has_tiles_on_its_own_grid() -> None:
+    deeper = entry_of(build_model("unet", {"widths": (4, 4, 4, 4, 4, 4)}))
+    assert (deeper.padding_multiple, deeper.tile_overlap) == (32, 4 * MODELS["unet"].tile_overlap)
+    assert deeper.not_tile_exact
+    for config in ({"widths": (4, 4, 4, 4)}, {"widths": (4, 4)}):  # whose grid the entry's is too
+        assert entry_of(build_model("unet", config)) is MODELS["unet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "multiple"),
+    [
+        ("nimbus", {"widths": (4,) * 5, "encoder": (1,) * 5, "decoder": (1,) * 4}, 32),
+        ("moss", {"widths": (4,) * 5, "blocks": 1, "downsamplings": 4}, 16),
+        ("swinir", {"window": 12, "depths": (2,), "channels": 12, "heads": 2}, 12),
+    ],
+)
+def test_files_of_deeper_networks_are_loaded_with_their_own_grid(
+    name: str, config: dict[str, Any], multiple: int, tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path / "deep.safetensors", build_model(name, config), name, {})
+    loaded = Derainer.load(tmp_path / "deep.safetensors", device="cpu", engine="torch", tile=256)
+    assert loaded.entry.padding_multiple == multiple
+    (notice,) = loaded.run(noise(270, 260))[1].notices
+    assert "was not measured" in notice
 
 
 def test_tiled_tensor_equals_the_whole_one() -> None:

@@ -26,7 +26,7 @@ from derain_cli.errors import ConfigError
 from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.metrics.niqe import PATCH, niqe
-from derain_cli.models import find_model
+from derain_cli.models import entry_of
 from derain_cli.training import phases, processes
 from derain_cli.training.batch_norm import keep_norms
 from derain_cli.training.configs.finetune import FinetuneConfig
@@ -184,7 +184,7 @@ class AdaptingRecipe:
 
     def _derainer(self) -> Derainer:
         device = str(next(self.model.parameters()).device)
-        entry, tile = find_model(self.config.model), self.config.tile or None
+        entry, tile = entry_of(self.result), self.config.tile or None
         return Derainer(self.result, entry, name=self.config.model, device=device, tile=tile)
 
     def _psnr(self, derainer: Derainer) -> float | None:
