@@ -7,8 +7,8 @@
 - A tensor `(..., 3, height, width)` or `(..., 1, height, width)` of uint8, or float in 0..1.
 
 Type and shape stay as they are, gray stays gray, and alpha is not touched. PIL's modes L, LA, RGB,
-RGBA and I;16 stay; others cannot hold every colour and come back as RGB, or as RGBA where there
-was transparency.
+RGBA, I and I;16 stay; other modes of 16 bits come back as I;16. The rest cannot hold every colour
+and come back as RGB, or as RGBA where there was transparency.
 """
 
 import sys
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from derain_cli.inference.derainer import Derainer
 
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
+DEEP_MODES = ("I", "I;16B", "I;16L", "I;16N")
 
 
 def derain_any(derainer: "Derainer", image: Any, strength: float) -> Any:  # noqa: ANN401
@@ -57,12 +58,30 @@ def derain_any(derainer: "Derainer", image: Any, strength: float) -> Any:  # noq
 
 
 def _derain_pil(derainer: "Derainer", image: Image.Image, strength: float) -> Image.Image:
+    if image.mode == "F":
+        raise UsageError("a PIL image of mode F says nothing of its range: give an array in 0..1")
+    if image.mode in DEEP_MODES:
+        return _derain_deep(derainer, image, strength)
     if image.mode not in PIL_MODES:
         clear = image.mode in ("PA", "RGBa", "La") or "transparency" in image.info
         image = image.convert("RGBA" if clear else "RGB")
     derained = Image.fromarray(_derain_array(derainer, np.asarray(image), strength))
     derained.info = dict(image.info)
     return derained
+
+
+def _derain_deep(derainer: "Derainer", image: Image.Image, strength: float) -> Image.Image:
+    """Gray of 16 bits in a mode that `convert` would cut at 255."""
+    values = np.asarray(image)
+    least, most = values.min(initial=0), values.max(initial=0)
+    if least < 0 or most > np.iinfo(np.uint16).max:
+        raise UsageError(
+            f"a PIL image of mode {image.mode} must hold 0 to 65535, not {least} to {most}"
+        )
+    derained = _derain_array(derainer, values.astype(np.uint16), strength)
+    result = Image.fromarray(derained.astype(np.int32) if image.mode == "I" else derained)
+    result.info = dict(image.info)
+    return result
 
 
 def _derain_array(derainer: "Derainer", image: NDArray[Any], strength: float) -> NDArray[Any]:

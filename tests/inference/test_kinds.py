@@ -71,6 +71,33 @@ def test_pil_images_keep_their_mode_and_what_they_carry(derainer, mode):
     assert result.info["icc_profile"] == b"profile"
 
 
+@pytest.mark.parametrize(("mode", "becomes"), [("I", "I"), ("I;16B", "I;16"), ("I;16L", "I;16")])
+def test_16_bits_in_any_mode_are_not_cut_at_255(derainer, mode, becomes):
+    values_of_16_bits = np.array([[0, 1000], [30000, 65535]], np.uint16)
+    order = ">u2" if mode == "I;16B" else "<u2"
+    if mode == "I":
+        image = Image.fromarray(values_of_16_bits.astype(np.int32))
+    else:
+        image = Image.frombytes(mode, (2, 2), values_of_16_bits.astype(order).tobytes())
+    assert image.mode == mode
+    result = derainer(image)
+    assert result.mode == becomes
+    np.testing.assert_allclose(np.asarray(result), values_of_16_bits * HALF, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.fromarray(np.full((2, 2), 0.5, np.float32)), "mode F says nothing of its range"),
+        (Image.fromarray(np.full((2, 2), 70_000, np.int32)), "0 to 65535, not 0 to 70000"),
+        (Image.fromarray(np.full((2, 2), -1, np.int32)), "0 to 65535, not -1 to 0"),
+    ],
+)
+def test_pil_images_of_no_known_range_are_refused(derainer, image, message):
+    with pytest.raises(UsageError, match=message):
+        derainer(image)
+
+
 def test_a_palette_becomes_rgb_and_its_transparency_alpha(derainer):
     image = Image.fromarray((values(9, 13) * 8).astype(np.uint8), mode=None).convert("P")
     assert derainer(image).mode == "RGB"
