@@ -13,6 +13,7 @@ import os
 import platform
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from derain_cli.errors import CheckpointError
@@ -21,7 +22,7 @@ from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole_file
 
 MOST_HEADER = 1 << 20  # bytes
-PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
+PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}  # modules, and usually distributions
 # What decides the graph of given weights, beside the packages.
 CODE = ("models/*.py", "inference/graphs.py", "inference/folding.py", "conv_norm.py", "sizes.py")
 
@@ -46,7 +47,7 @@ class Slot:
         """
         self._depends = {
             "weights": sha256,
-            "engine": f"{engine} {importlib.metadata.version(PACKAGES[engine])}",
+            "engine": f"{engine} {_version(PACKAGES[engine])}",
             "precision": precision,
             "cpu": _cpu(),
             "derain": f"{__version__} {_code()}",
@@ -80,6 +81,18 @@ class Slot:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole_file(self.path, json.dumps(header).encode() + b"\n" + content)
+
+
+def _version(module: str) -> str:
+    """Of what holds an engine's module: onnxruntime is also in distributions of other names."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(module)
+    for name in importlib.metadata.packages_distributions().get(module, ()):
+        return f"{name} {importlib.metadata.version(name)}"
+    spec = find_spec(module)
+    # Of no distribution, as a module on a path of its own is: a changed one has another time.
+    origin = spec and spec.origin
+    return str(Path(origin).stat().st_mtime_ns) if origin else "unknown"
 
 
 def _split(content: bytes, lengths: Sequence[int]) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from torch import nn
 
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.errors import CheckpointError, UsageError
-from derain_cli.inference import engines
+from derain_cli.inference import engine_cache, engines
 from derain_cli.inference.derainer import Derainer
 from derain_cli.inference.engine_cache import Slot, engine_folder
 from derain_cli.inference.engines import choose_engine
@@ -122,6 +123,24 @@ def test_a_kept_network_that_is_damaged_or_another_builds_is_made_again(
         file.write_bytes(content)
         assert engines.load_engine(tiny_menet, "openvino") == "made again"
     file.write_bytes(whole)
+
+
+def test_an_engine_of_another_distribution_has_a_version_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`onnxruntime-gpu` holds the module `onnxruntime`."""
+    (tmp_path / "strange_engine.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(engine_cache.PACKAGES, "onnx", "strange_engine")
+    by_time = Slot("ab" * 32, "onnx", "fp32")
+    os.utime(tmp_path / "strange_engine.py", (1, 1))
+    changed = Slot("ab" * 32, "onnx", "fp32")
+    info = tmp_path / "strange_engine_gpu-2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange-engine-gpu\nVersion: 2\n")
+    (info / "top_level.txt").write_text("strange_engine\n")
+    named = Slot("ab" * 32, "onnx", "fp32")
+    assert len({slot.path for slot in (by_time, changed, named)}) == 3
 
 
 def test_what_a_network_is_kept_under_depends_on_all_that_it_is_made_of(
