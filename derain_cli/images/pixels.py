@@ -27,8 +27,8 @@ class Canvas:
         dtype = np.uint16 if depth == 16 else np.uint8
         self.rgb = np.empty((*shape, 3), dtype)
         self.alpha = np.empty(shape, dtype) if alpha else None
-        self._stored_rgb = _as_stored(self.rgb, orientation)
-        self._stored_alpha = None if self.alpha is None else _as_stored(self.alpha, orientation)
+        self._stored_rgb = as_stored(self.rgb, orientation)
+        self._stored_alpha = None if self.alpha is None else as_stored(self.alpha, orientation)
 
     @classmethod
     def of(cls, samples: np.ndarray, orientation: int) -> "Canvas":
@@ -51,11 +51,11 @@ class Canvas:
         self._stored_rgb[rows] = samples
 
 
-def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
     """A view of upright pixels in the order in which a file of that EXIF orientation has them.
 
     Example:
-        >>> _as_stored(np.array([[1, 2, 3]]), 6)  # 6: the file lies on its left side
+        >>> as_stored(np.array([[1, 2, 3]]), 6)  # 6: the file lies on its left side
         array([[3],
                [2],
                [1]])

@@ -19,14 +19,14 @@ from PIL import TiffImagePlugin, _imaging
 
 from derain_cli.errors import UnreadableImageError
 from derain_cli.images.codecs import codecs, unsupported
-from derain_cli.images.exif import exif_block, exif_tags
+from derain_cli.images.exif import exif_block, exif_tags, valid_orientation
 from derain_cli.images.iptc import iptc_of_resources, iptc_of_tag, lost_resources
 from derain_cli.images.jpeg_segments import zeros_in_scans
 from derain_cli.images.libtiff import libtiff_messages
 from derain_cli.images.opencv import decode_with_opencv
 from derain_cli.images.picture import Metadata, Picture
 from derain_cli.images.pillow import GRAY_MODES, decode_with_pillow, metadata_of_converted
-from derain_cli.images.pixels import Canvas, bands, samples_of
+from derain_cli.images.pixels import Canvas, as_stored, bands, samples_of
 from derain_cli.images.sniff import RAW_FILE, RAW_WAY_OUT
 from derain_cli.images.sources import Notices, OpenedImage, SourceFile
 from derain_cli.images.statements import upright_metadata
@@ -106,6 +106,7 @@ class _TiffLayout:
     photometric: int
     compression: int
     separate: bool  # one plane per sample
+    orientation: int  # of this directory alone: XMP may state another
 
     @property
     def compression_name(self) -> str:
@@ -287,6 +288,7 @@ def _tiff_layout(tags: Directory, label: str) -> _TiffLayout:
         photometric=photometric,
         compression=whole_number(tags, 259, 1),
         separate=whole_number(tags, 284, 1) == 2 and samples > 1,
+        orientation=valid_orientation(whole_number(tags, ORIENTATION, 1)),
     )
 
 
@@ -436,7 +438,7 @@ def _tiff_samples_with_opencv(file: SourceFile, layout: _TiffLayout) -> np.ndarr
         return _samples_with_codecs(file, layout, 0, what)
     samples = decode_with_opencv(file.read_all())
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[samples.shape[2]]
-    return samples[..., order]
+    return as_stored(samples[..., order], layout.orientation)  # OpenCV has turned them upright
 
 
 def _tiff_samples_with_tifffile(file: SourceFile, layout: _TiffLayout, page: int) -> np.ndarray:

@@ -404,6 +404,33 @@ def test_trap_2_deep_tiff_of_any_common_compression(compression: str, channels: 
     np.testing.assert_array_equal(tiff_samples(encode_image(picture)), samples)
 
 
+def with_orientation(tiff: bytes, orientation: int) -> bytes:
+    """A little-endian TIFF with one entry more, in a new directory at its end."""
+    at = struct.unpack_from("<I", tiff, 4)[0]
+    count = struct.unpack_from("<H", tiff, at)[0]
+    entries = [tiff[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count)]
+    entries.append(struct.pack("<HHII", 274, 3, 1, orientation))
+    entries.sort(key=lambda entry: struct.unpack_from("<H", entry))
+    tiff += bytes(len(tiff) % 2)
+    directory = struct.pack("<H", count + 1) + b"".join(entries) + bytes(4)
+    return tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:] + directory
+
+
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("compression", [5, 32773])
+def test_trap_2_deep_tiff_that_opencv_turns_is_turned_once(
+    compression: int, channels: int, orientation: int
+) -> None:
+    samples = noise(7, 5, channels, dtype=np.uint16)
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, compression]
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
+    data = cv2.imencode(".tif", samples[..., order], options)[1].tobytes()
+    picture = read_image(with_orientation(data, orientation))
+    upright = UPRIGHT.get(orientation, UPRIGHT[1])(samples)
+    np.testing.assert_array_equal(channels_of(picture), upright)
+
+
 def test_trap_2_deep_tiff_planar_big_endian_inverted_bigtiff_tiled() -> None:
     samples = noise(33, 20, 3, dtype=np.uint16)
     planes = np.ascontiguousarray(np.moveaxis(samples, 2, 0))
