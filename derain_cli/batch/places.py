@@ -88,6 +88,20 @@ def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> 
         raise UsageError(
             f"`output` {output!r} is a file; several inputs or a '/' at its end ask for a folder"
         )
+    refuse_name_of_file(output)
+    refuse_input_folder(folder, words, options)
+
+
+def refuse_name_of_file(output: str) -> None:
+    """Refuse a new folder for several results that is named like one of them.
+
+    Args:
+        output: A path or an address; a '/' at its end says that a folder is meant.
+
+    Raises:
+        UsageError: It is named so.
+    """
+    folder = Path(output)
     is_named_like_file = written_format(folder) is not None or has_film_name(folder)
     looks_like_file = is_named_like_file and not output.endswith(("/", os.sep))
     if looks_like_file and not is_folder(folder):
@@ -95,7 +109,6 @@ def _check_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> 
             f"`output` {output!r} would be a folder, for several inputs; write '{output}/' if it "
             "should"
         )
-    refuse_input_folder(folder, words, options)
 
 
 def refuse_input_folder(folder: Path, words: Sequence[str], options: BatchOptions) -> None:

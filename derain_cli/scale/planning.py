@@ -17,6 +17,7 @@ from derain_cli.batch.inputs import (
 from derain_cli.batch.options import DEFAULT_SUFFIX, LAYERS, STDIN, BatchOptions
 from derain_cli.batch.places import (
     refuse_input_folder,
+    refuse_name_of_file,
     refuse_other_format,
     require_one_for_stdout,
     result_name,
@@ -93,6 +94,8 @@ def plan_addresses(
     is_single = len(everything) == len(first) == 1 and first[0].is_named
     if options.output == STDIN:
         require_one_for_stdout(options, several=not is_single)
+    elif options.output is not None and not is_single:
+        refuse_name_of_file(options.output)
     targets = _Targets(everything, options, is_single=is_single)
     jobs = _Jobs(chain(first, sources), targets, holds)
     if is_single:
@@ -148,7 +151,8 @@ def _sources(
             if item.path is not None:
                 path = Path(item.path)
                 problem = item.problem or _of_film(path)
-                yield _Source(path, item.relative, problem, item.path == word)
+                # A word that is written otherwise, as "./a.jpg", names the same path.
+                yield _Source(path, item.relative, problem, item.path == str(Path(word)))
 
 
 def _of_film(path: Path) -> str:

@@ -63,6 +63,16 @@ def test_a_local_folder_to_an_address_and_back(memory: Any, photos: Path, tmp_pa
     assert down == {"memory://in/a.jpg": str(tmp_path / "x.png")}
 
 
+@pytest.mark.parametrize("word", ["a2.jpg", "./a2.jpg"])
+def test_one_image_goes_to_the_address_of_a_file_however_it_is_named(
+    memory: Any, photos: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.chdir(photos)
+    assert planned([word], output="memory://out/dry.jpg") == {
+        str(Path(word)): "memory://out/dry.jpg"
+    }
+
+
 def test_what_is_there_is_skipped_or_refused_alone(memory: Any) -> None:
     memory.pipe("/out/a.jpg", b"done")
     kept = planned(["memory://in"], output="memory://out", skip_existing=True)
@@ -149,6 +159,8 @@ needs_http = pytest.mark.skipif(
         (["ftp://host/a.jpg"], {"output": "out/"}, "unknown kind of address 'ftp'"),
         (["-"], {"output": "memory://out/"}, "an image on stdin"),
         (["memory://in"], {"output": "memory://out/", "frames": "all"}, "from file to file"),
+        (["memory://in"], {"output": "memory://dry.jpg"}, "'memory://dry.jpg' would be a folder"),
+        (["memory://in"], {"output": "dry.jpg"}, "'dry.jpg' would be a folder"),
         (["memory://in"], {"output": "-"}, "takes one image"),
         (["memory://in/a.jpg"], {"output": "memory://b.png", "format": "webp"}, "is no webp file"),
         (["memory://in/a.jpg", "memory://in/b.png"], {"output": "-"}, "takes one image"),
