@@ -20,14 +20,21 @@ def check_watching(folder: Path, inputs: list[str], options: "BatchOptions") -> 
     """Refuse inputs and options that cannot be watched.
 
     Raises:
-        UsageError: Not a folder, other inputs, no folder for results, or a missing extra.
+        UsageError: Not a folder, other inputs, no local folder for results, or a missing extra.
     """
+    from derain_cli.scale.addresses import is_address
+
     if inputs:
         raise UsageError("--watch takes its inputs from its folder: drop the others")
     if not folder.is_dir():
         raise UsageError(f"--watch {str(folder)!r} is not a folder")
     if options.overwrite:
         raise UsageError("--watch and --overwrite exclude each other: it would never finish")
+    if is_address(options.output):
+        raise UsageError(
+            f"--watch writes into a local folder, and -o {options.output} is an address: name a "
+            "folder"
+        )
     if options.output is not None and not options.output.endswith("/"):
         raise UsageError(f"--watch needs a folder for its results: write -o {options.output}/")
     try:

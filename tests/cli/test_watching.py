@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from derain_cli.batch import BatchOptions, Plan
 from derain_cli.cli.app import app
-from derain_cli.cli.watching import watch_folder
+from derain_cli.cli.watching import check_watching, watch_folder
 from derain_cli.errors import UsageError
 
 pytest.importorskip("watchfiles", reason="the extra `watch` is not installed")
@@ -112,6 +112,11 @@ def test_an_arrival_that_cannot_be_planned_is_said_once_and_ends_no_watch(
     arrive("a.gif")
     with pytest.raises(UsageError, match="would both be written to"):
         watch_folder(tmp_path, BatchOptions(), run, lambda error: said.append(str(error)))
+
+
+def test_results_at_an_address_are_refused(photos: Path) -> None:
+    with pytest.raises(UsageError, match="-o s3://b/dry/ is an address: name a folder"):
+        check_watching(photos, [], BatchOptions(output="s3://b/dry/"))
 
 
 def test_what_cannot_be_watched_is_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
