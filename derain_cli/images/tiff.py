@@ -428,8 +428,9 @@ def _straight(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         >>> _straight(np.uint16([[[100]]]), np.uint16([[[32768]]]))
         array([[[200]]], dtype=uint16)
     """
-    full = np.minimum(np.rint(colour * (65535 / np.maximum(alpha, 1).astype(np.float32))), 65535)
-    return np.asarray(np.where(alpha, full, colour), np.uint16)
+    top = np.iinfo(alpha.dtype).max
+    full = np.minimum(np.rint(colour * (top / np.maximum(alpha, 1).astype(np.float32))), top)
+    return np.asarray(np.where(alpha, full, colour), alpha.dtype)
 
 
 def _tiff_samples_with_opencv(file: SourceFile, layout: _TiffLayout) -> np.ndarray:

@@ -456,6 +456,20 @@ def test_trap_2_multiplied_alpha_is_taken_out() -> None:
     assert picture.alpha[0, 0] == 32768
 
 
+@pytest.mark.parametrize("compression", ["jpeg2000", "lerc", "jpegxl"])
+def test_multiplied_alpha_is_taken_out_of_8_bits_of_the_extra_codecs(compression: str) -> None:
+    pytest.importorskip("imagecodecs", reason="the extra `codecs` is not installed")
+    stored = np.full((16, 16, 4), 128, np.uint8)
+    stored[..., :3] = (100, 0, 128)
+    options = {"reversible": True} if compression == "jpeg2000" else {}
+    data = tiff_bytes(
+        stored, extrasamples=["assocalpha"], compression=compression, compressionargs=options
+    )
+    picture = read_image(data)
+    assert picture.rgb[0, 0].tolist() == [199, 0, 255]  # 100 * 255 / 128
+    assert picture.alpha[0, 0] == 128
+
+
 def test_trap_2_channels_that_are_no_alpha_are_dropped_with_a_notice() -> None:
     samples = noise(3, 3, 5, dtype=np.uint16)
     picture = read_image(
