@@ -22,6 +22,14 @@ DEFAULT_QUALITY = 80
 SEGMENT = 48  # frames that are encoded on their own; what a killed run loses at most
 LAMBDA = 118  # FFmpeg's unit of quality for encoders that take a quantiser (FF_QP2LAMBDA)
 TAGS_OF_HEVC = frozenset({"hvc1", "hev1"})
+MPEG4_TICKS = 65535  # in a second; its streams count them in 16 bits
+# Frames per second that an MPEG-2 stream can state: one of eight, times a fraction.
+MPEG2_RATES = tuple(
+    Fraction(*rate) * Fraction(times, divided)
+    for rate in ((24000, 1001), (24,), (25,), (30000, 1001), (30,), (50,), (60000, 1001), (60,))
+    for times in range(1, 5)
+    for divided in range(1, 33)
+)
 
 Options = Mapping[str, str]
 
@@ -35,12 +43,14 @@ class Coder:
         options: Its options for a quality of 1 to 100.
         quantiser: Quantiser for that quality, where the encoder has no constant quality of its own.
         even_sides: Whether subsampled pixels need even sides.
+        clock: Seconds between two frames, as near to those of a rate as the encoder can count.
     """
 
     encoder: str
     options: Callable[[int], Options]
     quantiser: Callable[[int], float] | None = None
     even_sides: bool = True
+    clock: Callable[[Fraction], Fraction] = lambda rate: 1 / rate
 
 
 def _rate_factor(per_step: float, worst: int, **more: str) -> Callable[[int], Options]:
@@ -56,6 +66,14 @@ def _quantiser(quality: int) -> float:
     return min(31.0, 1 + (100 - quality) * 0.1)
 
 
+def _clock_of_mpeg4(rate: Fraction) -> Fraction:
+    return max(Fraction(1, MPEG4_TICKS), (1 / rate).limit_denominator(MPEG4_TICKS))
+
+
+def _clock_of_mpeg2(rate: Fraction) -> Fraction:
+    return 1 / min(MPEG2_RATES, key=lambda known: abs(known - rate))
+
+
 CODERS: Mapping[str, Coder] = {
     "h264": Coder("libx264", _rate_factor(0.9, 51)),
     "hevc": Coder("libx265", _rate_factor(1.0, 51, **{"x265-params": "log-level=error"})),
@@ -64,8 +82,8 @@ CODERS: Mapping[str, Coder] = {
         "libvpx-vp9", _rate_factor(1.2, 63, **{"cpu-used": "4", "row-mt": "1"}), None, False
     ),
     "av1": Coder("libsvtav1", _rate_factor(1.25, 63, preset="8", **{"svtav1-params": "rc=0"})),
-    "mpeg4": Coder("mpeg4", _fixed(), _quantiser),
-    "mpeg2video": Coder("mpeg2video", _fixed(), _quantiser),
+    "mpeg4": Coder("mpeg4", _fixed(), _quantiser, clock=_clock_of_mpeg4),
+    "mpeg2video": Coder("mpeg2video", _fixed(), _quantiser, clock=_clock_of_mpeg2),
     "mjpeg": Coder("mjpeg", _fixed(), _quantiser, False),
     "prores": Coder("prores_ks", _fixed(vendor="apl0"), None, False),
     "ffv1": Coder("ffv1", _fixed(level="3"), None, False),
@@ -141,7 +159,7 @@ def configure(context: "VideoCodecContext", film: Film, coding: Coding) -> None:
     context.width, context.height = film.width, film.height
     context.pix_fmt = coding.pixel_format
     context.framerate = film.rate
-    context.time_base = 1 / film.rate
+    context.time_base = coding.coder.clock(film.rate)
     if film.aspect is not None:
         context.sample_aspect_ratio = film.aspect
     context.gop_size = SEGMENT
@@ -177,7 +195,11 @@ class Encoded:
 
 
 class SegmentEncoder:
-    """Encodes the frames of one segment, which decode without any other."""
+    """Encodes the frames of one segment, which decode without any other.
+
+    Raises:
+        UsageError: The encoder does not take such a film.
+    """
 
     def __init__(self, film: Film, coding: Coding, first: int, *, global_header: bool) -> None:
         av = load_pyav(film.label)
@@ -186,6 +208,8 @@ class SegmentEncoder:
         configure(self._context, film, coding)
         if global_header:
             self._context.flags |= av.codec.context.Flags.global_header
+        _open(self._context, film, coding)
+        self._clock = coding.coder.clock(film.rate)
         self._frame_class: Any = av.VideoFrame
         self._count = 0
 
@@ -199,7 +223,7 @@ class SegmentEncoder:
             dst_colorspace=swscale_matrix(self._film),
             dst_color_range=self._film.colours.range or None,
         )
-        frame.pts, frame.time_base = self._count, 1 / self._film.rate
+        frame.pts, frame.time_base = self._count, self._clock
         self._count += 1
         return self._packets(self._context.encode(frame))
 
@@ -215,7 +239,21 @@ class SegmentEncoder:
         ]
 
     def _number(self, packet: Any) -> int:  # noqa: ANN401 (PyAV's packet, an extra)
-        return round(int(packet.pts) * Fraction(packet.time_base) * self._film.rate)
+        return round(int(packet.pts) * Fraction(packet.time_base) / self._clock)
+
+
+def _open(context: "VideoCodecContext", film: Film, coding: Coding) -> None:
+    av = load_pyav(film.label)
+    try:
+        context.open()
+    except av.error.MemoryError:
+        raise
+    except av.error.FFmpegError as error:
+        what = f"{film.width}x{film.height} {coding.pixel_format}, {float(film.rate):.6g} frames/s"
+        raise UsageError(
+            f"{coding.coder.encoder} cannot write {film.label} ({what}: {error.strerror}); "
+            "choose another `codec`"
+        ) from error
 
 
 def _nearest_format(name: str, coder: Coder, label: str) -> str:

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from derain_cli.errors import ImageError, UnreadableImageError, UsageError
 from derain_cli.inference.derainer import Derainer
-from derain_cli.video.encoding import SEGMENT
+from derain_cli.video.encoding import CODERS, SEGMENT, SegmentEncoder, choose_coding
 from derain_cli.video.films import FilmFacts, FilmOptions, FilmProgress, derain_film
 from derain_cli.video.reading import probe_film
 
@@ -247,6 +248,46 @@ def test_a_codec_that_does_not_fit_is_refused(
         derain(source, tmp_path / "out.mp4", derainer, FilmOptions(codec="h265"))
     with pytest.raises(UsageError, match="a file of kind webm cannot hold h264"):
         derain(source, tmp_path / "out.webm", derainer, FilmOptions(codec="h264"))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video"])
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
+def test_an_odd_rate_is_kept_by_encoders_that_cannot_count_it(
+    make_film: MakeFilm, derainer: Derainer, tmp_path: Path, codec: str, container: str
+) -> None:
+    # Of two segments, and of a rate whose numerator is more than 16 bits hold.
+    source = make_film(tmp_path / "clip.mp4", frames=50, sound=None, ticks=99991)
+    target = tmp_path / f"out.{container}"
+    assert probe_film(source).rate.numerator > 65535
+    derain(source, target, derainer, FilmOptions(strength=0, temporal=False, codec=codec))
+    times = zip(times_of(source), times_of(target), strict=True)
+    unit = 0 if container == "mp4" else 0.001
+    assert all(abs(before - after) <= unit for before, after in times)
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate", "counted"),
+    [
+        ("h264", Fraction(250000, 10427), Fraction(250000, 10427)),
+        ("mpeg4", Fraction(30000, 1001), Fraction(30000, 1001)),
+        ("mpeg4", Fraction(10**7), Fraction(65535)),
+        ("mpeg2video", Fraction(25, 2), Fraction(25, 2)),
+        ("mpeg2video", Fraction(250000, 10427), Fraction(24000, 1001)),
+        ("mpeg2video", Fraction(5970000, 199111), Fraction(30000, 1001)),
+    ],
+)
+def test_an_encoder_counts_in_the_nearest_clock_it_has(
+    codec: str, rate: Fraction, counted: Fraction
+) -> None:
+    assert CODERS[codec].clock(rate) == 1 / counted
+
+
+def test_what_an_encoder_refuses_is_one_line(make_film: MakeFilm, tmp_path: Path) -> None:
+    film = probe_film(make_film(tmp_path / "clip.mp4", frames=2))
+    coding = choose_coding(film, "mp4", "vp9", None)
+    film = dataclasses.replace(film, rate=Fraction(2**31 - 1, 2**31 - 3))
+    with pytest.raises(UsageError, match=r"libvpx-vp9 cannot write .*clip\.mp4.*another `codec`$"):
+        SegmentEncoder(film, coding, 0, global_header=True)
 
 
 @pytest.mark.parametrize(
