@@ -62,6 +62,19 @@ def write_whole_file(
         _own.discard(part)
 
 
+def mode_like(source: object) -> int:
+    """Permissions of a result: nobody may read it who may not read the input.
+
+    Args:
+        source: The input's path; of anything else, as an address, nothing is known.
+    """
+    try:
+        mode = source.stat().st_mode if isinstance(source, Path) else 0o666
+    except OSError:
+        return 0o666
+    return mode & 0o666 | 0o600
+
+
 def _refuse_devices(path: Path) -> None:
     """What looks like a file below /dev or /proc is a device, or a link to an open one.
 

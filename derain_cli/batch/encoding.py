@@ -16,9 +16,10 @@ from derain_cli.batch.network import Derained
 from derain_cli.batch.options import BatchOptions
 from derain_cli.batch.places import written_format
 from derain_cli.batch.rain import Rain, measure_rain
-from derain_cli.batch.writing import Claims, mode_like, write_result
+from derain_cli.batch.writing import Claims, write_result
 from derain_cli.errors import DiskError, ImageError
 from derain_cli.images import WRITABLE_FORMATS, Picture, encode_image, writing_notices
+from derain_cli.whole_files import mode_like
 
 
 class Encoding:

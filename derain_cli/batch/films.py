@@ -15,10 +15,11 @@ from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.interruption import Interrupter
 from derain_cli.batch.network import Network
 from derain_cli.batch.options import ENDINGS, BatchOptions
-from derain_cli.batch.writing import mode_like, write_result
+from derain_cli.batch.writing import write_result
 from derain_cli.errors import DiskError, UsageError
 from derain_cli.images import DEFAULT_MAX_PIXELS
 from derain_cli.video.kinds import FORMAT_OF_SUFFIX, film_suffix_of_bytes, written_suffix
+from derain_cli.whole_files import mode_like
 
 
 class Films:

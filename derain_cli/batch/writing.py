@@ -9,7 +9,7 @@ import threading
 from collections.abc import Set
 from pathlib import Path
 
-from derain_cli.batch.events import Job, Location, Plan
+from derain_cli.batch.events import Job, Plan
 from derain_cli.batch.inputs import is_folder
 from derain_cli.images import write_failure
 from derain_cli.whole_files import is_abandoned, owner_tag, write_whole_file
@@ -89,15 +89,6 @@ def write_result(
 def target_digest(target: Path) -> str:
     """Ties a temporary file to its target, in a name that is never too long."""
     return hashlib.blake2s(os.fsencode(target.name), digest_size=6).hexdigest()
-
-
-def mode_like(source: Location | None) -> int:
-    """Permissions of a result: nobody may read it who may not read the input."""
-    try:
-        mode = source.stat().st_mode if isinstance(source, Path) else 0o666
-    except OSError:
-        return 0o666
-    return mode & 0o666 | 0o600
 
 
 class Claims:

@@ -20,7 +20,7 @@ from derain_cli.video.kinds import FORMAT_OF_SUFFIX
 from derain_cli.video.reading import Film, probe_film
 from derain_cli.video.segments import Segment, SegmentFolder
 from derain_cli.video.steadiness import Flicker
-from derain_cli.whole_files import move_whole_file
+from derain_cli.whole_files import mode_like, move_whole_file
 
 if TYPE_CHECKING:
     from derain_cli.inference.derainer import Derainer
@@ -151,7 +151,7 @@ class _Work:
             yield from self._frames(resumed)
             segments = self._folder.finished()
         self._check_damage(segments)
-        part = self._folder.path / PART
+        part = self._new_part()
         notices: tuple[str, ...] = ()
         total = sum(len(segment.times) for segment in segments)
         joining = join_film(
@@ -163,6 +163,13 @@ class _Work:
         _publish(part, target, overwrite=self._options.overwrite)
         self._folder.remove()
         yield self._facts(segments, resumed, notices)
+
+    def _new_part(self) -> Path:
+        """An empty file for the whole film, which keeps its permissions when it is written."""
+        part = self._folder.path / PART
+        part.unlink(missing_ok=True)
+        part.touch(mode=mode_like(self._film.path))
+        return part
 
     def _check_damage(self, segments: list[Segment]) -> None:
         frames = sum(len(segment.times) for segment in segments)

@@ -66,7 +66,8 @@ class SegmentFolder:
         """
         digest = hashlib.blake2s(os.fsencode(target.name), digest_size=6).hexdigest()
         self.path = target.parent / f".derain-{digest}.film"
-        self.path.mkdir(parents=True, exist_ok=True)
+        # For the owner alone: the film may be private.
+        self.path.mkdir(0o700, parents=True, exist_ok=True)
         self._lock = _Lock(self.path / "lock", target)
         known = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
         if _text_of(self.path / FACTS) != known:

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from derain_cli.errors import ImageError, UnreadableImageError, UsageError
 from derain_cli.inference.derainer import Derainer
 from derain_cli.video.encoding import CODERS, SEGMENT, SegmentEncoder, choose_coding
-from derain_cli.video.films import FilmFacts, FilmOptions, FilmProgress, derain_film
+from derain_cli.video.films import PART, FilmFacts, FilmOptions, FilmProgress, derain_film
 from derain_cli.video.reading import probe_film
 
 av = pytest.importorskip("av", reason="the extra `video` is not installed")
@@ -154,6 +155,25 @@ def test_a_stopped_run_goes_on_to_an_equal_result(
     assert facts.resumed == SEGMENT
     assert target.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert not folder.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_a_film_and_its_segments_are_as_private_as_its_input(
+    make_film: MakeFilm, derainer: Derainer, tmp_path: Path
+) -> None:
+    source, target = make_film(tmp_path / "clip.mp4", frames=60), tmp_path / "out.mp4"
+    before = os.umask(0o022)
+    try:
+        for mode, expected in ((0o600, 0o600), (0o640, 0o640), (0o444, 0o644)):
+            source.chmod(mode)
+            stop_after(source, target, derainer, SEGMENT + 5)
+            (folder,) = tmp_path.glob(".derain-*.film")
+            assert folder.stat().st_mode & 0o777 == 0o700
+            (folder / PART).touch()  # as a killed run left it
+            derain(source, target, derainer, FilmOptions(overwrite=True))
+            assert target.stat().st_mode & 0o777 == expected
+    finally:
+        os.umask(before)
 
 
 def test_segments_of_other_settings_are_not_used(
