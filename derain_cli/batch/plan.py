@@ -200,6 +200,7 @@ def _refuse_originals(jobs: Sequence[Job], existing: Set[str]) -> None:
         return
     sources = [job.source for job in jobs if isinstance(job.source, Path) and not job.problem]
     originals = {_file_id(path, follow=follow) for path in sources for follow in (False, True)}
+    originals.discard(None)
     for job in jobs:
         for target in job.files:
             if target in existing and _file_id(Path(target), follow=False) in originals:
@@ -209,8 +210,12 @@ def _refuse_originals(jobs: Sequence[Job], existing: Set[str]) -> None:
                 )
 
 
-def _file_id(path: Path, *, follow: bool) -> tuple[int, int]:
-    facts = path.stat(follow_symlinks=follow)
+def _file_id(path: Path, *, follow: bool) -> tuple[int, int] | None:
+    """Which file a path leads to; None for one that is gone, whose image fails alone later."""
+    try:
+        facts = path.stat(follow_symlinks=follow)
+    except OSError:
+        return None
     return facts.st_dev, facts.st_ino
 
 

@@ -2,11 +2,13 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from derain_cli.batch import BatchOptions, plan_batch
+from derain_cli.batch.places import Place, choose_place
 from derain_cli.errors import ResourceError, UsageError
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -157,6 +159,22 @@ def test_existing_results_need_a_decision(photos: Path, make_image: Callable[...
     assert [job.skip for job in skipping.jobs] == [False, False]
     replacing = plan_batch([str(photos)], BatchOptions(overwrite=True))
     assert [job.skip for job in replacing.jobs] == [False, False]
+
+
+def test_an_input_that_vanishes_meanwhile_ends_no_plan(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(*words: Any) -> Place:
+        (photos / "a10.jpg").unlink()
+        return choose_place(*words)
+
+    (photos / "a2_derained.jpg").write_bytes(b"done")
+    monkeypatch.setattr("derain_cli.batch.plan.choose_place", choose)
+    plan = plan_batch([str(photos)], BatchOptions(skip_existing=True))
+    assert [(Path(job.name).name, job.skip) for job in plan.jobs] == [
+        ("a2.jpg", True),
+        ("a10.jpg", False),
+    ]
 
 
 def test_a_device_is_never_replaced(photos: Path) -> None:
