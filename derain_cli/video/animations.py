@@ -148,7 +148,7 @@ def _written(
     options: dict[str, Any] = {"save_all": True, "append_images": images[1:], **animation.kept}
     options["duration"] = list(animation.durations)
     if animation.loops is not None or format != "GIF":
-        options["loop"] = animation.loops or 0
+        options["loop"] = 1 if animation.loops is None else animation.loops
     if format == "GIF" and not opaque:
         options["disposal"] = 2  # each image clears what the one before left
     if format == "WEBP":

@@ -55,6 +55,16 @@ def test_images_times_and_loops_are_kept(tmp_path: Path, suffix: str) -> None:
         assert np.abs(after[..., :3].astype(int) - expected).max() <= 2
 
 
+@pytest.mark.parametrize(("suffix", "loops"), [(".gif", None), (".webp", 1), (".png", 1)])
+def test_what_plays_once_plays_once_in_every_format(
+    tmp_path: Path, suffix: str, loops: int | None
+) -> None:
+    source = make_animation(tmp_path / "wet.gif", loop=None)
+    assert read_animation(source, 10**8).loops is None
+    (tmp_path / f"dry{suffix}").write_bytes(derained(source, suffix).content)
+    assert read_animation(tmp_path / f"dry{suffix}", 10**8).loops == loops
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
 def test_alpha_is_kept(tmp_path: Path, suffix: str) -> None:
     options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
