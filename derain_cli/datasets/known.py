@@ -337,18 +337,21 @@ def training_pairs(name: str, data_root: Path) -> list[Pair]:
 def refuse_test_set(folder: Path) -> None:
     """Refuse a test set or a part of it: the nearest name that is known, as in Rain800/train.
 
-    Parts are a side, or a side of a group: `ddn_sirr_test/dense/norain`. Links are followed.
+    Parts are a side, or a side of a group: `ddn_sirr_test/dense/norain`. Links are followed. What
+    lies in a folder called train is of no test set, whatever is around it.
 
     Raises:
         DatasetError: It is one.
     """
     whole = folder.resolve()
-    names = (dataset_named(path) for path in (whole, *whole.parents[:2]))
-    key = next((name for name in names if name), None)
-    if key is not None and DATASETS[key].split == "test":
-        raise DatasetError(
-            f"{str(folder)!r} is of the test set {key!r}: it is scored on, never trained on"
-        )
+    for path in (whole, *whole.parents[:2]):
+        key = dataset_named(path)
+        if key is not None and DATASETS[key].split == "test":
+            raise DatasetError(
+                f"{str(folder)!r} is of the test set {key!r}: it is scored on, never trained on"
+            )
+        if key is not None or _plain(path.name) in TRAIN_FOLDERS:
+            return
 
 
 Item = TypeVar("Item")

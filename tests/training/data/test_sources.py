@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from derain_cli.datasets.image_cache import read_pixels
-from derain_cli.datasets.known import hold_out
+from derain_cli.datasets.known import hold_out, hold_out_pairs
 from derain_cli.datasets.layouts import Pair
 from derain_cli.errors import ConfigError, DatasetError
 from derain_cli.rain import streaks, structures
@@ -132,16 +132,22 @@ def test_a_held_out_background_is_not_trained_on_in_other_rain(tmp_path):
     assert not {p.clean for p in source.training} & {p.clean for p in source.held_out}
 
 
+def test_a_single_scene_is_trained_on_with_its_other_frames(tmp_path):
+    pairs = [Pair(str(rain), tmp_path / f"{rain}.png", tmp_path / "clean.png") for rain in range(4)]
+    training, held = hold_out_pairs(pairs, 1)
+    assert (len(training), len(held)) == (3, 1)
+
+
 def test_training_half_of_a_set_with_both_halves_is_not_refused(tmp_path):
     """`Rain800` alone is the test set; a `train` folder in it is not."""
     for index in range(4):
-        for side in ("rain", "norain"):
-            image(tmp_path / "Rain800/train" / side / f"{index}.png", seed=index)
-            image(tmp_path / "Rain800/test" / side / f"{index}.png", seed=index)
-    for part in ("train", "test"):
+        for part in ("train", "training", "test"):
+            for side in ("rain", "norain"):
+                image(tmp_path / "Rain800" / part / side / f"{index}.png", seed=index)
+    for part in ("train", "training", "test"):
         sides = tuple(str(tmp_path / "Rain800" / part / side) for side in ("rain", "norain"))
         changes = {"dataset": [], "clean": [sides[1]], "rain": ["dry"], "data": sides}
-        if part == "train":
+        if part != "test":
             assert len(sources_of(tmp_path, **changes)) == 2
             continue
         with pytest.raises(DatasetError, match="never trained on"):
