@@ -16,7 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from derain_cli.errors import CheckpointError
+from derain_cli.errors import CheckpointError, UsageError
 from derain_cli.inference.facts import NetworkFacts
 from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole_file
@@ -84,15 +84,20 @@ class Slot:
 
 
 def _version(module: str) -> str:
-    """Of what holds an engine's module: onnxruntime is also in distributions of other names."""
+    """Of what holds an engine's module: onnxruntime is also in distributions of other names.
+
+    Raises:
+        UsageError: Nothing holds it.
+    """
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(module)
     for name in importlib.metadata.packages_distributions().get(module, ()):
         return f"{name} {importlib.metadata.version(name)}"
     spec = find_spec(module)
+    if spec is None or spec.origin is None:  # a stray folder of that name, say
+        raise UsageError(f"module {module!r} is no engine: its package is not installed whole")
     # Of no distribution, as a module on a path of its own is: a changed one has another time.
-    origin = spec and spec.origin
-    return str(Path(origin).stat().st_mtime_ns) if origin else "unknown"
+    return str(Path(spec.origin).stat().st_mtime_ns)
 
 
 def _split(content: bytes, lengths: Sequence[int]) -> list[bytes]:

@@ -60,28 +60,25 @@ def derain_any(derainer: "Derainer", image: Any, strength: float) -> Any:  # noq
 def _derain_pil(derainer: "Derainer", image: Image.Image, strength: float) -> Image.Image:
     if image.mode == "F":
         raise UsageError("a PIL image of mode F says nothing of its range: give an array in 0..1")
-    if image.mode in DEEP_MODES:
-        return _derain_deep(derainer, image, strength)
-    if image.mode not in PIL_MODES:
+    if image.mode not in PIL_MODES + DEEP_MODES:
         clear = image.mode in ("PA", "RGBa", "La") or "transparency" in image.info
         image = image.convert("RGBA" if clear else "RGB")
-    derained = Image.fromarray(_derain_array(derainer, np.asarray(image), strength))
-    derained.info = dict(image.info)
-    return derained
+    values = _in_16_bits(image) if image.mode in DEEP_MODES else np.asarray(image)
+    derained = _derain_array(derainer, values, strength)
+    result = Image.fromarray(derained.astype(np.int32) if image.mode == "I" else derained)
+    result.info = dict(image.info)
+    return result
 
 
-def _derain_deep(derainer: "Derainer", image: Image.Image, strength: float) -> Image.Image:
-    """Gray of 16 bits in a mode that `convert` would cut at 255."""
+def _in_16_bits(image: Image.Image) -> NDArray[np.uint16]:
+    """Gray of a mode that `convert` would cut at 255."""
     values = np.asarray(image)
     least, most = values.min(initial=0), values.max(initial=0)
     if least < 0 or most > np.iinfo(np.uint16).max:
         raise UsageError(
             f"a PIL image of mode {image.mode} must hold 0 to 65535, not {least} to {most}"
         )
-    derained = _derain_array(derainer, values.astype(np.uint16), strength)
-    result = Image.fromarray(derained.astype(np.int32) if image.mode == "I" else derained)
-    result.info = dict(image.info)
-    return result
+    return values.astype(np.uint16)
 
 
 def _derain_array(derainer: "Derainer", image: NDArray[Any], strength: float) -> NDArray[Any]:

@@ -141,6 +141,10 @@ def test_an_engine_of_another_distribution_has_a_version_too(
     (info / "top_level.txt").write_text("strange_engine\n")
     named = Slot("ab" * 32, "onnx", "fp32")
     assert len({slot.path for slot in (by_time, changed, named)}) == 3
+    (tmp_path / "stray_folder").mkdir()
+    monkeypatch.setitem(engine_cache.PACKAGES, "onnx", "stray_folder")
+    with pytest.raises(UsageError, match="'stray_folder' is no engine"):
+        Slot("ab" * 32, "onnx", "fp32")
 
 
 def test_what_a_network_is_kept_under_depends_on_all_that_it_is_made_of(
