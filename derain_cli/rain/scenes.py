@@ -103,7 +103,7 @@ def build_scene(
     parts, cache = parts_of(kind), cache or ImageCache()
     before: list[Change] = []
     if "structures" in parts:
-        before.append(lambda scene, rng: add_structure(scene, seed, rng))
+        before.append(add_structure)
     if "phone" in parts:
         before.append(see_through_lens)
     if "veil" in parts:

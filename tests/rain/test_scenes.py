@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from derain_cli.errors import ConfigError
-from derain_cli.rain import streaks, structures
+from derain_cli.rain import streaks
 from derain_cli.rain.camera import Sensor, add_veil
 from derain_cli.rain.scenes import build_scene, parts_of
 from derain_cli.rain.streaks import DROPS, WIDE, cover, mixed_layer, streak_layer
@@ -21,7 +21,6 @@ DRY = ("structures", "veil", "phone", "phone+structures", "dry+phone")
 def _small_banks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Banks of a few layers: what a crop is cut from does not matter here."""
     monkeypatch.setattr(streaks, "BANK_LAYERS", 3)
-    monkeypatch.setattr(structures, "BANK", 7)
 
 
 @pytest.fixture

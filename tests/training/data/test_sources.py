@@ -10,7 +10,7 @@ from derain_cli.datasets.image_cache import read_pixels
 from derain_cli.datasets.known import hold_out, hold_out_pairs
 from derain_cli.datasets.layouts import Pair
 from derain_cli.errors import ConfigError, DatasetError
-from derain_cli.rain import streaks, structures
+from derain_cli.rain import streaks
 from derain_cli.training.data.samples import (
     BACKGROUND_SIDE,
     PairSource,
@@ -366,7 +366,6 @@ def test_a_photo_held_out_in_one_folder_is_held_out_of_all(tmp_path):
 
 def test_scenes_are_sources_like_any(tmp_path, monkeypatch):
     monkeypatch.setattr(streaks, "BANK_LAYERS", 2)
-    monkeypatch.setattr(structures, "BANK", 7)
     _, scene = sources_of(tmp_path, rain=["phone+structures+wide:0.5"])
     assert (scene.name, scene.weight) == ("phone+structures+wide", 0.5)
     first = draw_batch([scene], 1, 7, range(8), 16, flip=True)
