@@ -264,6 +264,8 @@ class _Run:
         # At every step, because a validation leaves the network in eval mode.
         self.recipe.model.train()
         if not self.config.norm_frozen_at(step):
+            # A run that was made longer thaws: what it froze before no longer fits.
+            self.state.norm_frozen = False
             return
         if not self.state.norm_frozen:
             # Weights that come with statistics, and are frozen from the first step, keep theirs.

@@ -23,6 +23,7 @@ from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.supervised import Supervised
+from derain_cli.training.saving import Saving
 from derain_cli.training.trainer import train
 from tests.children import Child, run
 
@@ -150,6 +151,7 @@ RUN_CHILD = """
 import sys, time
 from importlib import import_module
 from pathlib import Path
+from derain_cli.training.saving import Saving
 from derain_cli.training.trainer import train
 module, name, config, out = sys.argv[1:]
 def stall(progress):
@@ -226,6 +228,21 @@ def test_a_finished_run_can_be_made_longer(tiny_config, tmp_path, assert_same_ru
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     with pytest.raises(ConfigError, match="another `steps`: the run has 6, now 3"):
         train(short, tmp_path / "run", resume=True)
+
+
+def test_a_longer_run_measures_its_statistics_again(tiny_config, tmp_path, monkeypatch):
+    measured = []
+    gather = Saving.freeze_statistics
+
+    def noted(saving):
+        measured.append(saving.state.step)
+        gather(saving)
+
+    monkeypatch.setattr(Saving, "freeze_statistics", noted)
+    short = tiny_config("menet", steps=4, freeze_norm_from=0.5)
+    train(short, tmp_path / "run")
+    train(dataclasses.replace(short, steps=12), tmp_path / "run", resume=True)
+    assert measured == [2, 6]
 
 
 def test_a_damaged_state_is_told_with_a_way_out(tiny_config, tmp_path):
@@ -396,6 +413,7 @@ import resource, sys
 from pathlib import Path
 from derain_cli.errors import ResourceError
 from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.saving import Saving
 from derain_cli.training.trainer import train
 def limit(progress):
     if progress.step == 5:  # the state of step 3 is saved; no file may grow this large any more
