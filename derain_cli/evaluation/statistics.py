@@ -216,8 +216,9 @@ def mean_of(scores: Sequence[float]) -> Mean:
 def differences(rows: Iterable[Row], seed: int = 0) -> list[Difference]:
     """Every model against every model before it, on each data set and in each column.
 
-    Differences are taken image by image, which cancels how hard the images are; the interval
-    is the percentile bootstrap over images. The same rows and seed give the same interval.
+    Differences are taken image by image, over the images of both, which cancels how hard the
+    images are; the interval is the percentile bootstrap over images. The same rows and seed give
+    the same interval.
     """
     models_of: dict[str, dict[str, dict[str, Row]]] = {}
     for row in rows:
@@ -235,7 +236,11 @@ def differences(rows: Iterable[Row], seed: int = 0) -> list[Difference]:
 def _difference(
     dataset: str, rows: Mapping[str, Row], others: Mapping[str, Row], seed: int, column: str
 ) -> Difference:
-    gains = [row.scores[column] - others[image].scores[column] for image, row in rows.items()]
+    gains = [
+        row.scores[column] - others[image].scores[column]
+        for image, row in rows.items()
+        if image in others
+    ]
     finite = np.array([gain for gain in gains if math.isfinite(gain)])
     model, against = (next(iter(side.values())).model for side in (rows, others))
     if not len(finite):

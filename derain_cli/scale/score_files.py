@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ def read_scores(files: Sequence[Path]) -> Scores:
     """What several runs scored together; the order is that of one run.
 
     Raises:
-        UsageError: A file that cannot be read, is no table of scores, or has other columns.
+        UsageError: A file that cannot be read, is no table of scores, or has other columns; a data
+            set that was scored under two protocols.
     """
     columns: list[str] | None = None
     found: dict[tuple[str, str, str], Mapping[str, str]] = {}
@@ -52,6 +53,7 @@ def read_scores(files: Sequence[Path]) -> Scores:
             key = line["dataset"], line["image"], line["model"]
             if found.setdefault(key, line) is not line:
                 twice[" ".join(key)] = None
+    _require_one_protocol(found.values())
     models = list(dict.fromkeys(line["model"] for line in found.values()))
 
     def place(line: Mapping[str, str]) -> tuple[object, ...]:
@@ -59,6 +61,23 @@ def read_scores(files: Sequence[Path]) -> Scores:
 
     ordered = sorted(found.values(), key=place)
     return Scores(columns or [], ordered, [_row(line) for line in ordered], list(twice))
+
+
+def _require_one_protocol(lines: Iterable[Mapping[str, str]]) -> None:
+    """Refuse scores whose mean would say nothing: they differ by whole decibels with the protocol.
+
+    Raises:
+        UsageError: A data set has rows under two of them.
+    """
+    protocols: dict[str, str] = {}
+    for line in lines:
+        dataset, protocol = line["dataset"], line["protocol"]
+        first = protocols.setdefault(dataset, protocol)
+        if first != protocol:
+            raise UsageError(
+                f"{dataset!r} was scored under protocol {first!r} and under {protocol!r}, whose "
+                "scores have no common mean: merge the tables of one protocol"
+            )
 
 
 def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -63,6 +63,12 @@ def test_differences_are_paired_by_image_whatever_the_order():
     assert found.images == 8
 
 
+def test_models_of_other_images_are_compared_on_those_of_both():
+    rows = [row("1", "a", 20), row("2", "a", 21), row("2", "b", 23), row("3", "b", 90)]
+    (found,) = differences(rows)
+    assert (found.model, found.value, found.images) == ("b", 2, 1)
+
+
 def test_every_pair_of_models_is_compared_and_the_input_with_none():
     models = [INPUT, "a", "b", "c"]
     rows = [row(str(n), model, 20 + len(model) * n) for n in range(3) for model in models]

@@ -40,3 +40,22 @@ def test_merging_never_replaces_one_of_the_tables(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "is one of the inputs" in refused.stderr
     assert tables[0].read_text() == HEAD + WHOLE
+
+
+def test_scores_of_two_protocols_are_never_averaged(tmp_path: Path) -> None:
+    tables = [tmp_path / f"{index}.csv" for index in range(2)]
+    tables[0].write_text(HEAD + WHOLE)
+    tables[1].write_text(HEAD + WHOLE.replace(",0,input,y", ",1,input,rgb"))
+    with pytest.raises(UsageError, match="'rain12' was scored under protocol 'y' and under 'rgb'"):
+        read_scores(tables)
+
+
+def test_models_of_other_images_are_merged(tmp_path: Path) -> None:
+    """Each of two runs scored its own network, and only one image is common to both."""
+    tables = [tmp_path / f"{index}.csv" for index in range(2)]
+    for index, table in enumerate(tables):
+        images = range(index, index + 2)
+        table.write_text(HEAD + "".join(f"rain12,,{n},net-{index},y,2{n},0.1\n" for n in images))
+    result = CliRunner().invoke(app, ["merge", *map(str, tables)])
+    assert result.exit_code == 0, result.output
+    assert "+0.00 [+0.00, +0.00]" in result.stdout
