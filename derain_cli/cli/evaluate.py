@@ -135,7 +135,7 @@ Metrics = Annotated[
     option("--metrics", panel=SCORES, show_default="psnr,ssim", help=METRICS_HELP),
 ]
 Seed = Annotated[
-    int, option("--seed", panel=SCORES, help="Random seed of the bootstrap intervals.")
+    int, option("--seed", min=0, panel=SCORES, help="Random seed of the bootstrap intervals.")
 ]
 PrecisionName = Annotated[str, option("--precision", panel=SPEED, help="fp32, bf16 or fp16.")]
 EngineChoice = Annotated[
@@ -493,6 +493,9 @@ def _write_html(path: Path, results: Results, scoring: Scoring, view: "EvalView"
     from derain_cli.evaluation.report import Report, write_report
     from derain_cli.evaluation.scoring import columns_of
 
+    if not results.rows:
+        typer.echo(f"no pair is in this shard: {str(path)!r} is not written", err=True)
+        return
     choices = choose_cases(results.rows, leading_column(columns_of(scoring.metrics)))
     cases = draw_cases(
         choices,

@@ -163,6 +163,18 @@ def test_html_report_is_written(data_root, tiny_checkpoint, tmp_path):
     assert "quoted from HCN (AAAI 2022), Table 1" in text
 
 
+def test_a_shard_without_pairs_has_no_report_and_is_no_failure(data_root, tmp_path):
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "--input-only", "--json")
+    texts = []
+    for index in range(7):
+        page = tmp_path / f"{index}.html"
+        result = run(*arguments, "--shard", f"{index}/7", "--html", page)
+        empty = f"no pair is in this shard: {str(page)!r} is not written" in result.stderr
+        assert empty != page.exists()
+        texts += events(result.stdout, "score")
+    assert sum(line["images"] for line in texts) == 3
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
 def test_a_name_that_is_no_text_reaches_every_table(data_root, tiny_checkpoint, tmp_path):
     for side in ("rainy", "clean"):
@@ -237,6 +249,7 @@ def test_a_pair_that_cannot_be_scored_is_named(data_root, content, cause):
         (["--dataset", "{}/rain12", "--input-only", "--html", "{}"], "is a folder"),
         (["--dataset", "{}/rain12", "--csv", "{}/photo.jpg"], "photo.jpg' must end in .csv"),
         (["--dataset", "{}/rain12", "--html", "{}/a.csv"], "a.csv' must end in .html or .htm"),
+        (["--dataset", "{}/rain12", "--seed", "-1"], "Invalid value '-1' for '--seed'"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(data_root, arguments, message):
