@@ -85,7 +85,10 @@ def spread_of(scores: Sequence[float], column: str, seed: int = 0) -> Spread:
 
 
 def made_worse(rows: Iterable[Row], column: str) -> list[Change]:
-    """Images that a model scores worse than the untouched input, the worst first."""
+    """Images that a model scores worse than the untouched input, the worst first.
+
+    An input that equals the clean image has an infinite PSNR: whatever changes it makes it worse.
+    """
     changes = _changes(rows, column, lambda model, against: INPUT in (model, against))
     return sorted((c for c in changes if c.gain < 0), key=lambda change: change.gain)
 
@@ -97,7 +100,7 @@ def largest_differences(rows: Iterable[Row], column: str, count: int = 10) -> li
     """
     changes = _changes(rows, column, lambda model, against: INPUT not in (model, against))
     by_pair: dict[tuple[str, frozenset[str]], list[Change]] = {}
-    for change in changes:
+    for change in filter(lambda c: math.isfinite(c.gain), changes):
         better = change if change.gain > 0 else Change(change.against, change.row, -change.gain)
         models = frozenset((change.row.model, change.against.model))
         by_pair.setdefault((change.row.dataset, models), []).append(better)
@@ -114,6 +117,6 @@ def _changes(rows: Iterable[Row], column: str, wanted: Callable[[str, str], bool
         input_first = sorted(members, key=lambda row: row.model != INPUT)
         for against, row in itertools.combinations(input_first, 2):
             gain = sign_of(column) * (row.scores[column] - against.scores[column])
-            if wanted(row.model, against.model) and math.isfinite(gain):
+            if wanted(row.model, against.model) and not math.isnan(gain):
                 changes.append(Change(row, against, gain))
     return changes

@@ -408,3 +408,4 @@ def test_clean_images_are_scored_against_themselves(tmp_path, make_image, tiny_c
     assert result.exit_code == 0, result.output
     scores = [json.loads(line) for line in result.stdout.splitlines()]
     assert {line["protocol"] for line in scores if line["event"] == "score"} == {"rgb"}
+    assert scores[1]["made_worse"] == 2

@@ -27,12 +27,13 @@ def test_spread_of_scores_by_hand():
 def test_images_made_worse_are_listed_worst_first():
     found = made_worse(
         rows(
-            input={"a": 30, "b": 20, "c": 25, "d": math.inf},
-            net={"a": 29, "b": 28, "c": 21, "d": 50},
+            input={"a": 30, "b": 20, "c": 25, "d": math.inf, "e": math.inf},
+            net={"a": 29, "b": 28, "c": 21, "d": 50, "e": math.inf},
         ),
         "psnr",
     )
     assert [(c.row.image, c.row.model, c.gain) for c in found] == [
+        ("d", "net", -math.inf),  # a dry photo that was changed
         ("c", "net", -4),
         ("a", "net", -1),
     ]
@@ -42,8 +43,8 @@ def test_largest_differences_name_the_better_model_first():
     found = largest_differences(
         rows(
             input={"a": 10, "b": 10, "c": 10},
-            one={"a": 30, "b": 20, "c": 25},
-            two={"a": 31, "b": 26, "c": 22},
+            one={"a": 30, "b": 20, "c": 25, "d": math.inf},
+            two={"a": 31, "b": 26, "c": 22, "d": 50},
         ),
         "psnr",
         count=2,
