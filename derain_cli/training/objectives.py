@@ -36,6 +36,13 @@ CONTRASTIVE, PERCEPTUAL = "contrastive", "perceptual"
 # These two compare images in the space of VGG-19.
 VGG_LOSSES = (CONTRASTIVE, PERCEPTUAL)
 LOSSES = (*TERMS, *VGG_LOSSES)
+# Shortest side of an image that a term can compare; "pixel" is computed beside "edge".
+SHORTEST: Mapping[str, int] = {
+    **dict.fromkeys(("ssim", "neg-ssim"), losses.WINDOW),
+    **dict.fromkeys(("texture", "texture-mean", PERCEPTUAL), losses.PATCH),
+    **dict.fromkeys(("pixel", "edge", "tv"), 2),
+    CONTRASTIVE: 16,
+}
 
 
 def parse_loss(terms: tuple[str, ...]) -> dict[str, float]:
@@ -60,6 +67,21 @@ def parse_loss(terms: tuple[str, ...]) -> dict[str, float]:
     return weights
 
 
+def require_crops(config: TrainConfig, loss: str, shortest: int) -> None:
+    """Refuse crops that are too small for a loss.
+
+    Raises:
+        ConfigError: One is; the shortest possible is named.
+    """
+    for name in ("crop", "final_crop"):
+        side = getattr(config, name)
+        if 0 < side < shortest:
+            raise ConfigError(
+                f"`{name}` is {side}; the {loss} loss needs {shortest} pixels or more: take larger "
+                "crops or another loss"
+            )
+
+
 class Objective:
     """Loss of a derained image: the terms that have a weight, and their sum."""
 
@@ -67,8 +89,8 @@ class Objective:
         """Read what the terms need.
 
         Raises:
-            ConfigError: An unknown term, a balanced weighting that cannot be, or the contrastive
-                prior without its feature network.
+            ConfigError: An unknown term, crops too small for one, a balanced weighting that cannot
+                be, or the contrastive prior without its feature network.
             CheckpointError: A file that does not hold VGG-19.
         """
         override = {} if config.contrastive is None else {CONTRASTIVE: config.contrastive}
@@ -76,6 +98,8 @@ class Objective:
         self._weights = {name: weight for name, weight in weights.items() if weight != 0}
         if not self._weights:
             raise ConfigError("no loss has a weight; give `loss`, for instance `loss` l1:1")
+        for name in self._weights:
+            require_crops(config, name, SHORTEST.get(name, 1))
         self._weighting = config.loss_weighting
         self._shared_weight = _shared_weight(config, model, len(self._weights))
         asked = [name for name in VGG_LOSSES if name in self._weights]

@@ -9,7 +9,7 @@ from derain_cli.losses import formulas as losses
 from derain_cli.losses.vgg import Vgg19Features
 from derain_cli.models import build_model
 from derain_cli.training.configs.train import TrainConfig
-from derain_cli.training.objectives import LOSSES, Objective
+from derain_cli.training.objectives import LOSSES, SHORTEST, Objective
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,27 @@ def test_a_term_of_weight_0_is_left_out(images):
         ({"loss": ("l1",), "loss_weighting": "lb"}, ConfigError, "needs two losses"),
         ({"loss_weighting": "gb"}, ConfigError, "'rdmc' does not name"),
         ({"loss_weighting": "gb", "compile": True}, ConfigError, "leave `compile` out"),
+        ({"crop": 10}, ConfigError, "`crop` is 10; the ssim loss needs 11 pixels"),
+        ({"final_crop": 3, "loss": ("texture",)}, ConfigError, "`final_crop` is 3; the texture"),
     ],
 )
 def test_what_cannot_be_is_said(changes, error, message):
     with pytest.raises(error, match=message):
         objective(**changes)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_shortest_crop_of_each_term_is_enough_and_one_less_is_not(name, tmp_path):
+    """A loss that is not finite counts as none."""
+    save_file(Vgg19Features().state_dict(), tmp_path / "vgg.safetensors")
+    term = objective(loss=(name,), vgg=str(tmp_path / "vgg.safetensors"))
+
+    def is_computed(side):
+        try:
+            return bool(term(*torch.rand(3, 1, 3, side, side))[0].isfinite())
+        except (RuntimeError, ValueError):
+            return False
+
+    shortest = SHORTEST.get(name, 1)
+    assert is_computed(shortest)
+    assert shortest == 1 or not is_computed(shortest - 1)

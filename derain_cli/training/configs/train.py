@@ -373,6 +373,8 @@ class TrainConfig:
         check(self)
         rates_fine = not self.lr_rates or len(self.lr_rates) == len(self.lr_milestones)
         require(self, "lr_rates", rates_fine, f"one rate for each of {len(self.lr_milestones)}")
+        require(self, "output_weights", len(self.output_weights) == 3, "three numbers: B, M and T")
+        require(self, "scale_weights", len(self.scale_weights) == 2, "two numbers: 1/2 and 1/4")
 
     def crop_at(self, step: int) -> tuple[int, int]:
         """(crop side, crops in all) of a step.

@@ -16,6 +16,7 @@ from derain_cli.losses import formulas as losses
 from derain_cli.models import MODELS, find_model
 from derain_cli.training import processes
 from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.objectives import require_crops
 from derain_cli.training.recipes.paired import PairedRecipe
 
 
@@ -26,7 +27,8 @@ class Collaborative(PairedRecipe):
         """Check that there is something to collaborate.
 
         Raises:
-            ConfigError: A network with one result only.
+            ConfigError: A network with one result only, or crops too small for its images of
+                quarter size.
         """
         self._outputs = find_model(config.model).training_outputs
         if not self._outputs:
@@ -35,8 +37,11 @@ class Collaborative(PairedRecipe):
                 f"recipe 'collaborative' needs a network with several results ({known}), not "
                 f"{config.model!r}; use `recipe` supervised"
             )
-        super().__init__(model, config)
         self._pyramid: str = model.config.pyramid  # type: ignore[union-attr, assignment]
+        in_quarters = model.config.mscc and self._pyramid != "full"  # type: ignore[union-attr]
+        # A quarter of 41 pixels, rounded up, is SSIM's window of 11.
+        require_crops(config, config.recipe, 41 if in_quarters else losses.WINDOW)
+        super().__init__(model, config)
         self._forward = processes.wrap(model, config)
 
     def losses(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -56,6 +56,14 @@ def test_broken_file_is_named(tmp_path, content):
         ({"ema": 1.0}, "`ema` is 1.0; it must be from 0 to below 1"),
         ({"lr_milestones": (0.5,), "lr_rates": (1.0, 2.0)}, "it must be one rate for each of 1"),
         ({"crops": "five"}, "`crops` is 'five'"),
+        (
+            {"recipe": "collaborative", "output_weights": (1.0, 1.0)},
+            r"`output_weights` is \(1.0, 1.0\); it must be three numbers",
+        ),
+        (
+            {"recipe": "collaborative", "scale_weights": (0.05,)},
+            r"`scale_weights` is \(0.05,\); it must be two numbers",
+        ),
         ({"loss_weighting": "gbb"}, "Did you mean 'gb'"),
     ],
 )

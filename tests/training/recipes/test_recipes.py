@@ -1,5 +1,6 @@
 """What the recipes compute for a batch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_without_multi_scale_exits_eq_2_is_all(tiny_config):
     config = tiny_config("hcn", recipe="collaborative", crop=48, model_option=options)
     recipe = recipe_of(config)
     assert list(recipe.losses(batch_of(recipe))[1]) == ["collaborative"]
+
+
+@needs_hcn
+@pytest.mark.parametrize(("options", "shortest"), [((), 41), (("mscc=false",), 11)])
+def test_crops_have_room_for_the_smallest_image_that_is_compared(tiny_config, options, shortest):
+    options = (*tiny_config("hcn").model_option, *options)
+    config = tiny_config("hcn", recipe="collaborative", crop=shortest, model_option=options)
+    recipe = recipe_of(config)
+    assert recipe.losses(batch_of(recipe))[0].isfinite()
+    with pytest.raises(
+        ConfigError, match=f"`crop` is {shortest - 1}; .* needs {shortest} pixels or more"
+    ):
+        recipe_of(replace(config, crop=shortest - 1))
 
 
 def test_average_is_what_is_shown(tiny_config):
