@@ -38,6 +38,11 @@ FIELD_ORDER = (
 
 # Fields of an entry that hold for any run's weights.
 TRUE_OF_ANY_FILE = frozenset({"summary", "licence"})
+# Fields that follow from the file or are measured: a text in their place would mislead, or not load.
+NOT_TEXT = frozenset(
+    {"model", "file", "sha256", "default", "scores", "validation", "steps", "seed", "seconds"}
+    | {"dry_psnr", "dry_psnr_median", "dry_psnr_worst", "seconds_per_megapixel"}
+)
 BUFFER_ENDINGS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -67,7 +72,8 @@ def bundle_run(
         folder: Weights folder; None for the bundled one.
 
     Raises:
-        UsageError: A name that does not start with the network's.
+        UsageError: A name that does not start with the network's; a text for a field that is none,
+            or a revision that is no commit.
         CheckpointError: The run's checkpoint is damaged or foreign.
         ResourceError: No space or no permission.
     """
@@ -75,6 +81,7 @@ def bundle_run(
     source = resolve_weights(run)
     metadata = read_metadata(source)
     _require_name(name, metadata["model"])
+    _require_texts(about or {})
     content = released_bytes(source, half=half)
     entries = {entry.name: entry for entry in read_entries(folder)}
     old = entries.get(name) or WeightsEntry(name, metadata["model"], f"{name}.safetensors", "")
@@ -146,6 +153,18 @@ def _require_name(name: str, model: str) -> None:
         raise UsageError(
             f"name {name!r} is not '{model}-' and what it was trained on (a-z, 0-9, -)"
         )
+
+
+def _require_texts(about: Mapping[str, Any]) -> None:
+    wrong = next((name for name in about if name in NOT_TEXT and isinstance(about[name], str)), "")
+    if wrong:
+        raise UsageError(
+            f"field {wrong!r} of an entry is no text to set: it follows from the checkpoint, "
+            "`default` or `scores`, or is measured by tests/benchmarks/figures.py"
+        )
+    revision = about.get("revision", "")
+    if revision and not hub.COMMIT.fullmatch(revision):
+        raise UsageError(f"revision {revision!r} is no commit, which has 40 hex digits")
 
 
 def _with_one_default(entries: Iterable[WeightsEntry], new: WeightsEntry) -> list[WeightsEntry]:

@@ -99,7 +99,8 @@ def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:
         models: What the model may be called in it (its name, the run's folder).
 
     Raises:
-        UsageError: Not such a file, or none of these models is in it.
+        UsageError: Not such a file, none of these models is in it, or it is of an evaluation that
+            was interrupted.
     """
     lines = _score_lines(path)
     wanted, scores = set(models), {}
@@ -122,11 +123,14 @@ def read_scores(path: Path, models: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _score_lines(path: Path) -> list[dict[str, Any]]:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [line for line in lines if line["event"] == "score"]
+        scores = [line for line in lines if line["event"] == "score"]
     except OSError as error:
         raise UsageError(f"cannot read scores {str(path)!r}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{str(path)!r} is not what `derain eval --json` prints") from error
+    if any(line.get("partial") for line in lines):
+        raise UsageError(f"{str(path)!r} is of an unfinished evaluation: let it end, then bundle")
+    return scores
 
 
 def _score_key(line: Mapping[str, Any]) -> str:
@@ -140,8 +144,9 @@ def _means(line: Mapping[str, Any]) -> dict[str, float]:
 
 def _extremes(line: Mapping[str, Any]) -> dict[str, Any]:
     """Worst image and number made worse; earlier versions of `eval` print neither."""
-    worst = {"worst_psnr": round(line["psnr_worst"], 4)} if "psnr_worst" in line else {}
-    return worst | ({"made_worse": line["made_worse"]} if "made_worse" in line else {})
+    worst = line.get("psnr_worst")  # null where every score is infinite
+    known = {} if worst is None else {"worst_psnr": round(worst, 4)}
+    return known | ({"made_worse": line["made_worse"]} if "made_worse" in line else {})
 
 
 def model_card(name: str, model: str, about: Mapping[str, Any], source: HubFile) -> str:

@@ -106,6 +106,21 @@ def test_names_begin_with_the_networks(name, weights, make_run):
     assert not weights.exists()
 
 
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"default": "true"}, "field 'default' of an entry is no text to set"),
+        ({"summary": "S", "dry_psnr": "46.0"}, "field 'dry_psnr'"),
+        ({"scores": "x"}, "field 'scores'"),
+        ({"revision": "main"}, "revision 'main' is no commit"),
+    ],
+)
+def test_an_entry_that_could_not_be_read_again_is_not_written(about, message, weights, make_run):
+    with pytest.raises(UsageError, match=message):
+        bundle_run(make_run(), "rdmc-x", about=about)
+    assert not weights.exists()
+
+
 def test_entries_are_toml(weights, make_run):
     about = {"validation": {"pairs:a b": 1.5}, "many": ["a", 2, True]}
     bundle_run(make_run(), "rdmc-x", about=about, scores={"my set": {"psnr": 1.0}})

@@ -250,6 +250,19 @@ def test_scores_of_others_and_other_files_are_refused(scores_file, tmp_path):
         read_scores(tmp_path / "other", ["x"])
 
 
+def test_scores_of_an_interrupted_evaluation_are_refused(scores_file):
+    lines = scores_file.read_text().replace('"summary"', '"summary", "partial": true')
+    scores_file.write_text(lines)
+    with pytest.raises(UsageError, match="is of an unfinished evaluation"):
+        read_scores(scores_file, ["runs/x"])
+
+
+def test_a_worst_score_that_is_infinite_is_left_out(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text(json.dumps(SCORE | {"model": "x", "images": 1, "psnr_worst": None}))
+    assert read_scores(path, ["x"])["rain100l_test"] == {"protocol": "y", "images": 1}
+
+
 def eval_results(card: str) -> dict[tuple[str, str], float]:
     """What the Hub would show beside a model, read by the Hub's own client."""
     results = ModelCard(card, ignore_metadata_errors=False).data.eval_results
