@@ -225,8 +225,8 @@ class PaintedSource:
 
     @property
     def training_count(self) -> int:
-        """Clean images to paint on."""
-        return len(self.training)
+        """Clean images, or patches of them, to paint on."""
+        return len(self.backgrounds or self.training)
 
     @property
     def held_out_count(self) -> int:
@@ -244,8 +244,11 @@ class PaintedSource:
         return replace(self, training=images, backgrounds=patches)
 
     def part(self, share: float, seed: int) -> Self:
-        """The source with a share of its clean images, chosen by the seed; one at least."""
-        return replace(self, training=part_of(self.training, share, seed))
+        """The source with a share of what it paints on, chosen by the seed; one at least."""
+        training, patches = (
+            part_of(items, share, seed) for items in (self.training, self.backgrounds)
+        )
+        return replace(self, training=training, backgrounds=patches)
 
 
 def require_two(name: str, kept: Collection[Any]) -> None:

@@ -257,6 +257,23 @@ def test_rain_falls_on_the_chosen_patches_only(large_images):
         source.check(129)
 
 
+def test_a_share_of_the_patches_is_all_that_rain_falls_on(large_images):
+    (source,) = build_sources(
+        dataset=[],
+        clean=[str(large_images[0].parent)],
+        rain=["dry"],
+        data_root=Path(),
+        held_out=1,
+        seed=3,
+        backgrounds=20,
+    )
+    assert source.training_count == 20
+    few = source.part(0.1, seed=0)
+    assert few.training_count == len(few.backgrounds) == 2
+    assert set(few.backgrounds) < set(source.backgrounds)
+    assert source.part(1.0, seed=0) == source
+
+
 def test_images_are_looked_at_before_training(tmp_path):
     pairs, *_, dry = sources_of(tmp_path)
     pairs.check(32)
