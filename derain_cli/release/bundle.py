@@ -38,7 +38,7 @@ FIELD_ORDER = (
 
 # Fields of an entry that hold for any run's weights.
 TRUE_OF_ANY_FILE = frozenset({"summary", "licence"})
-# Fields that follow from the file or are measured: a text in their place would mislead, or not load.
+# Fields that follow from the file or are measured: text in their place would mislead, or not load.
 NOT_TEXT = frozenset(
     {"model", "file", "sha256", "default", "scores", "validation", "steps", "seed", "seconds"}
     | {"dry_psnr", "dry_psnr_median", "dry_psnr_worst", "seconds_per_megapixel"}
