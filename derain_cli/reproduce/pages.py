@@ -202,7 +202,9 @@ def _grids(results: Results) -> list[tuple[str, Grid]]:
     grids = [("Ours beside the paper's, mean ± standard error over images", score_grid(results))]
     differences = difference_grid(results)
     if differences.rows:
-        against = next(line.method for line in results.lines if line.name == results.table.against)
+        # Its own line is missing where --rows leaves it out; its scores are there from before.
+        table = results.table
+        against = next(row.method or row.name for row in table.rows if row.name == table.against)
         title = f"Difference from '{against}', image by image, with 95 % intervals"
         grids.append((title, differences))
     return grids + ([("Runs", run_grid(results))] if results.runs else [])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,6 +80,10 @@ class Options:
         if self.seeds < 1 or min(self.budget, self.steps, self.images) < 0:
             raise UsageError(
                 "`seeds` must be 1 or above, `budget`, `steps` and `images` 0 or above"
+            )
+        if not math.isfinite(self.budget):
+            raise UsageError(
+                f"`budget` is {self.budget}; it must be minutes, or 0 to train as published"
             )
         if self.budget and self.steps:
             raise UsageError("give `budget` or `steps`: both say how long a run is")

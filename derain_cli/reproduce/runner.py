@@ -51,6 +51,7 @@ from derain_cli.training import processes
 from derain_cli.training.configs.finetune import REST, FinetuneConfig
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.metrics_log import read_metrics
 from derain_cli.training.searcher import search
 from derain_cli.training.trainer import Progress, train
 from derain_cli.whole_files import write_whole
@@ -218,9 +219,14 @@ def _finish(
 
 
 def _own_config(folder: Path, job: Job, options: Options) -> TrainConfig:
-    """The config of a run that was begun, on the device that there is now."""
+    """The config of a run that was begun, with the device and the data root that there are now."""
     config = KINDS[job.run.command].read(folder / "config.json")
-    return dataclasses.replace(config, device=options.device, threads=options.threads)
+    return dataclasses.replace(
+        config,
+        device=options.device,
+        threads=options.threads,
+        data_root=str(options.data_root),
+    )
 
 
 def _config_of(job: Job, table: Table, options: Options, jobs: int, note: Report) -> TrainConfig:
@@ -304,10 +310,15 @@ def _note_end(
         "model": config.model,
         "data": [*config.dataset, *config.clean, *config.rain],
         "seed": config.seed,
-        "seconds": round(seconds, 1),
+        "seconds": round(max(seconds, _logged_seconds(folder)), 1),
         "prior": _prior(config),
     }
     write_whole(folder / DONE, json.dumps(done, indent=2).encode())
+
+
+def _logged_seconds(folder: Path) -> float:
+    """Seconds of all sessions of a run, as its log has them; 0 without."""
+    return max((float(line.get("seconds", 0)) for line in read_metrics(folder)), default=0.0)
 
 
 def _prior(config: TrainConfig) -> str:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,30 @@ def test_pages_say_it_all(whole):
     html = (out / "page.html").read_text()
     assert "<h1>tiny: A tiny table</h1>" in html
     assert "http://" not in html.replace("http://www.w3.org", "")
+
+
+def test_a_row_is_compared_with_one_that_an_earlier_call_did(whole):
+    _, options, _ = whole
+    of_second = dataclasses.replace(options, rows=("second",))
+    results = results_of(pairs_table(), of_second)
+    assert [line.name for line in results.lines] == ["input", "theirs", "second"]
+    write_pages(results, of_second, "derain reproduce tiny --rows second")
+    assert "Difference from 'First'" in (options.out / "page.md").read_text()
+
+
+def test_a_run_that_was_left_goes_on_where_the_data_lie_now(data_root, tmp_path):
+    root, moved, out = tmp_path / "root", tmp_path / "moved", tmp_path / "out"
+    shutil.copytree(data_root, root)
+    options = options_of(root, out, rows=("first",))
+    assert not reproduce(pairs_table(), options, should_stop=lambda: True)
+    root.rename(moved)
+    log = out / "runs" / "first--train_set--seed0" / "metrics.jsonl"
+    with log.open("a") as file:
+        file.write('{"step": 1, "seconds": 4321.0}\n')
+    options = options_of(moved, out, rows=("first",))
+    assert reproduce(pairs_table(), options)
+    (done,) = results_of(pairs_table(), options).runs.values()
+    assert done["seconds"] == 4321.0  # all sessions, not the last one alone
 
 
 def test_a_budget_is_shared_and_stated(data_root, tmp_path):
@@ -363,6 +388,7 @@ def test_a_page_is_written_without_the_extra_that_draws_and_with_any_path(
     [
         ({"seeds": 0}, "`seeds` must be 1 or above"),
         ({"budget": -1.0}, "`budget`"),
+        ({"budget": np.inf}, "`budget` is inf"),
         ({"steps": -1}, "`steps`"),
         ({"budget": 1.0, "steps": 9}, "give `budget` or `steps`"),
         ({"shard": (3, 2)}, "`shard` is 3/2"),
