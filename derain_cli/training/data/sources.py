@@ -22,6 +22,7 @@ from derain_cli.rain.kinds import layer_source, trainable_pairs
 from derain_cli.rain.scenes import build_scene, is_scene
 from derain_cli.training.data.backgrounds import HeldOutPhotos
 from derain_cli.training.data.samples import (
+    Background,
     Clean,
     PaintedSource,
     PairSource,
@@ -64,7 +65,7 @@ def build_sources(
 
     Raises:
         ConfigError: Nothing to train on, clean images without rain or rain without them, an
-            unknown kind of rain, or an impossible weight.
+            unknown kind of rain, an impossible weight, or backgrounds for none or a scene.
         DatasetError: A test set, an unknown name, a missing folder or one without images.
     """
     cache = cache or ImageCache()
@@ -92,7 +93,7 @@ def build_sources(
         PairSource(name, weight, *both, ten_crops, cache) for name, weight, both in pair_parts
     ]
     shown = hold_out(validation, held_out)[1] or validation
-    patches = choose_backgrounds(training, backgrounds, seed) if backgrounds and rain else []
+    patches = _patches(training, rain, backgrounds, seed)
     for spec in rain:
         kind, weight = split_weight(spec)
         if is_scene(kind):
@@ -104,6 +105,25 @@ def build_sources(
     if not sources:
         raise ConfigError("nothing to train on: give `dataset` NAME, or `clean` FOLDER and `rain`")
     return sources
+
+
+def _patches(
+    training: Sequence[Clean], rain: Sequence[str], count: int, seed: int
+) -> list[Background]:
+    """The only patches to paint on; none where whole images are painted on."""
+    if not count:
+        return []
+    if not rain:
+        raise ConfigError(
+            "`backgrounds` are patches of clean images: give `clean` and `rain`, or leave it out"
+        )
+    scene = next((kind for kind, _ in map(split_weight, rain) if is_scene(kind)), None)
+    if scene:
+        raise ConfigError(
+            f"`backgrounds` are for plain layers of rain, and {scene!r} is a scene of whole "
+            "photos; leave one of the two out"
+        )
+    return choose_backgrounds(training, count, seed)
 
 
 def split_weight(spec: str) -> tuple[str, float]:

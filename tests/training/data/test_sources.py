@@ -166,6 +166,8 @@ def test_training_half_of_a_set_with_both_halves_is_not_refused(tmp_path):
         ({"rain": ["streaks:none"]}, DatasetError, "no folder of rain layers 'none'"),
         ({"rain": ["pairs:none"]}, DatasetError, "no folder of pairs .*none', neither here nor"),
         ({"dataset": ["none"]}, DatasetError, "no folder of pairs .*none', neither here nor"),
+        ({"clean": [], "rain": [], "backgrounds": 2}, ConfigError, "patches of clean images: give"),
+        ({"rain": ["dry", "wide"], "backgrounds": 2}, ConfigError, "and 'wide' is a scene"),
         ({"clean": ["train"]}, DatasetError, "no images in .*train' itself; .*train/clean'"),
     ],
 )
