@@ -245,9 +245,8 @@ class PaintedSource:
 
     def part(self, share: float, seed: int) -> Self:
         """The source with a share of what it paints on, chosen by the seed; one at least."""
-        training, patches = (
-            part_of(items, share, seed) for items in (self.training, self.backgrounds)
-        )
+        training = part_of(self.training, share, seed)
+        patches = part_of(self.backgrounds, share, seed)
         return replace(self, training=training, backgrounds=patches)
 
 
