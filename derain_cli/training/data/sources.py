@@ -20,7 +20,7 @@ from derain_cli.datasets.layouts import Pair, find_pairs, list_images, match_pai
 from derain_cli.errors import ConfigError, DatasetError, ImageError
 from derain_cli.rain.kinds import layer_source, trainable_pairs
 from derain_cli.rain.scenes import build_scene, is_scene
-from derain_cli.training.data.backgrounds import HeldOutPhotos
+from derain_cli.training.data.backgrounds import HeldOutPhotos, Item
 from derain_cli.training.data.samples import (
     Background,
     Clean,
@@ -66,7 +66,8 @@ def build_sources(
     Raises:
         ConfigError: Nothing to train on, clean images without rain or rain without them, an
             unknown kind of rain, an impossible weight, or backgrounds for none or a scene.
-        DatasetError: A test set, an unknown name, a missing folder or one without images.
+        DatasetError: A test set, an unknown name, a missing folder or one without images, or all
+            photos of one held out.
     """
     cache = cache or ImageCache()
     given = [_named_pairs(spec, data_root) for spec in dataset]
@@ -84,9 +85,9 @@ def build_sources(
         photos.add(validation)
         for _, _, (_, held) in pair_parts:
             photos.add(held)
-        training = photos.without(training)
+        training = _left(photos, training, "`clean`")
         pair_parts = [
-            (name, weight, (photos.without(part), held))
+            (name, weight, (_left(photos, part, repr(name)), held))
             for name, weight, (part, held) in pair_parts
         ]
     sources: list[Source] = [
@@ -105,6 +106,17 @@ def build_sources(
     if not sources:
         raise ConfigError("nothing to train on: give `dataset` NAME, or `clean` FOLDER and `rain`")
     return sources
+
+
+def _left(photos: HeldOutPhotos, images: Sequence[Item], where: str) -> list[Item]:
+    """The images whose photo is not held out; some, where there are any."""
+    left = photos.without(images)
+    if images and not left:
+        raise DatasetError(
+            f"{where}: each image shows a photo that is held out; give a smaller `held_out`, or "
+            "`hold_out_by` file"
+        )
+    return left
 
 
 def _patches(

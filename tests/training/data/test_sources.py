@@ -383,6 +383,19 @@ def test_a_photo_held_out_in_one_folder_is_held_out_of_all(tmp_path):
     assert not shown
 
 
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [({"dataset": [], "rain": ["dry"]}, "`clean`"), ({"clean": [], "rain": []}, "train'")],
+)
+def test_one_photo_in_several_files_cannot_be_held_out_and_learnt_from(tmp_path, changes, where):
+    for folder in (tmp_path / "train" / "rainy", tmp_path / "train" / "clean", tmp_path / "dry"):
+        for index in range(6):
+            image(folder / f"{index}.png", seed=1)
+    options = {"dataset": [str(tmp_path / "train")], "clean": [str(tmp_path / "dry")]} | changes
+    with pytest.raises(DatasetError, match=f"{where}: each image shows a photo that is held out"):
+        build_sources(**options, data_root=tmp_path, held_out=1, seed=0, hold_out_by="photo")
+
+
 def test_scenes_are_sources_like_any(tmp_path, monkeypatch):
     monkeypatch.setattr(streaks, "BANK_LAYERS", 2)
     _, scene = sources_of(tmp_path, rain=["phone+structures+wide:0.5"])
