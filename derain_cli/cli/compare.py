@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from derain_cli.evaluation.photo_comparison import View
+    from derain_cli.images import Picture
 
 PAGE, SHEETS = (".html", ".htm"), (".png", ".jpg", ".jpeg", ".webp")
 
@@ -49,28 +50,29 @@ def compare(
 
     The page is one file that works offline; the number keys flip between the results in place.
     """
-    target = output or photo.with_name(f"{photo.stem}_models.html")
-    require_output_file(target, "-o", *PAGE, *SHEETS)
+    from derain_cli.images import read_image
+
     if not model or len(set(model)) < 2:
         raise UsageError("name at least two weights: -m rdmc-real -m menet-real")
+    rainy = read_image(photo)  # before a folder for the result is made beside a mistyped name
+    target = output or photo.with_name(f"{photo.stem}_models.html")
+    require_output_file(target, "-o", *PAGE, *SHEETS)
     if target.exists() and photo.exists() and target.samefile(photo):
         raise UsageError(f"-o {str(target)!r} is the photo itself: name another file")
     if target.exists() and not overwrite:
         raise UsageError(f"{str(target)!r} exists already: --overwrite replaces it")
-    views = _views(photo, list(dict.fromkeys(model)), strength, device, threads)
+    views = _views(rainy, list(dict.fromkeys(model)), strength, device, threads)
     _write(target, photo.name, views)
     typer.echo(str(target))
 
 
 def _views(
-    photo: Path, names: Sequence[str], strength: float, device: str, threads: int | None
+    rainy: "Picture", names: Sequence[str], strength: float, device: str, threads: int | None
 ) -> "list[View]":
     from derain_cli.checkpoints.catalogue import known_harm
     from derain_cli.evaluation.photo_comparison import View, describe_change
-    from derain_cli.images import read_image
     from derain_cli.inference.derainer import Derainer
 
-    rainy = read_image(photo)
     before = _eight_bits(rainy.rgb)
     views = [View("input", before, f"{rainy.width}x{rainy.height}, {rainy.bit_depth} bits")]
     for name in names:

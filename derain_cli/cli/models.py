@@ -288,6 +288,8 @@ def import_checkpoint(
     from derain_cli.checkpoints.importing import import_weights
     from derain_cli.training.configs.train import TrainConfig
 
+    if file.is_dir():
+        raise UsageError(f"{str(file)!r} is a folder: name a checkpoint in it")
     target = output or file.with_suffix(".safetensors")
     if target.exists() and file.exists() and target.samefile(file):
         raise UsageError(f"{str(target)!r} is the checkpoint itself: name another --output")

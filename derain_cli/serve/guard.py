@@ -66,7 +66,20 @@ class Guard:
             return "a request of another site: open this server's own page"
         if not self.options.is_private:
             return ""
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        host = _host_in(headers.get("host", ""))
         if is_loopback(host):
             return ""
         return f"a request for host {host!r}: this server answers to its own machine alone"
+
+
+def _host_in(header: str) -> str:
+    """The host of a Host header without its port; the header itself where it is none.
+
+    Example:
+        >>> _host_in("[::1]:8765"), _host_in("[")
+        ('::1', '[')
+    """
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:  # half an IPv6 address, say
+        return header

@@ -60,3 +60,13 @@ def test_what_makes_no_comparison_is_refused(networks: list[str], photos: Path) 
     (photos / "a2_models.html").write_text("mine")
     assert "exists already" in run(photo, *networks).stderr
     assert (photos / "a2_models.html").read_text() == "mine"
+
+
+def test_a_photo_that_is_none_is_named_and_nothing_is_made(
+    networks: list[str], photos: Path
+) -> None:
+    missing = photos / "nowhere" / "a.jpg"
+    result = run(missing, *networks)
+    assert (result.exit_code, "does not exist" in result.stderr) == (1, True)
+    assert not missing.parent.exists()
+    assert "'.' is a folder, not an image" in run(".", *networks).stderr

@@ -165,3 +165,9 @@ def test_an_import_never_replaces_the_checkpoint_itself(tmp_path, overwrite):
     assert refused.exit_code == 2
     assert "is the checkpoint itself: name another --output" in refused.stderr
     assert theirs.read_bytes() == b"of another program"
+
+
+def test_a_folder_is_no_checkpoint_to_import() -> None:
+    result = models("import", ".", "-m", "prenet")
+    assert result.exit_code == 2
+    assert result.stderr == "error: '.' is a folder: name a checkpoint in it\n"

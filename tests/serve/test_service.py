@@ -179,6 +179,11 @@ def test_a_job_tells_how_far_it_is(server: Server) -> None:
     assert server.ask("GET", f"/v1/jobs/{job}").json["state"] == "unknown"
 
 
+def test_a_host_that_is_none_is_refused_as_any_other(server: Server) -> None:
+    reply = server.ask("GET", "/healthz", Host="[")
+    assert (reply.status, "a request for host '['" in reply.error["message"]) == (403, True)
+
+
 def test_only_this_machines_own_page_may_ask(server: Server) -> None:
     assert server.ask("GET", "/", Host="rebound.example").status == 403
     assert server.ask("GET", "/", Sec_Fetch_Site="cross-site").status == 403
