@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 import typer
 
 from derain_cli.cli.wording import escaped
-from derain_cli.errors import ConfigError
+from derain_cli.errors import ConfigError, UsageError
 from derain_cli.training.configs.fields import (
     facts,
     hidden,
@@ -84,8 +84,13 @@ def build_config(base: Config, fields: Mapping[str, Any], given: Mapping[str, An
 
     Raises:
         ConfigError: An impossible value, or an option that the recipe does not use.
+        UsageError: Both steps and epochs.
     """
+    if given.get("epochs") and "steps" in given:
+        raise UsageError("`epochs` and `steps` exclude each other: leave one out")
     settings = {**dataclasses.asdict(base), **fields, **given}
+    if "steps" in given:
+        settings["epochs"] = 0
     require_used(type(base), settings["recipe"], given)
     return type(base)(**without_unused(type(base), settings))
 

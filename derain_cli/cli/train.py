@@ -92,8 +92,6 @@ def train(
     with starting(quiet=quiet):
         given = given_options(options, connections)
         chosen = config_of(out, config, resume, given, preset)
-    if given.get("epochs") and "steps" in given:
-        raise UsageError("`epochs` and `steps` exclude each other: leave one out")
     if dry_run:
         file = out / "config.json" if resume and out else config
         explain_run(chosen, preset, given, str(file or "environment"))

@@ -115,8 +115,9 @@ def training_command(config: TrainConfig, out: str = "RUN") -> str:
     kind = type(config)
     stated = names(kind, lambda option: option.stated)
     if isinstance(config, FinetuneConfig):  # what a method publishes is a default of the command
-        stated |= {*METHODS[config.recipe]} - {"epochs"}
-    silent = names(kind, lambda option: option.free_on_resume) | hidden(kind) | said
+        stated |= {*METHODS[config.recipe]}
+    # A run's epochs became steps, and a command takes one of the two.
+    silent = names(kind, lambda option: option.free_on_resume) | hidden(kind) | said | {"epochs"}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if item.name not in silent and (item.name in stated or value != item.default):

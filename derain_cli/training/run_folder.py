@@ -221,6 +221,7 @@ def _check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     free = names(type(saved), lambda option: option.free_on_resume)
     # A run may become longer: it goes on along the schedule of the new number of steps.
     free = free | ({"steps"} if asked.steps > saved.steps else set())
+    free = free | (set() if asked.epochs else {"epochs"})  # steps in their place
     changed = [name for name in before if before[name] != now[name] and name not in free]
     if changed:
         name = changed[0]

@@ -142,6 +142,8 @@ def test_mistakes_are_said(photos, weights, tmp_path):
         invoke("--real", photos, "--out", tmp_path / "b")
     with pytest.raises(UsageError, match="leave `from_scratch` out"):
         invoke(*small(photos, "resnet", tmp_path / "c"), "--from-scratch")
+    with pytest.raises(UsageError, match="`epochs` and `steps` exclude each other"):
+        invoke(*small(photos, weights, tmp_path / "g"), "--epochs", 1, "--steps", 9)
     with pytest.raises(UnavailableError):
         invoke(*small(photos, "no-such-weights", tmp_path / "d"))
     with pytest.raises(DatasetError, match="no folder"):

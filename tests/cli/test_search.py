@@ -74,6 +74,7 @@ def test_candidates_resume_and_quiet(pairs, tmp_path):
         (["--keep", "11"], "--keep is 11; it must be from 1 to 10"),
         (["--budget", "1"], "--budget is 1 GMAC, but the cheapest network that keeps 2 of each"),
         (["--resume"], "has no run to resume"),
+        (["--epochs", "2"], "--epochs and --steps exclude each other"),
         (["--model", "unet"], "--model"),
     ],
 )

@@ -82,6 +82,18 @@ def test_config_of_a_run_is_taken_and_flags_win(folders, tmp_path):
     assert shown["lr"] == ("0.5", "given")
 
 
+def test_steps_given_by_hand_replace_the_epochs_of_a_file_or_a_run(folders, tmp_path):
+    data = ["--data", *folders, *TINY, "--crop", "16", "--batch-size", "2", "--held-out", "1"]
+    begun = train(*data, "--epochs", "2", "--out", tmp_path / "run", "--device", "cpu")
+    assert begun.exit_code == 0, begun.stderr
+    shown = settings_of(train("--config", tmp_path / "run" / "config.json", "--steps", "7", "-n"))
+    assert (shown["steps"][0], shown["epochs"][0]) == ("7", "0")
+    longer = train("--out", tmp_path / "run", "--resume", "--steps", "5")
+    assert longer.exit_code == 0, longer.stderr
+    saved = TrainConfig.read(tmp_path / "run" / "config.json")
+    assert (saved.steps, saved.epochs) == (5, 0)
+
+
 def test_dry_run_shows_every_number_with_its_source(tmp_path):
     result = train("--model", "hcn", "--preset", "paper", "--dry-run", "--lr", "0.01")
     shown = settings_of(result)
@@ -123,6 +135,7 @@ def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
         (["--config", "none.json"], 2, "cannot read config 'none.json'"),
         (["--out", "x", "--resume"], 2, "'x' has no run to resume"),
         (["--steps", "0"], 2, "--steps is 0; it must be above 0"),
+        (["--steps", "9", "--epochs", "2"], 2, "--epochs and --steps exclude each other"),
         (
             ["photo.jpg", "--out", "x"],
             2,

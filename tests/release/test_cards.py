@@ -63,6 +63,13 @@ def test_the_command_line_gives_the_config_back():
     assert config_of_options(words[2:-2]) == config
 
 
+@pytest.mark.parametrize("kind", [TrainConfig, FinetuneConfig])
+def test_the_command_line_says_the_steps_that_epochs_became(kind):
+    words = shlex.split(training_command(kind(epochs=2, steps=11)))
+    assert words[words.index("--steps") + 1] == "11"
+    assert "--epochs" not in words
+
+
 @pytest.mark.parametrize(
     "config",
     [
