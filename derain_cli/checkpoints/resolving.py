@@ -127,8 +127,14 @@ def _unknown(name: str) -> str:
         return f"no run folder {name!r}; a repository of the Hub is named 'hf:{name}'"
     if len(path.parts) > 1:
         return f"no checkpoint or run folder {name!r}"
-    names = {entry.name for entry in list_weights()}
-    defaults = {entry.model for entry in list_weights() if entry.default}
+    entries = list_weights()
+    if not entries:
+        return (
+            f"unknown model {name!r}: {str(weights_folder() / 'weights.toml')!r} lists no weights; "
+            "$DERAIN_WEIGHTS can name another folder of weights"
+        )
+    names = {entry.name for entry in entries}
+    defaults = {entry.model for entry in entries if entry.default}
     return f"unknown model {name!r}. {did_you_mean(name, names | defaults)}"
 
 

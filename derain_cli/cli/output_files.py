@@ -49,4 +49,5 @@ DataRoot = Annotated[
 
 def default_data_root() -> str:
     """`$DERAIN_DATA`, else the cache folder's `derain/datasets`."""
-    return os.environ.get("DERAIN_DATA", str(Path.home() / ".cache" / "derain" / "datasets"))
+    chosen = os.environ.get("DERAIN_DATA")
+    return str(Path(chosen or "~/.cache/derain/datasets").expanduser())

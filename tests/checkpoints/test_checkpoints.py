@@ -185,6 +185,14 @@ def test_hostile_config_is_refused_before_it_takes_memory(tmp_path, tiny, config
         load_model(path)
 
 
+def test_a_folder_without_weights_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DERAIN_WEIGHTS", str(tmp_path))
+    with pytest.raises(
+        UnavailableError, match=r"weights\.toml' lists no weights; \$DERAIN_WEIGHTS"
+    ):
+        load_model("rdmc-real")
+
+
 def test_a_network_built_beside_is_not_counted(tiny):
     """Two threads load at once: the limit is that of the file and of its own thread."""
     stop = threading.Event()

@@ -205,6 +205,12 @@ def test_papers_are_quoted_with_their_protocol(data_root):
 def test_named_sets_are_looked_for_in_the_environments_folder(data_root, monkeypatch):
     monkeypatch.setenv("DERAIN_DATA", str(data_root))
     assert len(events(run("--dataset", "Rain12", "--input-only", "--json").stdout, "score")) == 1
+    monkeypatch.setenv("HOME", str(data_root.parent))
+    monkeypatch.setenv("DERAIN_DATA", "~/data")
+    assert len(events(run("--dataset", "Rain12", "--input-only", "--json").stdout, "score")) == 1
+    monkeypatch.setenv("DERAIN_DATA", "")
+    missing = run("--dataset", "Rain12", "--input-only", code=4).stderr
+    assert f"is not in '{data_root.parent}/.cache/derain/datasets'" in missing
 
 
 def test_two_folders_are_scored(data_root):
