@@ -357,4 +357,5 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    parts = re.split(r"(\d+)", name)  # of the numerals those that `int` reads: no superscripts
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]

@@ -186,3 +186,5 @@ def test_natural_order_and_hidden_files(tmp_path):
     for name in ("10.png", "2.png", ".hidden.png", "note.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in list_images(tmp_path)] == ["2.png", "10.png"]
+    image(tmp_path / "10²1.png")
+    assert [path.name for path in list_images(tmp_path)] == ["2.png", "10.png", "10²1.png"]
