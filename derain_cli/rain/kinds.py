@@ -24,12 +24,14 @@ def layer_source(
     """Source of rain layers: painted ones of a named kind, or crops of given ones.
 
     Raises:
-        ConfigError: An unknown kind.
+        ConfigError: An unknown kind, or one that lacks its folder.
         DatasetError: No such folder or data set.
     """
     what, _, where = kind.partition(":")
     if what == "dry":
         return no_rain
+    if what in ("streaks", "pairs") and not where:
+        raise ConfigError(f"rain {what!r} needs layers: name their folder, as {what}:FOLDER")
     if what == "streaks":
         folder = plain_folder(where, data_root)
         if not folder.is_dir():

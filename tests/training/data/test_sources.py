@@ -163,6 +163,8 @@ def test_training_half_of_a_set_with_both_halves_is_not_refused(tmp_path):
         ({"rain": ["hevy"]}, ConfigError, "Did you mean 'heavy'.*dry.*pairs:DATASET"),
         ({"rain": ["heavy:-1"]}, ConfigError, "of 'heavy:-1' is -1; it must be a number above 0"),
         ({"rain": ["heavy:1.2.3"]}, ConfigError, r"is 1\.2\.3; it must be a number above 0"),
+        ({"rain": ["streaks"]}, ConfigError, "needs layers: name their folder, as streaks:FOLDER"),
+        ({"rain": ["mixed:,dry"]}, ConfigError, "rain 'streaks' needs layers"),
         ({"rain": ["streaks:none"]}, DatasetError, "no folder of rain layers 'none'"),
         ({"rain": ["pairs:none"]}, DatasetError, "no folder of pairs .*none', neither here nor"),
         ({"dataset": ["none"]}, DatasetError, "no folder of pairs .*none', neither here nor"),
