@@ -208,12 +208,13 @@ def given_options(options: Mapping[str, Any], connections: Path | None = None) -
         ConfigError: A file of connections that cannot be read.
     """
     given = given_of(options)
-    connections = connections or _connections_of(given.get("weights"))
-    if connections:
+    file = connections or _connections_of(given.get("weights"))
+    if file:
         from derain_cli.connections.file import model_option, read_connections
 
-        found = model_option(read_connections(connections))
-        given["model_option"] = [*given.get("model_option", []), found]
+        found, own = [model_option(read_connections(file))], given.get("model_option", [])
+        # The last one counts: a search that --weights names yields to edges that are stated.
+        given["model_option"] = [*own, *found] if connections else [*found, *own]
     return given
 
 

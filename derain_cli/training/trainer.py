@@ -334,8 +334,13 @@ def _derived(supernet: RdmcSupernet, model: Rdmc, config: TrainConfig) -> Rdmc:
     """The network of a search's edges with the supernet's weights (jiang2023, section IV-A).
 
     Raises:
-        ConfigError: The network asked for has another shape.
+        ConfigError: No edges are named, or the network asked for has another shape.
     """
+    if "connections" not in config.model_options():
+        raise ConfigError(
+            f"weights {config.weights!r} are of a search and do not say which edges it chose: name "
+            "the folder of the search, or its file with `connections`"
+        )
     derived = supernet.derived(model.config.connections)
     if derived.config != replace(model.config, connections=derived.config.connections):
         raise ConfigError(f"weights {config.weights!r} are of a supernet of another shape")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from derain_cli.checkpoints.resolving import load_model
 from derain_cli.cli.app import app
 from derain_cli.cli.search import _say_what_was_found
+from derain_cli.cli.train import config_of, given_options
 from derain_cli.connections.file import read_connections
 from derain_cli.training.trainer import TrainResult
 
@@ -85,6 +86,17 @@ def test_impossible_options_are_one_line_and_exit_2(pairs, tmp_path, words, mess
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "search").exists()
+
+
+def test_edges_that_are_stated_count_more_than_those_of_the_search_that_is_begun_from(tmp_path):
+    (tmp_path / "connections.toml").write_text("format = 1\nconnections = [[3, 9]]")
+    stated = {"weights": str(tmp_path), "model_option": ["connections=[[2, 8]]"]}
+    begun = given_options(stated)
+    assert config_of(None, None, False, begun).model_options() == {"connections": [[2, 8]]}
+    begun = given_options({"weights": str(tmp_path)})
+    assert config_of(None, None, False, begun).model_options() == {"connections": [[3, 9]]}
+    begun = given_options(stated, tmp_path / "connections.toml")
+    assert config_of(None, None, False, begun).model_options() == {"connections": [[3, 9]]}
 
 
 def test_unusable_connections_are_one_line_and_exit_2(pairs, tmp_path):

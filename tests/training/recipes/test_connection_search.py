@@ -411,6 +411,8 @@ def test_training_starts_from_the_searched_network_with_the_supernets_weights(tm
     found, expected = _initial_model(config), supernet.derived([(4, 8), (2, 8)])
     for name, value in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], value)
-    other = dataclasses.replace(config, model_option=("stages=2",))
+    other = dataclasses.replace(config, model_option=("stages=2", options[2]))
     with pytest.raises(ConfigError, match="supernet of another shape"):
         _initial_model(other)
+    with pytest.raises(ConfigError, match="which edges it chose: name the folder of the search"):
+        _initial_model(dataclasses.replace(config, model_option=options[:2]))
