@@ -137,7 +137,7 @@ Metrics = Annotated[
 Seed = Annotated[
     int, option("--seed", min=0, panel=SCORES, help="Random seed of the bootstrap intervals.")
 ]
-PrecisionName = Annotated[str, option("--precision", panel=SPEED, help="fp32, bf16 or fp16.")]
+PrecisionName = Annotated[str, option("--precision", panel=SPEED, help="auto, fp32, bf16 or fp16.")]
 EngineChoice = Annotated[
     str,
     option(
@@ -271,7 +271,12 @@ def evaluate(
         journal = scoring.open_journal(view, csv_file, resume=resume, overwrite=overwrite)
         rows, seconds, interrupted = scoring.run(view, journal)
         results = summarise_rows(
-            rows, seconds, precision, quote=compare_paper, seed=seed, total=scoring.total
+            rows,
+            seconds,
+            scoring.precision,
+            quote=compare_paper,
+            seed=seed,
+            total=scoring.total,
         )
         if html and not interrupted:
             _write_html(html, results, scoring, view)
@@ -315,6 +320,11 @@ class Scoring:
     def total(self) -> int:
         """Number of rows in all."""
         return sum(map(len, self.pairs.values())) * (1 + len(self.weights))
+
+    @property
+    def precision(self) -> str:
+        """That of the networks: "auto" says nothing of a score, nor what another machine takes."""
+        return self.models[0].derainer.precision if self.models else self.engine.precision
 
     def load(self, view: "EvalView", names: Sequence[str]) -> None:
         """Load the models; an empty name is the default one's."""
@@ -370,7 +380,8 @@ class Scoring:
             "protocol": self.protocol or "each set's own",
             "metrics": list(self.metrics),
         }
-        journal = Journal(path, columns_of(self.metrics), settings | self.engine.settings())
+        settings |= self.engine.settings() | {"precision": self.precision}
+        journal = Journal(path, columns_of(self.metrics), settings)
         journal.resume() if resume else journal.begin(overwrite=overwrite)
         return journal
 
@@ -526,7 +537,8 @@ def _facts(results: Results, scoring: Scoring) -> dict[str, str]:
 
     device = torch.device(scoring.models[0].derainer.device if scoring.models else "cpu")
     now = datetime.datetime.now(datetime.UTC)
-    settings = {name: str(value) for name, value in scoring.engine.settings().items() if value}
+    running = scoring.engine.settings() | {"precision": scoring.precision}
+    settings = {name: str(value) for name, value in running.items() if value}
     return {
         "date": now.strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["derain", *sys.argv[1:]]),

@@ -129,13 +129,13 @@ def _spread_fields(results: Results, score: "Score") -> dict[str, float]:
 
 
 def _worse_counts(results: Results) -> dict[tuple[str, str, str], int]:
-    """Images made worse than the input by (data set, group, model), where the input was scored."""
+    """Images made worse than the input by (data set, group, model); none without a direction."""
     from derain_cli.evaluation.extremes import leading_column, made_worse
-    from derain_cli.evaluation.statistics import INPUT
+    from derain_cli.evaluation.statistics import COLUMNS, INPUT
 
-    if not results.scores:
+    column = leading_column(results.scores[0].means) if results.scores else ""
+    if not column or not COLUMNS[column].better:
         return {}
-    column = leading_column(results.scores[0].means)
     worse = made_worse(results.rows, column)
     return {
         (score.dataset, score.group, score.model): sum(score.holds(c.row) for c in worse)

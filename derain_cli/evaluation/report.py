@@ -136,7 +136,9 @@ def _spreads(report: Report, column: str) -> Iterator[tuple[str, str, Spread]]:
 
 
 def _worse_counts(report: Report, column: str) -> Iterator[tuple[str, str, int, int]]:
-    """(data set, model, images made worse, images in all)."""
+    """(data set, model, images made worse, images in all); none without a direction."""
+    if not COLUMNS[column].better:
+        return
     worse = made_worse(report.rows, column)
     for score in report.scores:
         if score.model != INPUT and not score.group:

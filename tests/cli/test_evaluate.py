@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.cli.app import app
+from derain_cli.inference import devices
 from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr, ssim
 from derain_cli.metrics.region_errors import region_errors
@@ -106,6 +107,29 @@ def test_a_lower_precision_is_told_with_the_scores(data_root, tiny_checkpoint):
     assert events(text, "score")[1]["precision"] == "bf16"
     assert "; networks in bf16" in run(*arguments, "--precision", "bf16").stdout
     assert "networks in" not in run(*arguments).stdout
+
+
+@pytest.mark.parametrize(("native", "told"), [(True, "bf16"), (False, "fp32")])
+def test_what_auto_took_is_told_and_kept_on_resume(
+    native, told, data_root, tiny_checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(devices, "cpu_multiplies_bf16", lambda: native)
+    arguments = (
+        "--dataset",
+        "rain12",
+        "--data-root",
+        data_root,
+        "-m",
+        tiny_checkpoint,
+        "-d",
+        "cpu",
+    )
+    table = ("--csv", tmp_path / "scores.csv", "--json")
+    text = run(*arguments, "--precision", "auto", *table).stdout
+    assert events(text, "score")[1]["precision"] == told
+    other = "fp32" if told == "bf16" else "bf16"
+    result = run(*arguments, "--precision", other, *table, "--resume", code=2)
+    assert f"was begun with other precision ({told}, now {other})" in result.stderr
 
 
 def test_what_json_cannot_hold_is_null(data_root):
@@ -282,7 +306,12 @@ def test_images_without_ground_truth_are_scored_by_niqe_and_change(tmp_path, tin
     assert derained["change"] > 0
     assert 0 < derained["changed"] <= 1
     assert untouched["niqe"] > 0
-    assert run(*arguments, "--metrics", "change").stdout.startswith("images without ground truth")
+    page = tmp_path / "report.html"
+    text = run(*arguments, "--metrics", "change", "--html", page).stdout
+    assert text.startswith("images without ground truth")
+    assert "made worse" not in page.read_text(encoding="utf-8")
+    told = events(run(*arguments, "--metrics", "change", "--json").stdout, "score")
+    assert not any("made_worse" in line for line in told)  # less change is no better
     assert "needs clean images" in run(*arguments, "--metrics", "psnr", code=2).stderr
     both = run("--images", tmp_path, "--dataset", "rain12", code=2)
     assert "score it separately from pairs" in both.stderr
