@@ -127,6 +127,12 @@ def test_published_settings(photos, weights):
     below_the_root = given | {"real": photos.name, "data_root": str(photos.parent)}
     named = config_of("online-update", str(weights), below_the_root, from_scratch=False)
     assert named.steps == online.steps  # the photos were found and counted
+    constant = given | {"lr_schedule": "constant"}
+    even = config_of("online-update", str(weights), constant, from_scratch=False)
+    assert (even.lr, even.lr_schedule, even.lr_rates) == (1e-6, "constant", ())
+    drops = given | {"lr": 1e-5, "lr_milestones": (0.5,)}
+    dropping = config_of("online-update", str(weights), drops, from_scratch=False)
+    assert (dropping.lr_schedule, dropping.lr_rates) == ("milestones", ())
     moss = config_of("self-training", "moss", {}, from_scratch=True)
     assert (moss.lr, moss.batch_size, moss.crop, moss.steps, moss.ema) == (
         *(1e-4, 16, 256, 100_000),

@@ -233,13 +233,15 @@ def method_values(method: str, given: Mapping[str, Any], preset: str = "paper") 
         >>> values = method_values("online_update", {"lr": 1e-5})
         >>> values["lr_schedule"], "lr_rates" in values
         ('constant', False)
+        >>> method_values("online_update", {"lr_schedule": "cosine"})["lr"]
+        1e-06
     """
     if preset not in ("paper", "quick"):
         raise ConfigError(f"unknown preset {preset!r}. Known: paper, quick")
     values = dict(METHODS[method]) | (dict(QUICK[method]) if preset == "quick" else {})
-    if "lr" in given or "lr_schedule" in given:
-        values = {name: value for name, value in values.items() if not name.startswith("lr")}
-        values["lr_schedule"] = "constant"
+    if {"lr", "lr_schedule", "lr_milestones"} & set(given):
+        values = {name: value for name, value in values.items() if not name.startswith("lr_")}
+        values["lr_schedule"] = "milestones" if "lr_milestones" in given else "constant"
     if "steps" in given:
         values.pop("epochs", None)
     return {name: value for name, value in values.items() if name not in given}
