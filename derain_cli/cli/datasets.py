@@ -292,7 +292,7 @@ def synth(
     rain: Annotated[
         str,
         typer.Option(
-            help="small, medium, large, heavy, wide, drops, streaks:FOLDER of rain layers, "
+            help="small, medium, large, heavy, wide, dense, drops, streaks:FOLDER of rain layers, "
             "pairs:DATASET, mixed:FOLDER, or a scene such as phone+veil+structures+wide."
         ),
     ] = "large",

@@ -13,12 +13,16 @@ from derain_cli.errors import DatasetError
 from derain_cli.images import Picture, encode_image
 from derain_cli.rain.painting import RAIN_KINDS
 from derain_cli.rain.scenes import build_scene
+from derain_cli.rain.streaks import STREAK_KINDS
 from derain_cli.whole_files import write_whole
 
 Pixels = NDArray[np.uint8]
 
 SIDE, LABEL = 240, 18
-ALONE = (*RAIN_KINDS, "wide", "drops", "veil+wide", "phone+wide", "structures+wide", "structures")
+ALONE = (
+    *(*RAIN_KINDS, *STREAK_KINDS, "veil+wide", "veil+dense", "phone+wide"),
+    *("structures+wide", "structures"),
+)
 """Kinds that work without a folder of layers."""
 
 

@@ -13,7 +13,16 @@ from derain_cli.rain.scenes import build_scene, parts_of
 from derain_cli.rain.streaks import DROPS, WIDE, cover, mixed_layer, streak_layer
 from derain_cli.rain.structures import STRUCTURES, draw_structure
 
-KINDS = ("wide", "drops", "veil+wide", "phone+wide", "structures+wide", "phone", "structures")
+KINDS = (
+    "wide",
+    "dense",
+    "drops",
+    "veil+wide",
+    "phone+wide",
+    "structures+wide",
+    "phone",
+    "structures",
+)
 DRY = ("structures", "veil", "phone", "phone+structures", "dry+phone")
 
 
@@ -42,7 +51,9 @@ def test_a_scene_is_a_function_of_its_generator(kind, photo):
     assert first[0].shape == first[1].shape == photo.shape
 
 
-@pytest.mark.parametrize("kind", ["wide", "drops", "veil+wide", "structures+wide", "large+wide"])
+@pytest.mark.parametrize(
+    "kind", ["wide", "dense", "drops", "veil+wide", "structures+wide", "large+wide"]
+)
 def test_rain_only_brightens_and_is_all_that_differs(kind, photo):
     made = [scene(kind)(photo, np.random.default_rng(seed)) for seed in range(12)]
     assert all((rainy.astype(int) >= clean).all() for rainy, clean in made)

@@ -105,8 +105,9 @@ class TrainConfig:
     )
     rain: tuple[str, ...] = option(
         (),
-        "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, drops, dry, streaks:FOLDER, "
-        "pairs:DATASET, mixed:FOLDER, or a scene such as phone+veil+structures+wide; repeatable.",
+        "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, dense, drops, dry, "
+        "streaks:FOLDER, pairs:DATASET, mixed:FOLDER, or a scene such as "
+        "phone+veil+structures+wide; repeatable.",
         group=DATA,
         yields_to=("dataset", "data", "rain"),
     )
