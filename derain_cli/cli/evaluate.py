@@ -277,6 +277,7 @@ def evaluate(
             quote=compare_paper,
             seed=seed,
             total=scoring.total,
+            known=scoring.known,
         )
         if html and not interrupted:
             _write_html(html, results, scoring, view)
@@ -295,7 +296,7 @@ class Scoring:
         pairs: By data set.
         models: Models to score besides the input.
         weights: SHA-256 of each model's file, by the model's name.
-        device: Description of the device that runs the models.
+        known: Number of rows that an earlier session scored.
     """
 
     def __init__(
@@ -314,7 +315,7 @@ class Scoring:
         self.workers, self.save_images = workers, save_images
         self.models: list[EvaluatedModel] = []
         self.weights: dict[str, str] = {}
-        self.device = ""
+        self.known = 0
 
     @property
     def total(self) -> int:
@@ -391,6 +392,7 @@ class Scoring:
         from derain_cli.evaluation.extremes import leading_column
 
         rows = list(journal.rows) if journal else []
+        self.known = len(rows)
         column = leading_column(scoring.columns_of(self.metrics))
         images = sum(map(len, self.pairs.values()))
         began = time.perf_counter()

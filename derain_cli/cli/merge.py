@@ -94,5 +94,5 @@ def _merge_scores(files: list[Path], output: Path | None, *, as_json: bool) -> N
     for name in merged.twice[:3]:
         typer.echo(f"scored by more than one run, using the first score: {name}", err=True)
     seconds = sum(row.seconds for row in merged.rows)
-    results = summarise_rows(merged.rows, seconds, "as each run chose")
+    results = summarise_rows(merged.rows, seconds, "each run's own precision")
     (show_json if as_json else show_tables)(results)

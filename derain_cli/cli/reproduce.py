@@ -107,6 +107,8 @@ def reproduce(
     from derain_cli.reproduce.catalogue import find_table
     from derain_cli.reproduce.plan import Options
 
+    if as_json and (list_tables or dry_run):
+        raise UsageError("--json prints results: leave it out beside --list and --dry-run")
     root = Path(data_root or default_data_root())
     if list_tables:
         _show_list(root)

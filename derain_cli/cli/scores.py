@@ -28,6 +28,7 @@ class Results:
         precision: Number format of the networks.
         seed: Seed of the bootstrap intervals.
         total: Number of rows of a complete evaluation.
+        known: Number of the first rows, which an earlier session scored.
     """
 
     rows: "Sequence[Row]"
@@ -38,6 +39,7 @@ class Results:
     precision: str
     seed: int = 0
     total: int = 0
+    known: int = 0
 
     @property
     def partial(self) -> str:
@@ -47,8 +49,9 @@ class Results:
 
     @property
     def network_share(self) -> float:
-        """Share of the time that was spent in networks."""
-        return min(1.0, sum(row.seconds for row in self.rows) / max(self.seconds, 1e-9))
+        """Share of this session's time that was spent in networks."""
+        in_networks = sum(row.seconds for row in self.rows[self.known :])
+        return min(1.0, in_networks / max(self.seconds, 1e-9))
 
     @property
     def time_spent(self) -> str:
@@ -72,6 +75,7 @@ def summarise_rows(
     quote: bool = False,
     seed: int = 0,
     total: int = 0,
+    known: int = 0,
 ) -> Results:
     """Means, differences and, if asked for, what papers print on the same data sets."""
     from derain_cli.datasets.known import dataset_named
@@ -81,7 +85,8 @@ def summarise_rows(
     scores = summarise(rows)
     keys = {dataset_named(score.dataset) for score in scores}
     quotes = published(key for key in keys if key) if quote else []
-    return Results(rows, scores, differences(rows, seed), quotes, seconds, precision, seed, total)
+    compared = differences(rows, seed)
+    return Results(rows, scores, compared, quotes, seconds, precision, seed, total, known)
 
 
 def show_json(results: Results) -> None:

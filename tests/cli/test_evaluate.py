@@ -377,6 +377,15 @@ def test_the_table_is_the_same_to_the_bit_each_time(data_root, tiny_checkpoint):
     assert "s/image under" in first.stderr
 
 
+def test_a_session_states_its_own_time_alone(data_root, tiny_checkpoint, tmp_path):
+    table = ("--csv", tmp_path / "rows.csv", "--json")
+    arguments = ("--dataset", "rain12", "--data-root", data_root, "-m", tiny_checkpoint, *table)
+    assert events(run(*arguments).stdout, "summary")[0]["network_share"] > 0
+    again = run(*arguments, "--resume")  # with nothing left to do
+    assert events(again.stdout, "summary")[0]["network_share"] == 0
+    assert again.stderr.endswith(" s, no network\n")
+
+
 def test_resume_needs_the_same_weights_and_a_csv(data_root, tiny_checkpoint, tmp_path):
     copy = tmp_path / "net.safetensors"
     shutil.copy(tiny_checkpoint, copy)

@@ -55,6 +55,8 @@ def test_a_dry_run_lists_what_is_missing_and_trains_nothing(tmp_path):
         ([], "name a table; `derain reproduce --list` shows them"),
         (["menet-9"], "unknown table 'menet-9'. Did you mean 'menet-"),
         (["rdmc-6"], "'rdmc-6' (Table VI"),
+        (["--list", "--json"], "--json prints results: leave it out"),
+        (["menet-1", "--dry-run", "--json"], "--json prints results: leave it out"),
         (["menet-1", "--shard", "3/2"], "--shard '3/2' is outside"),
         (["menet-1", "--steps", "9", "--budget", "1"], "give --budget or --steps"),
         (["menet-1", "--shard", "x"], "--shard 'x' must be I/N"),
