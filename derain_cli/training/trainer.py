@@ -193,6 +193,8 @@ class _Run:
             self.state.seconds = before + clock.elapsed
             taken = waited + time.monotonic() - began
             clock.count(taken, waited, self.config.crop_at(step)[1])
+            if self._is_finished():
+                self.recipe.end()
             scored = self._after_step(parts)
             if processes.is_first():
                 report(self._progress(parts, taken, waited, scored))

@@ -109,19 +109,16 @@ class AdaptingRecipe:
         processes.wait_for_all()
 
     def update(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
-        """One optimisation step, and an evaluation after the last; the loss parts, for the log.
+        """One optimisation step; the loss parts, for the log.
 
         Raises:
             TrainingError: The loss is not finite; the weights are left as they were.
         """
-        logged = self.learn(batch, step)
-        if step + 1 == self.config.steps:
-            self.begin_epoch(math.ceil(self.config.steps / self.steps_per_epoch))
-        return logged
-
-    def learn(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
-        """One optimisation step; the loss parts."""
         raise NotImplementedError
+
+    def end(self) -> None:
+        """Evaluate what the last epoch, perhaps a part of one, led to."""
+        self.begin_epoch(math.ceil(self.config.steps / self.steps_per_epoch))
 
     def whole(self, rng: np.random.Generator) -> NDArray[np.uint8]:
         """A whole real photo."""

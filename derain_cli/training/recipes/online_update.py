@@ -129,7 +129,7 @@ class OnlineUpdate(AdaptingRecipe):
         order = np.random.default_rng([self.config.seed, epoch, turn, 1]).permutation
         return int(order(len(self.photos))[place])
 
-    def learn(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
+    def update(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
         """One step down eq. 6."""
         rainy = batch["rainy"]
         with autocast(self.config, rainy.device):

@@ -100,6 +100,9 @@ class PairedRecipe:
     def begin_epoch(self, epoch: int) -> None:
         """Do nothing: there are no epochs."""
 
+    def end(self) -> None:
+        """Do nothing: the trainer validates."""
+
     def draw(self, step: int, part: range) -> dict[str, NDArray[np.float32]]:
         """Samples `part` of the batch of a step."""
         crop, config = self.config.crop_at(step)[0], self.config

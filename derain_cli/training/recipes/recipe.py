@@ -24,7 +24,8 @@ class Recipe(Protocol):
     - **Epochs.** With `steps_per_epoch` above 0, `begin_epoch(k)` is called before anything of
       epoch k is drawn, and nothing is drawn ahead across that border: there a recipe renews its
       pseudo ground truth. Before a resumed step in the middle of an epoch it is not called: what it
-      made must come back with `load_state_dict`, from the state or from a file in `folder`.
+      made must come back with `load_state_dict`, from the state or from a file in `folder`. `end`
+      is called after the last step of the run, before its result is validated and saved.
     - **Its networks.** `model` is put into training mode before each step (batch norm frozen at the
       end of the run); `result` is what is validated and saved: `model`, or an average of it.
       Forward passes go through `processes.wrap(model, config)`, which averages gradients over
@@ -53,6 +54,9 @@ class Recipe(Protocol):
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepare the data of an epoch."""
+
+    def end(self) -> None:
+        """Do what is left to do after the last step."""
 
     def draw(self, step: int, part: range) -> Mapping[str, NDArray[np.float32]]:
         """Samples `part` of the batch of a step, by name."""

@@ -10,7 +10,7 @@ X_U                   `real`
 f_xi, eq. 7           `MovingAverage`, memory included; `--ema` is v
 R, eq. 8              rainy - clean of other pairs, photo - pseudo-label of other photos
 x_n, eq. 9            `noisy_images`
-L_s, L_u, L_TV        `labelled`, `noisy`, `variation`: eq. 6, 10, 11; eq. 12 is `learn`
+L_s, L_u, L_TV        `labelled`, `noisy`, `variation`: eq. 6, 10, 11; eq. 12 is `update`
 Table 4               `--without memory`, `self-training`, `tv`, `skip-connection`
 D_L, D_U (sec. 4.4)   `--labelled` and `--real rest`; `labelled.json` says which are which
 ====================  ===============================================================
@@ -186,7 +186,7 @@ class SelfTraining(AdaptingRecipe):
         kinds = (labelled / 2, labelled / 2, real / 2, real / 2)
         return int(rng.choice(4, p=kinds)), int(rng.choice(2, p=(labelled, real)))
 
-    def learn(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
+    def update(self, batch: Mapping[str, Tensor], step: int) -> dict[str, float]:
         """One step down eq. 12 (eq. 6 in the warm-up), and one of the target (eq. 7)."""
         rainy, clean = batch["rainy"], batch["clean"]
         with autocast(self.config, rainy.device):

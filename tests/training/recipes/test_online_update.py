@@ -1,6 +1,8 @@
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from derain_cli.errors import ConfigError, DatasetError, TrainingError
 from derain_cli.inference.derainer import Derainer
 from derain_cli.losses.formulas import l1, rain_divergence
 from derain_cli.models import build_model, find_model
-from derain_cli.training import collapse, saving
+from derain_cli.training import collapse, saving, trainer
 from derain_cli.training.configs.finetune import FinetuneConfig
 from derain_cli.training.finetuning import finetune
 from derain_cli.training.guard import (
@@ -228,12 +230,12 @@ def test_a_loss_that_rises_is_no_collapse(config, tmp_path, monkeypatch):
     for module in (collapse, saving):
         monkeypatch.setattr(module, "PATIENCE", 3)
     monkeypatch.setattr(collapse, "WARM_UP", 3)
-    plain = OnlineUpdate.learn
+    plain = OnlineUpdate.update
 
-    def learn(recipe, batch, step):
+    def update(recipe, batch, step):
         return plain(recipe, batch, step) | {"loss": 1.0 + 100 * (step > 10)}
 
-    monkeypatch.setattr(OnlineUpdate, "learn", learn)
+    monkeypatch.setattr(OnlineUpdate, "update", update)
     result = train(config(steps=24, save_every=2, epoch_steps=2), tmp_path / "run")
     assert result.finished
     assert not any("collapse" in line for line in read_metrics(tmp_path / "run"))
@@ -245,6 +247,23 @@ def test_a_finished_adaptation_that_is_resumed_stays_as_long(config, tmp_path):
     assert first.finished
     again = finetune(chosen, tmp_path / "run", resume=True)
     assert again.step == first.step
+
+
+def test_the_pace_is_that_of_the_steps_alone(config, tmp_path, monkeypatch):
+    """A look at the photos takes an hour here, after the last step, too."""
+    begin, paces, hours = OnlineUpdate.begin_epoch, [], [0]
+
+    def slow(recipe, epoch):
+        hours[0] += 1
+        begin(recipe, epoch)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * hours[0])
+    monkeypatch.setattr(trainer, "time", clock)
+    monkeypatch.setattr(OnlineUpdate, "begin_epoch", slow)
+    chosen = config(steps=2, epoch_steps=2)
+    train(chosen, tmp_path / "run", report=lambda step: paces.append(step.seconds_per_step))
+    assert hours == [2]
+    assert max(paces) < 3600
 
 
 def test_reports_are_lines_of_json(config, tmp_path):

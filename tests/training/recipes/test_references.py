@@ -306,7 +306,7 @@ def test_the_target_starts_as_the_network_and_follows_by_its_decay(
     for name, value in recipe._target.network.state_dict().items():
         assert torch.equal(value, before[name])
     recipe.model.train()
-    recipe.learn(tensors(recipe.draw(0, range(2))), 0)
+    recipe.update(tensors(recipe.draw(0, range(2))), 0)
     after = recipe.model.state_dict()
     for name, value in recipe._target.network.state_dict().items():
         torch.testing.assert_close(value, 0.75 * before[name] + 0.25 * after[name])
@@ -369,8 +369,8 @@ def test_without_self_training_the_memory_still_sees_the_photos(
     twin.model.train()
     batch = tensors(recipe.draw(0, range(2)))
     assert set(batch) == {"rainy", "clean", "real"}
-    logged = recipe.learn(batch, 0)
-    alone = twin.learn({name: batch[name] for name in ("rainy", "clean")}, 0)
+    logged = recipe.update(batch, 0)
+    alone = twin.update({name: batch[name] for name in ("rainy", "clean")}, 0)
     assert set(logged) == set(alone) == {"loss", "labelled"}
     assert not torch.equal(recipe.model.memory.items, twin.model.memory.items)
 

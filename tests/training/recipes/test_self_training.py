@@ -97,7 +97,7 @@ def test_loss_by_hand(config, tmp_path):
         noisy, label = noisy_images(batch, *labels)
         derained = twin.model.train()(torch.cat((batch["rainy"], noisy)))
     recipe.model.train()
-    logged = recipe.learn(batch, 5)
+    logged = recipe.update(batch, 5)
     expected = (
         l1(derained[:2], batch["clean"]),
         l1(derained[2:], label),
@@ -127,7 +127,7 @@ def test_target_is_the_moving_average_with_memory(config, tmp_path):
     recipe = recipe_of(chosen, tmp_path)
     before = {k: v.clone() for k, v in recipe.result.state_dict().items()}
     recipe.model.train()
-    recipe.learn(tensors(recipe.draw(5, range(2))), 5)
+    recipe.update(tensors(recipe.draw(5, range(2))), 5)
     now, after = recipe.model.state_dict(), recipe.result.state_dict()
     assert not torch.equal(now["memory.items"], before["memory.items"])
     for name, value in after.items():
