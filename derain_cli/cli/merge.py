@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain_cli.cli.streams import printable
 from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _say(merged: "Merged", *, as_json: bool) -> None:
             f"{counts['done_twice']} done by more than one run; {seconds:.1f} s of work"
         )
     for record in failed:
-        typer.echo(f"failed: {record.input}: {record.error}", err=True)
+        typer.echo(printable(f"failed: {record.input}: {record.error}"), err=True)
 
 
 def _merge_scores(files: list[Path], output: Path | None, *, as_json: bool) -> None:
@@ -92,7 +93,8 @@ def _merge_scores(files: list[Path], output: Path | None, *, as_json: bool) -> N
         _refuse_input(output, files)
         write_scores(output, merged)
     for name in merged.twice[:3]:
-        typer.echo(f"scored by more than one run, using the first score: {name}", err=True)
+        line = f"scored by more than one run, using the first score: {name}"
+        typer.echo(printable(line), err=True)
     seconds = sum(row.seconds for row in merged.rows)
     results = summarise_rows(merged.rows, seconds, "each run's own precision")
     (show_json if as_json else show_tables)(results)

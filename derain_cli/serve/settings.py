@@ -30,6 +30,11 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot mean anything, before a network is loaded."""
+        if not self.host.strip("[]"):  # an unset variable of a script, most likely
+            raise UsageError(
+                f"host {self.host!r} names no address: 127.0.0.1 is this machine alone, 0.0.0.0 "
+                "admits every other"
+            )
         if not 0 <= self.port <= 65535:
             raise UsageError(f"port {self.port} is impossible: it must be 0-65535")
         for name in ("queue", "max_megabytes", "max_pixels"):

@@ -122,6 +122,9 @@ def test_failures_are_recorded_and_merge_says_so(run: Run, photos: Path, tmp_pat
     assert merged.exit_code == 1
     assert "3 images: 2 done, 1 failed" in merged.stdout
     assert "broken.png" in merged.stderr
+    manifest.write_bytes(manifest.read_bytes().replace(b"broken.png", b"bro\\nken\\u001b[2J.png"))
+    (line,) = CliRunner().invoke(app, ["merge", str(manifest)]).stderr.splitlines()
+    assert r"bro\nken\x1b[2J.png" in line
 
 
 def test_shards_of_an_evaluation_make_the_same_table(

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from derain_cli.errors import UsageError
 from derain_cli.serve.listening import address, listen
 from derain_cli.serve.settings import ServeOptions
 
@@ -18,6 +19,12 @@ def test_the_address_that_is_said_answers(host: str) -> None:
         place = urlsplit(address(options, listening))
         with socket.create_connection((place.hostname, place.port), timeout=10) as client:
             assert client.getpeername()[1] == listening.getsockname()[1]
+
+
+@pytest.mark.parametrize("host", ["", "[]"])
+def test_no_address_does_not_mean_all_of_them(host: str) -> None:
+    with pytest.raises(UsageError, match="names no address"):
+        ServeOptions(host, 0)
 
 
 def _has_ipv6() -> bool:
