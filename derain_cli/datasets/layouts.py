@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from derain_cli.datasets.fingerprints import likeness, thumbnail
-from derain_cli.errors import DatasetError
+from derain_cli.errors import DatasetError, ImageError
 from derain_cli.images import READABLE_SUFFIXES, read_image
 
 RAINY_FOLDERS = ("rainy", "rain", "input", "inputs", "in", "rainy_image", "data", "real_world")
@@ -283,12 +283,31 @@ def _side_by_side(folder: Path) -> Matching | None:
     it is measured. Images whose halves show different scenes are no pairs.
     """
     images = list_images(folder)
-    votes = [_brighter_half(path) for path in images[:: -(-len(images) // PROBES) or 1]]
+    votes = _votes(images[:: -(-len(images) // PROBES) or 1])
     half = max(("left", "right"), key=votes.count)
     if not votes or votes.count(half) <= len(votes) / 2:
         return None
     pairs = [Pair(path.stem, path, path, half) for path in images]
     return Matching(f"side by side, the rainy image on the {half}", pairs)
+
+
+def _votes(images: Sequence[Path]) -> list[str]:
+    """Which half is the brighter one in each image that can be read.
+
+    Whoever reads the pairs says what is damaged; one such image must not keep the others from being
+    recognised.
+
+    Raises:
+        ImageError: None can be read.
+    """
+    votes: list[str] = []
+    for number, path in enumerate(images, 1):
+        try:
+            votes.append(_brighter_half(path))
+        except ImageError:
+            if number == len(images) and not votes:
+                raise
+    return votes
 
 
 def _brighter_half(path: Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from derain_cli.datasets.verification import verify
-from derain_cli.errors import DatasetError
+from derain_cli.errors import DatasetError, ImageError
 from derain_cli.metrics.full_reference import psnr
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -81,6 +81,23 @@ def test_photos_shared_with_another_set_make_it_unsound(tmp_path):
     assert not found.sound
     make_set(tmp_path / "other", range(20, 24))
     assert verify("test", tmp_path, against=["other"]).sound
+
+
+@pytest.mark.parametrize("halves", [1, 2])
+def test_a_damaged_image_does_not_hide_what_the_others_are(tmp_path, halves):
+    """Single photos, and pairs side by side: what they are is told from some of the images."""
+    for seed in range(3):
+        sides = [photo(seed), photo(seed) + np.uint8(20)][:halves]
+        write(tmp_path / "set" / f"{seed}.png", np.concatenate(sides, axis=1))
+    (tmp_path / "set" / "1.png").write_bytes(b"")
+    found = verify(str(tmp_path / "set"), tmp_path)
+    assert found.sizes == {"48x32": 2}
+    (problem,) = found.problems
+    assert problem.startswith("pair '1': ")
+    for path in (tmp_path / "set").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(ImageError, match="is empty"):
+        verify(str(tmp_path / "set"), tmp_path)
 
 
 def test_a_damaged_set_is_not_compared_with(tmp_path):
