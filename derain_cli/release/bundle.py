@@ -82,11 +82,12 @@ def bundle_run(
     metadata = read_metadata(source)
     _require_name(name, metadata["model"])
     _require_texts(about or {})
+    facts = training_facts(source)  # which refuses a foreign config
     content = released_bytes(source, half=half)
     entries = {entry.name: entry for entry in read_entries(folder)}
     old = entries.get(name) or WeightsEntry(name, metadata["model"], f"{name}.safetensors", "")
     sha256 = hashlib.sha256(content).hexdigest()
-    fields = _facts(source, old, same=sha256 == old.sha256) | dict(about or {})
+    fields = _fields(facts, old, same=sha256 == old.sha256) | dict(about or {})
     if scores:
         fields["scores"] = dict(fields.get("scores", {})) | dict(scores)
     entry = dataclasses.replace(
@@ -105,9 +106,8 @@ def bundle_run(
     return entry
 
 
-def _facts(source: Path, old: WeightsEntry, *, same: bool) -> dict[str, Any]:
+def _fields(facts: Mapping[str, Any], old: WeightsEntry, *, same: bool) -> dict[str, Any]:
     """Fields of an entry: those of the run, and those of the old entry that still hold."""
-    facts = training_facts(source)
     fields = {name: text for name, text in old.about.items() if same or name in TRUE_OF_ANY_FILE}
     fields |= facts
     if "data" in old.about and facts.get("command") == old.about.get("command"):
@@ -136,9 +136,9 @@ def push_run(
     """
     source = resolve_weights(run)
     metadata = read_metadata(source)
-    content = released_bytes(source)
     entry = next((entry for entry in list_weights() if entry.name == run), None)
-    about = dict(entry.about) if entry else training_facts(source)
+    about = dict(entry.about) if entry else training_facts(source)  # or a foreign config is refused
+    content = released_bytes(source)
     sha256 = hashlib.sha256(content).hexdigest()
     name = entry.name if entry else repo.partition("/")[2]
     target = hub.HubFile(repo, file=file or hub.CHECKPOINT_FILE)

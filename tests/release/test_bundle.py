@@ -9,9 +9,9 @@ import torch
 from derain_cli.checkpoints.catalogue import list_weights
 from derain_cli.checkpoints.files import read_metadata, save_checkpoint
 from derain_cli.checkpoints.resolving import load_model
-from derain_cli.errors import UsageError
+from derain_cli.errors import CheckpointError, UsageError
 from derain_cli.models import build_model
-from derain_cli.release.bundle import bundle_run, released_bytes
+from derain_cli.release.bundle import bundle_run, push_run, released_bytes
 from derain_cli.training.configs.train import TrainConfig
 
 
@@ -118,6 +118,18 @@ def test_names_begin_with_the_networks(name, weights, make_run):
 def test_an_entry_that_could_not_be_read_again_is_not_written(about, message, weights, make_run):
     with pytest.raises(UsageError, match=message):
         bundle_run(make_run(), "rdmc-x", about=about)
+    assert not weights.exists()
+
+
+@pytest.mark.parametrize("config", ["x", "[]"])
+def test_a_foreign_config_is_released_nowhere(config, weights, tmp_path):
+    model = build_model("rdmc", {"widths": [2, 2, 2, 2, 2], "stages": 1})
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, model, "rdmc", {"config": config, "step": "1"})
+    with pytest.raises(CheckpointError, match="holds a foreign config"):
+        bundle_run(path, "rdmc-x")
+    with pytest.raises(CheckpointError, match="holds a foreign config"):
+        push_run(str(path), "me/net")
     assert not weights.exists()
 
 
