@@ -64,6 +64,15 @@ def test_resuming_takes_the_device_and_no_other_photos(
     assert "'adapted-holiday' was adapted to 'holiday', not to 'trip'" in other.stderr
 
 
+def test_one_photo_is_enough(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    for name, size in {"a": (100, 90), "small": (30, 20)}.items():
+        write_photo(tmp_path / "one" / f"{name}.png", *size)
+    words = ["-m", str(tiny_checkpoint), "-o", str(tmp_path / "out"), "--epochs", "1"]
+    done = CliRunner().invoke(app, ["adapt", str(tmp_path / "one"), *words, "--device", "cpu"])
+    assert done.exit_code == 0, done.stderr
+    assert FinetuneConfig.read(tmp_path / "out" / "config.json").kl_weight == 0
+
+
 def test_what_is_no_folder_of_photos_is_one_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["adapt", str(tmp_path / "none")])
     assert (done.exit_code, done.stderr) == (
