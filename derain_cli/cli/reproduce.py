@@ -105,7 +105,7 @@ def reproduce(
     the training; one --out for all parts, or their folders copied into one, gives the whole table.
     """
     from derain_cli.reproduce.catalogue import find_table
-    from derain_cli.reproduce.plan import Options
+    from derain_cli.reproduce.plan import Options, require_used
 
     if as_json and (list_tables or dry_run):
         raise UsageError("--json prints results: leave it out beside --list and --dry-run")
@@ -131,6 +131,7 @@ def reproduce(
         threads=threads,
         shard=_shard_of(shard),
     )
+    require_used(chosen, options)
     if dry_run:
         _show_plan(chosen, options)
         return

@@ -267,7 +267,8 @@ class _Evaluation:
             )
         except ImageError as error:
             where = f"pair {pair.name!r} of {dataset!r} under {model!r}"
-            raise ImageError(f"{where}: {error}") from error
+            way_out = "take the image out, or leave that one out of `metrics`"
+            raise ImageError(f"{where}: {error}; {way_out}") from error
         if "dry" in self.metrics:
             scores["dry"] = psnr(dry, case.clean, protocol)
         row = Row(dataset, pair.group, pair.name, model, protocol, scores, seconds, tone=case.tone)

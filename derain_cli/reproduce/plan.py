@@ -197,6 +197,22 @@ def is_present(name: str, data_root: Path) -> bool:
     return True
 
 
+def require_used(table: Table, options: Options) -> None:
+    """Refuse another data set in place of one that the table has no use for.
+
+    Raises:
+        UsageError: There is one; the nearest that is used is suggested.
+    """
+    names = {column.dataset for column in table.columns}
+    names |= {name for column in table.columns for name in column.trained_on}
+    for run in (run for row in table.rows for run in row.runs):
+        names |= {*run.options.get("clean", ()), run.options.get("real", REST)}
+    unused = next((name for name in options.instead if name not in names), None)
+    if unused is not None:
+        hint = did_you_mean(unused, names - {REST})
+        raise UsageError(f"`instead`: table {table.name!r} uses no data set {unused!r}. {hint}")
+
+
 def _needs_vgg(run: Run) -> bool:
     """Whether the row is about a loss in VGG's space; a preset's prior can be left out."""
     terms = run.options.get("loss", ())

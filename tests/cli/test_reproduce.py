@@ -61,6 +61,7 @@ def test_a_dry_run_lists_what_is_missing_and_trains_nothing(tmp_path):
         (["menet-1", "--steps", "9", "--budget", "1"], "give --budget or --steps"),
         (["menet-1", "--shard", "x"], "--shard 'x' must be I/N"),
         (["menet-1", "--instead", "a"], "is 'a'; it must be NAME=OTHER"),
+        (["menet-1", "--instead", "rain100=a"], "uses no data set 'rain100'. Did you mean 'rain10"),
         (["menet-1", "--rows", "lx", "--dry-run"], "table 'menet-1' has no row 'lx' to run"),
     ],
 )
