@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub import errors
 
 from derain_cli.datasets.origins import ORIGINS
 from derain_cli.errors import DatasetError, ResourceError, UnavailableError, UsageError
@@ -134,9 +135,10 @@ def _sha256(path: Path) -> str:
 @contextmanager
 def _our_errors(repo: str) -> Iterator[None]:
     """Turn the errors of the Hub's client into one line each."""
-    errors = huggingface_hub.errors
     try:
         yield
+    except errors.HFValidationError as error:
+        raise UsageError(f"{repo!r} is no name that the Hub allows: {error}") from error
     except errors.RepositoryNotFoundError as error:
         raise UnavailableError(
             f"the Hub has no data set {repo!r}; if it is private, run `hf auth login`"

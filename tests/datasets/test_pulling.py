@@ -3,6 +3,9 @@
 import importlib.util
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +111,18 @@ def test_what_cannot_be_had_is_one_line_with_a_way_out(hub_server, tmp_path):
         pull_dataset("rain100x", tmp_path)
     with pytest.raises(UsageError, match="not of the form hf:org/repo"):
         pull_dataset("hf:rain", tmp_path)
+    with pytest.raises(UsageError, match="'me/rain--set' is no name that the Hub allows"):
+        pull_dataset("hf:me/rain--set", tmp_path)
     with pytest.raises(UnavailableError, match="the Hub has no data set 'me/gone'"):
         pull_dataset("hf:me/gone", tmp_path)
     assert not list(tmp_path.glob("*/*.png"))
+
+
+def test_a_command_of_its_own_reaches_for_the_hub(tmp_path):
+    """Tests before this one have loaded parts of the Hub's client that a new process has not."""
+    words = [sys.executable, "-m", "derain_cli", "datasets", "pull", f"hf:{REPO}"]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "DERAIN_DATA": str(tmp_path)}
+    ended = subprocess.run(words, env=offline, capture_output=True, text=True, check=False)
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"error: cannot download data set '{REPO}': ")
+    assert ended.returncode == 4
