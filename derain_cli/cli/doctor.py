@@ -113,10 +113,13 @@ def _folders() -> dict[str, str]:
 
 
 def _size_of(folder: Path) -> str:
-    if not folder.is_dir():
-        return "not there yet"
-    files = (file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
-    return f"{sum(file.stat().st_size for file in files) / 2**20:.0f} MiB"
+    try:
+        if not folder.is_dir():
+            return "not there yet"
+        files = (file for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+        return f"{sum(file.stat().st_size for file in files) / 2**20:.0f} MiB"
+    except OSError as error:  # another user's folder, say
+        return f"cannot be read: {error.strerror}"
 
 
 def _extras() -> dict[str, str]:

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from derain_cli.cli.app import app
@@ -17,6 +18,13 @@ def test_every_section_is_there() -> None:
     assert facts["device"]["precision auto"] in ("fp32", "bf16")
     text = CliRunner().invoke(app, ["doctor"]).stdout
     assert all(f"{section}:\n" in text for section in facts)
+
+
+def test_a_folder_that_cannot_be_read_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DERAIN_DATA", f"/{'a' * 300}")
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.stderr
+    assert "cannot be read: File name too long" in json.loads(result.stdout)["folders"]["data sets"]
 
 
 def test_what_is_missing_comes_with_the_line_that_installs_it() -> None:
