@@ -208,18 +208,20 @@ def _network_of(name: str) -> dict[str, Any]:
 
 def _epoch_lines(out: Path) -> Callable[["Progress"], None]:
     """A function to call after every step: a line for every new epoch."""
-    shown = -1
+    from derain_cli.training.guard import REPORTS, read_reports
+
+    changed, shown = -1, read_reports(out)[:-1]
 
     def report(progress: "Progress") -> None:
-        from derain_cli.training.guard import REPORTS, read_reports
-
-        nonlocal shown
+        nonlocal changed, shown
         file = out / REPORTS
-        if not file.exists() or file.stat().st_mtime_ns == shown:
+        if not file.exists() or file.stat().st_mtime_ns == changed:
             return
-        shown = file.stat().st_mtime_ns
-        line = epoch_line(read_reports(out)[-1])
-        typer.echo(f"step {progress.step} of {progress.steps}: {line}", err=True)
+        changed, reports = file.stat().st_mtime_ns, read_reports(out)
+        # An epoch of one step, the last, is reported on both sides of it.
+        for line in (epoch_line(report) for report in reports if report not in shown):
+            typer.echo(f"step {progress.step} of {progress.steps}: {line}", err=True)
+        shown = reports
 
     return report
 

@@ -88,6 +88,18 @@ def test_a_finished_run_resumes_to_nothing_and_a_second_is_refused(photos, weigh
     assert invoke("--out", tmp_path / "run", "--resume", "-q").exit_code == 0
 
 
+def test_every_epoch_has_its_line(photos, weights, tmp_path):
+    """Of the last one, which is a single step, it is written as soon as the one before it."""
+    done = invoke(*small(photos, weights, tmp_path / "run"), "--steps", 3, "--epoch-steps", 2)
+    assert re.findall(r"step (\d) of 3: epoch (\d):", done.stderr) == [
+        ("1", "0"),
+        ("3", "1"),
+        ("3", "2"),
+    ]
+    again = invoke("--out", tmp_path / "run", "--resume", "--steps", 5)
+    assert re.findall(r"step (\d) of 5: epoch (\d):", again.stderr)[-1] == ("5", "3")
+
+
 def test_another_network_method_or_preset_is_no_resumption(tmp_path):
     config = FinetuneConfig(**METHODS["online_update"], weights="resnet-x", model="resnet")
     (tmp_path / "config.json").write_text(config.to_json())
