@@ -52,7 +52,7 @@ def _derain() -> Json:
         "parameters": [*_parameters(), _job_header()],
         "requestBody": _body(_form_fields()),
         "responses": _image_responses()
-        | _failures("400", "403", "404", "408", "413", "422", "503", "507"),
+        | _failures("400", "403", "404", "408", "409", "413", "422", "503", "507"),
     }
 
 
@@ -65,7 +65,7 @@ def _preview() -> Json:
         "parameters": [name, _job_header()],
         "requestBody": _body({}),
         "responses": _image_responses()
-        | _failures("400", "403", "408", "413", "422", "503", "507"),
+        | _failures("400", "403", "408", "409", "413", "422", "503", "507"),
     }
 
 
@@ -151,6 +151,7 @@ def _failures(*statuses: str) -> Json:
         "400": "usage (exit code 2), or nothing to do (exit code 3)",
         "403": "a request of another site, or for another host",
         "408": "the upload stopped",
+        "409": "a request with this Derain-Job is in progress already",
         "413": "the upload is too long",
         "503": "all places are taken: try again after Retry-After seconds",
     }

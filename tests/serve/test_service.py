@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from derain_cli.cli.app import app
 from tests.serve.conftest import Server
 
+NAMED = ("derain", "preview")  # whose requests may have a name
 MakePicture = Callable[..., Path]
 
 
@@ -167,15 +168,20 @@ def test_a_client_that_leaves_frees_its_place(server: Server) -> None:
 
 
 def test_a_job_tells_how_far_it_is(server: Server) -> None:
-    states = set()
+    states: set[str | int] = set()
     job = "5f7e"
     asking = threading.Thread(
         target=server.post, args=(noise(960, 960),), kwargs={"Derain_Job": job}
     )
     asking.start()
     while asking.is_alive():
-        states.add(server.ask("GET", f"/v1/jobs/{job}").json["state"])
-    assert "deraining" in states
+        state = server.ask("GET", f"/v1/jobs/{job}").json["state"]
+        states.add(state)
+        if state == "deraining":
+            states.add(server.post(b"x", Derain_Job=job).status)
+    assert {"deraining", 409} <= states
+    document = server.ask("GET", "/openapi.json").json["paths"]
+    assert all("409" in document[f"/v1/{name}"]["post"]["responses"] for name in NAMED)
     assert server.ask("GET", f"/v1/jobs/{job}").json["state"] == "unknown"
 
 
