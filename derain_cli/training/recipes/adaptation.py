@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from derain_cli.errors import ConfigError
+from derain_cli.errors import ConfigError, DatasetError
 from derain_cli.inference.derainer import Derainer
 from derain_cli.metrics.full_reference import psnr
 from derain_cli.metrics.niqe import PATCH, niqe
@@ -85,6 +85,10 @@ class AdaptingRecipe:
             log.warning(photos.notice)
 
     @property
+    def _names(self) -> list[str]:
+        return [path.name for path in self.photos.paths]
+
+    @property
     def result(self) -> nn.Module:
         """The network that derains the photos and is evaluated and saved."""
         return self.model
@@ -128,10 +132,24 @@ class AdaptingRecipe:
         """Weights, reports and the epoch of the pseudo ground truth, whose files stay in place."""
         self._saved_epoch = self.truth.epoch
         reports = [asdict(report) for report in self.reports]
-        return {"model": self.model.state_dict(), "epoch": self.truth.epoch, "reports": reports}
+        return {
+            "model": self.model.state_dict(),
+            "epoch": self.truth.epoch,
+            "reports": reports,
+            "photos": self._names,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`.
+
+        Raises:
+            DatasetError: The photos are others: the files of an epoch are numbered in their order.
+        """
+        if state.get("photos", self._names) != self._names:
+            raise DatasetError(
+                f"the photos of `real` {self.config.real!r} are others than those the run began "
+                "with: put these back, or start a new run with `out`"
+            )
         self.model.load_state_dict(state["model"])
         self.truth.epoch = self._saved_epoch = state["epoch"]
         self.reports = [EpochReport(**report) for report in state["reports"]]

@@ -107,6 +107,19 @@ def test_a_killed_run_goes_on_from_an_earlier_epoch(config, tmp_path, assert_sam
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_a_run_goes_on_with_its_own_photos_alone(config, tmp_path, pairs):
+    """The pseudo ground truth lies in files by number: of other photos it would be another's."""
+    photos = Path(shutil.copytree(pairs / "rainy", tmp_path / "photos"))
+    chosen = config(real=str(photos), epoch_steps=6)
+    report, should_stop = stop_at(3)
+    train(chosen, tmp_path / "run", report=report, should_stop=should_stop)
+    (photos / "0.png").rename(photos / "9.png")
+    with pytest.raises(DatasetError, match="are others than those the run began with"):
+        train(chosen, tmp_path / "run", resume=True)
+    (photos / "9.png").rename(photos / "0.png")
+    assert train(chosen, tmp_path / "run", resume=True).finished
+
+
 @pytest.mark.parametrize("model", ["rdmc", "moss", "hcn"])
 def test_other_networks_learn_and_reload(model, config, tmp_path):
     chosen = config(model, steps=2, epoch_steps=1, crop=48, batch_size=1, lr=1e-4)
