@@ -88,16 +88,19 @@ def describe_data(config: TrainConfig) -> str:
     Example:
         >>> describe_data(TrainConfig(dataset=("rain100l_train:2",), clean=("my",), rain=("dry",)))
         'pairs of rain100l_train; clean images of my under dry rain'
+        >>> describe_data(TrainConfig(data=("/home/me/rainy", "/home/me/clean")))
+        'pairs of rainy and clean'
     """
-    names = [item.partition(":")[0] for item in config.dataset]
+    names = [without_path(item).partition(":")[0] for item in config.dataset]
     if config.data:
-        names.append(" and ".join(config.data))
+        names.append(" and ".join(map(without_path, config.data)))
     parts = [f"pairs of {', '.join(names)}"] if names else []
     if isinstance(config, FinetuneConfig):
         parts.append(f"photos of {without_path(config.real)} without a truth")
     if config.clean:
-        rain = ", ".join(re.sub(r":[\d.]+$", "", kind) for kind in config.rain)
-        parts.append(f"clean images of {', '.join(config.clean)} under {rain} rain")
+        clean = ", ".join(map(without_path, config.clean))
+        rain = ", ".join(re.sub(r":[\d.]+$", "", without_path(kind)) for kind in config.rain)
+        parts.append(f"clean images of {clean} under {rain} rain")
     return "; ".join(parts)
 
 
@@ -163,5 +166,9 @@ def without_path(value: str) -> str:
     Example:
         >>> without_path("/home/me/photos"), without_path("streaks:streaks:1.2")
         ('photos', 'streaks:streaks:1.2')
+        >>> without_path("mixed:/home/me/layers,pairs:/home/me/pairs:0.5")
+        'mixed:layers,pairs:pairs:0.5'
     """
-    return Path(value).name if Path(value).is_absolute() else value
+    if Path(value).is_absolute():
+        return Path(value).name
+    return re.sub(r"(?<=[:,])/(?!/)[^:,]*", lambda path: Path(path[0]).name, value)
