@@ -69,7 +69,8 @@ class RealPhotos:
         if not large:
             raise DatasetError(f"no photo in {str(folder)!r} is as large as `crop` {crop}")
         skipped = tuple(path for path in paths if min(sizes[path]) < crop)
-        return cls(tuple(large), tuple(sizes[path] for path in large), skipped)
+        cache = ImageCache(int(config.cache * 2**30))
+        return cls(tuple(large), tuple(sizes[path] for path in large), skipped, cache)
 
     @classmethod
     def of_pairs(cls, pairs: Sequence[Pair], config: FinetuneConfig) -> "RealPhotos":
@@ -91,7 +92,8 @@ class RealPhotos:
                     f"{str(pair.rainy)!r} is {width}x{height}, smaller than `crop` {crop}; take a "
                     "smaller `crop`, or the pair out"
                 )
-        return cls(tuple(pair.rainy for pair in pairs), tuple(sizes), pairs=tuple(pairs))
+        paths, cache = tuple(pair.rainy for pair in pairs), ImageCache(int(config.cache * 2**30))
+        return cls(paths, tuple(sizes), cache=cache, pairs=tuple(pairs))
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -17,6 +17,7 @@ from derain_cli.losses.formulas import l1, rain_divergence
 from derain_cli.models import build_model, find_model
 from derain_cli.training import collapse, saving, trainer
 from derain_cli.training.configs.finetune import FinetuneConfig
+from derain_cli.training.data.real_photos import RealPhotos
 from derain_cli.training.finetuning import finetune
 from derain_cli.training.guard import (
     EpochReport,
@@ -334,6 +335,14 @@ def test_small_photos_are_skipped_with_a_notice(config, tmp_path, pairs, caplog)
     assert train(config(real=str(folder), steps=1), tmp_path / "run").finished
     expected = f"skipped 1 of {count + 1} photos smaller than a crop: 'small.png'"
     assert [record.getMessage() for record in caplog.records] == [expected]
+
+
+def test_photos_are_kept_in_the_memory_that_is_given(config):
+    one_photo = 2**-30 * 64 * 48 * 3
+    photos = RealPhotos.of(config(cache=1.5 * one_photo))
+    for photo in range(len(photos)):
+        photos.pixels(photo)
+    assert (len(photos), photos.cache.held) == (4, 64 * 48 * 3)
 
 
 def test_lost_pseudo_truth_is_said(config, tmp_path):
