@@ -163,7 +163,8 @@ def hidden(kind: type["TrainConfig"]) -> frozenset[str]:
 
 def unused(kind: type["TrainConfig"], recipe: str) -> frozenset[str]:
     """Fields that a recipe does not use; none of a recipe that no field names, a stranger's."""
-    known = {name for item in dataclasses.fields(kind) for name in facts(item).recipes}
+    # A list: a file may name anything as its recipe, also what cannot be looked up in a set.
+    known = [name for item in dataclasses.fields(kind) for name in facts(item).recipes]
     if recipe not in known:
         return frozenset()
     return names(kind, lambda option: option.recipes and recipe not in option.recipes)

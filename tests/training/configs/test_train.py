@@ -29,6 +29,9 @@ def test_value_of_another_type_in_a_file_is_named(tmp_path):
     path.write_text(json.dumps({"steps": 2.5, "clean": ["a"]}))
     with pytest.raises(ConfigError, match=r"config.json': `steps` is 2.5; .* whole number"):
         TrainConfig.read(path)
+    path.write_text(json.dumps({"recipe": ["supervised"]}))
+    with pytest.raises(ConfigError, match=r"`recipe` is \['supervised'\]; it must be text"):
+        TrainConfig.read(path)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
