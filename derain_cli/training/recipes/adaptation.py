@@ -216,10 +216,15 @@ class AdaptingRecipe:
         folder = Path(self.config.save_images) / f"epoch-{epoch:04}"
         folder.mkdir(parents=True, exist_ok=True)
         _, encoded = cv2.imencode(".png", pixels[..., ::-1])
-        path = self.photos.paths[photo]
-        twins = sum(other.stem == path.stem for other in self.photos.paths)
-        name = path.stem if twins == 1 else path.name
-        write_whole(folder / f"{name}.png", encoded.tobytes())
+        write_whole(folder / f"{self._image_name(photo)}.png", encoded.tobytes())
+
+    def _image_name(self, photo: int) -> str:
+        """The photo's own, with what tells it from others: its format, or its number."""
+        path, paths = self.photos.paths[photo], self.photos.paths
+        if self._names.count(path.name) > 1:  # rainy images of several data sets
+            return f"{path.stem}-{photo}"
+        twins = sum(other.stem == path.stem for other in paths)
+        return path.stem if twins == 1 else path.name
 
 
 def derain_whole(derainer: Derainer, rainy: Planes) -> Planes:

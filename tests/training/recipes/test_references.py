@@ -4,6 +4,7 @@ The references share no code with the recipes. Each test below fails when one te
 weight or random choice of an equation is changed.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -408,6 +409,19 @@ def test_the_rest_of_the_pairs_becomes_the_photos(moss_config, tmp_path: Path) -
     assert not names & held_out
     assert recipe.photos.paths == tuple(pair.rainy for pair in rest)
     assert recipe._split()["unlabelled"] == [pair.rainy.name for pair in rest]
+
+
+def test_photos_of_one_name_in_two_data_sets_are_saved_as_two(
+    moss_config, pairs: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(pairs, tmp_path / "copy")
+    kept = tmp_path / "kept"
+    config = moss_config(
+        real="rest", labelled=0.34, dataset=(str(pairs), str(copy)), save_images=str(kept)
+    )
+    recipe = moss_recipe(config, tmp_path)
+    recipe.begin_epoch(0)
+    assert len(list((kept / "epoch-0000").iterdir())) == len(recipe.photos) == 4
 
 
 # --- eq. 6 of the online update --------------------------------------------------------------
