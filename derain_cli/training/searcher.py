@@ -201,11 +201,13 @@ def _train_candidates(
     """The choices whose training is done, in their order; all of them unless stopped."""
     trained: list[Candidate] = []
     for name, edges in choices.items():
-        folder = out / "candidates" / name
+        folder, asked = out / "candidates" / name, candidate_config(config, edges)
         begun = (folder / "config.json").exists()
+        if begun:
+            _require_edges(folder, asked)
         processes.wait_for_all()
         run = train(
-            candidate_config(config, edges),
+            asked,
             folder,
             resume=begun,
             report=partial(report, name),
@@ -217,6 +219,19 @@ def _train_candidates(
     if trained and processes.is_first():
         write_whole(out / "candidates.json", json.dumps(_compared(trained), indent=2).encode())
     return trained
+
+
+def _require_edges(folder: Path, asked: TrainConfig) -> None:
+    """Refuse to go on with a candidate of other edges: those found before the search went on.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if TrainConfig.read(folder / "config.json").model_option != asked.model_option:
+        raise ConfigError(
+            f"{str(folder)!r} was trained with the edges of a shorter search; move it away to "
+            "train those found since"
+        )
 
 
 def _compared(trained: list[Candidate]) -> dict[str, Any]:

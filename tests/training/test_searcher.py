@@ -182,6 +182,16 @@ def test_candidates_may_be_asked_for_after_the_search(pairs, tmp_path):
     assert json.loads((tmp_path / "run" / "candidates.json").read_text())["random_spread"] is None
 
 
+def test_a_candidate_of_a_shorter_search_is_not_gone_on_with(pairs, tmp_path):
+    config = config_of(pairs, steps=2)
+    search(config, tmp_path / "run")
+    earlier = tmp_path / "run" / "candidates" / "found"
+    earlier.mkdir(parents=True)
+    (earlier / "config.json").write_text(candidate_config(config, ((1, 6),)).to_json())
+    with pytest.raises(ConfigError, match="the edges of a shorter search; move it away"):
+        search(config, tmp_path / "run", candidates=1, resume=True)
+
+
 def test_impossible_searches_write_nothing(pairs, tmp_path):
     out = tmp_path / "run"
     for changes, candidates, message in (
