@@ -27,6 +27,7 @@ through the encoder, so that the memory knows real rain although no loss asks fo
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ from derain_cli.training.optimization import MovingAverage, Optimization, autoca
 from derain_cli.training.recipes.adaptation import AdaptingRecipe, passes, require_finetune_config
 from derain_cli.training.recipes.paired import sources_of
 from derain_cli.whole_files import write_whole
+
+log = logging.getLogger(__name__)
 
 
 def noisy_images(
@@ -93,12 +96,24 @@ class SelfTraining(AdaptingRecipe):
         length = passes(labelled_count(self._pairs), chosen)
         super().__init__(model, chosen, folder, photos, self._pairs, length)
         self.warmup_epochs = chosen.warmup_epochs
+        if "photos" not in chosen.without and not self._sees_photos(chosen.steps - 1):
+            self._warn_of_warmup()
         self._optimization = Optimization(model.parameters(), config)
         # From random weights the average must forget those; trained ones it may keep.
         self._target = MovingAverage(model, config.ema, young=not config.weights)
         self._shares = _union_shares(labelled_count(self._pairs), len(photos))
         unused = bool(find_model(config.model).training_outputs)
         self._forward = processes.wrap(model, config, unused=unused)
+
+    def _warn_of_warmup(self) -> None:
+        if processes.is_first():
+            log.warning(
+                "the photos teach nothing: %s epochs of warm-up are %s steps, and the run has %s; "
+                "give fewer `warmup_epochs` or more `steps`",
+                self.warmup_epochs,
+                self.warmup_epochs * self.steps_per_epoch,
+                self.config.steps,
+            )
 
     @property
     def result(self) -> nn.Module:

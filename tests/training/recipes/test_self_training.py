@@ -144,6 +144,16 @@ def test_warm_up_sees_pairs_alone(config, tmp_path):
     assert all(report.psnr is not None for report in read_reports(tmp_path / "run"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({}, True), ({"warmup_epochs": 0}, False), ({"without": ("photos",)}, False)],
+)
+def test_a_run_of_nothing_but_warm_up_says_so(config, tmp_path, caplog, changes, said):
+    recipe_of(config(**{"steps": 6, "epoch_steps": 3, "warmup_epochs": 2} | changes), tmp_path)
+    warning = "the photos teach nothing: 2 epochs of warm-up are 6 steps, and the run has 6"
+    assert (warning in caplog.text) == said
+
+
 def test_batches_depend_on_seed_and_step_alone(config, tmp_path):
     recipe = recipe_of(config(), tmp_path)
     first = recipe.draw(7, range(2))
