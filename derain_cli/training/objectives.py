@@ -1,5 +1,6 @@
 """The loss of a run as a weighted sum of named terms (`--loss NAME:WEIGHT`)."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -62,8 +63,10 @@ def parse_loss(terms: tuple[str, ...]) -> dict[str, float]:
             raise ConfigError(f"unknown loss {name!r}. {did_you_mean(name, LOSSES)}")
         try:
             weights[name] = float(weight or 1)
-        except ValueError as error:
-            raise ConfigError(f"weight of loss {term!r} is no number") from error
+        except ValueError:
+            weights[name] = math.nan
+        if not math.isfinite(weights[name]):
+            raise ConfigError(f"weight of loss {term!r} is no number; write {name}:1, for example")
     return weights
 
 

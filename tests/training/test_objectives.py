@@ -82,6 +82,7 @@ def test_a_term_of_weight_0_is_left_out(images):
         ({"contrastive": 0.1, "vgg": "no.safetensors"}, UnavailableError, "no VGG-19 weights"),
         ({"loss": ("simm",)}, ConfigError, "Did you mean 'ssim'"),
         ({"loss": ("l1:x",)}, ConfigError, "weight of loss 'l1:x' is no number"),
+        ({"loss": ("ssim:nan",)}, ConfigError, "weight of loss 'ssim:nan' is no number"),
         ({"loss": ("l1:0",)}, ConfigError, "no loss has a weight"),
         ({"loss": ()}, ConfigError, "no loss has a weight"),
         ({"loss": ("l1",), "loss_weighting": "lb"}, ConfigError, "needs two losses"),
