@@ -101,6 +101,8 @@ def run(line: str) -> tuple[int, str]:
         result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
         return result.returncode, result.stderr
     arguments = words[1:]
+    if "--weights" in arguments:  # those of all names are an rdmc's here
+        arguments = ["rdmc" if word == "nimbus" else word for word in arguments]
     extra = SHORT.get(arguments[0], [])
     if arguments[0] == "finetune-real":  # as long as the command says it, but shorter
         extra = [*extra, "--steps" if "--steps" in arguments else "--epochs", "1"]
