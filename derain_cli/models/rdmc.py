@@ -483,4 +483,12 @@ def _max_pool(x: Tensor, factor: int) -> Tensor:
 
 
 def _upsample(x: Tensor, factor: int) -> Tensor:
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    """Features at `factor` times the size, between pixels by `F.interpolate`.
+
+    On CPUs PyTorch does so in bf16 at two thirds of the speed of fp32 with a copy there and back,
+    to the same bits, because it computes in fp32 either way.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    large = F.interpolate(x.float(), scale_factor=factor, mode="bilinear", align_corners=False)
+    return large.to(x.dtype)

@@ -13,6 +13,7 @@ from derain_cli.models.rdmc import (
     Rdmc,
     RdmcConfig,
     _max_pool,
+    _upsample,
     all_connections,
     is_skip_up,
     level_of,
@@ -119,6 +120,18 @@ def test_pooling_without_gradients_is_the_same_to_the_bit(dtype):
             pooled = _max_pool(features, factor)
         torch.testing.assert_close(pooled, expected, rtol=0, atol=0, equal_nan=True)
         assert pooled.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_upsampling_without_gradients_is_the_same_to_the_bit(dtype):
+    features = torch.randn(2, 12, 16, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
+    features = features.to(memory_format=torch.channels_last)
+    for factor in (2, 4, 8):
+        expected = torch.nn.functional.interpolate(features, scale_factor=factor, mode="bilinear")
+        with torch.no_grad():
+            large = _upsample(features, factor)
+        torch.testing.assert_close(large, expected, rtol=0, atol=0)
+        assert large.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.slow
