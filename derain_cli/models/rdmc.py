@@ -488,7 +488,7 @@ def _upsample(x: Tensor, factor: int) -> Tensor:
     On CPUs PyTorch does so in bf16 at two thirds of the speed of fp32 with a copy there and back,
     to the same bits, because it computes in fp32 either way.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
-        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
-    large = F.interpolate(x.float(), scale_factor=factor, mode="bilinear", align_corners=False)
+    as_it_is = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
+    features = x if as_it_is else x.float()
+    large = F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
     return large.to(x.dtype)
