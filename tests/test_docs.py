@@ -32,6 +32,7 @@ LONG = dict.fromkeys(("engines", "searching", "training"), pytest.mark.slow)
 NOT_OURS = ("python3 -m venv", ".venv/bin/", "pip", "pipx", "uv", "docker", "curl", "torchrun")
 TINY = ["--steps", "1", "--batch-size", "2", "--crop", "32", "--held-out", "1", "--threads", "1"]
 SMALL = ["--data-root", "small"]  # the data sets again, of images that are validated in no time
+TINY_RDMC = ["--model-option", "widths=[2,2,2,2,2]", "--model-option", "stages=1"]
 SHORT = {
     "train": [*TINY, *SMALL, "--images", "0"],
     "adapt": ["--epochs", "1", "--device", "cpu"],
@@ -101,8 +102,8 @@ def run(line: str) -> tuple[int, str]:
         result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
         return result.returncode, result.stderr
     arguments = words[1:]
-    if "--weights" in arguments:  # those of all names are an rdmc's here
-        arguments = ["rdmc" if word == "nimbus" else word for word in arguments]
+    if {"--weights", "nimbus-real"} <= set(arguments):  # those of all names are one tiny rdmc's
+        arguments = ["rdmc" if word == "nimbus" else word for word in arguments] + TINY_RDMC
     extra = SHORT.get(arguments[0], [])
     if arguments[0] == "finetune-real":  # as long as the command says it, but shorter
         extra = [*extra, "--steps" if "--steps" in arguments else "--epochs", "1"]
