@@ -489,6 +489,6 @@ def _upsample(x: Tensor, factor: int) -> Tensor:
     to the same bits, because it computes in fp32 either way.
     """
     as_it_is = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
-    features = x if as_it_is else x.float()
+    features = x if as_it_is or x.dtype.itemsize > 2 else x.float()
     large = F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
     return large.to(x.dtype)

@@ -122,7 +122,7 @@ def test_pooling_without_gradients_is_the_same_to_the_bit(dtype):
         assert pooled.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_upsampling_without_gradients_is_the_same_to_the_bit(dtype):
     features = torch.randn(2, 12, 16, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
     features = features.to(memory_format=torch.channels_last)
