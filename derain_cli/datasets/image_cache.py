@@ -71,6 +71,11 @@ class ImageCache:
         self._images: OrderedDict[Hashable, tuple[Pixels, ...]] = OrderedDict()
         self._lock = Lock()
 
+    @classmethod
+    def of_gibibytes(cls, size: float) -> "ImageCache":
+        """A cache of the size that `--cache` states."""
+        return cls(int(size * 2**30))
+
     def pixels(self, path: Path) -> Pixels:
         """`(height, width, 3)` of an image; see `read_pixels`."""
         return self.keep(path, lambda: (read_pixels(path),))[0]

@@ -462,6 +462,11 @@ def _upsampled(below: Tensor | None) -> list[Tensor]:
     return [] if below is None else [_upsample(below, 2)]
 
 
+def _only_runs(x: Tensor) -> bool:
+    """Whether a CPU only computes: neither learns through `x` nor traces what is done to it."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu")
+
+
 def _max_pool(x: Tensor, factor: int) -> Tensor:
     """The largest value of each `factor` x `factor` cell, to the bit as `F.max_pool2d` finds it.
 
@@ -473,7 +478,7 @@ def _max_pool(x: Tensor, factor: int) -> Tensor:
         x: Features `(batch, channels, height, width)` whose sides divide by `factor`.
         factor: Side of a cell, a power of two.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+    if not _only_runs(x):
         return F.max_pool2d(x, factor)
     while factor > 1:
         rows = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
@@ -488,7 +493,6 @@ def _upsample(x: Tensor, factor: int) -> Tensor:
     On CPUs PyTorch does so in bf16 at two thirds of the speed of fp32 with a copy there and back,
     to the same bits, because it computes in fp32 either way.
     """
-    as_it_is = torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
-    features = x if as_it_is or x.dtype.itemsize > 2 else x.float()
+    features = x.float() if _only_runs(x) and x.dtype.itemsize == 2 else x
     large = F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
     return large.to(x.dtype)

@@ -69,7 +69,7 @@ class RealPhotos:
         if not large:
             raise DatasetError(f"no photo in {str(folder)!r} is as large as `crop` {crop}")
         skipped = tuple(path for path in paths if min(sizes[path]) < crop)
-        cache = ImageCache(int(config.cache * 2**30))
+        cache = ImageCache.of_gibibytes(config.cache)
         return cls(tuple(large), tuple(sizes[path] for path in large), skipped, cache)
 
     @classmethod
@@ -92,7 +92,7 @@ class RealPhotos:
                     f"{str(pair.rainy)!r} is {width}x{height}, smaller than `crop` {crop}; take a "
                     "smaller `crop`, or the pair out"
                 )
-        paths, cache = tuple(pair.rainy for pair in pairs), ImageCache(int(config.cache * 2**30))
+        paths, cache = tuple(pair.rainy for pair in pairs), ImageCache.of_gibibytes(config.cache)
         return cls(paths, tuple(sizes), cache=cache, pairs=tuple(pairs))
 
     def __len__(self) -> int:

@@ -39,7 +39,7 @@ def sources_of(config: TrainConfig) -> list[Source]:
         seed=config.seed,
         ten_crops=config.crops == "ten",
         hold_out_by=config.hold_out_by,
-        cache=ImageCache(int(config.cache * 2**30)),
+        cache=ImageCache.of_gibibytes(config.cache),
     )
     for source in sources:
         source.check(max(config.crop, config.final_crop))

@@ -240,16 +240,21 @@ def test_backgrounds_are_decided_by_the_seed_and_grow(large_images):
         choose_backgrounds(large_images[3:], 1, 0)
 
 
-def test_rain_falls_on_the_chosen_patches_only(large_images):
+def dry_patches(folder, count):
     (source,) = build_sources(
         dataset=[],
-        clean=[str(large_images[0].parent)],
+        clean=[str(folder)],
         rain=["dry"],
         data_root=Path(),
         held_out=1,
         seed=3,
-        backgrounds=2,
+        backgrounds=count,
     )
+    return source
+
+
+def test_rain_falls_on_the_chosen_patches_only(large_images):
+    source = dry_patches(large_images[0].parent, count=2)
     patches = [
         np.asarray(Image.open(p.path))[p.top :, p.left :][:BACKGROUND_SIDE, :BACKGROUND_SIDE]
         for p in source.backgrounds
@@ -262,15 +267,7 @@ def test_rain_falls_on_the_chosen_patches_only(large_images):
 
 
 def test_a_share_of_the_patches_is_all_that_rain_falls_on(large_images):
-    (source,) = build_sources(
-        dataset=[],
-        clean=[str(large_images[0].parent)],
-        rain=["dry"],
-        data_root=Path(),
-        held_out=1,
-        seed=3,
-        backgrounds=20,
-    )
+    source = dry_patches(large_images[0].parent, count=20)
     assert source.training_count == 20
     few = source.part(0.1, seed=0)
     assert few.training_count == len(few.backgrounds) == 2
