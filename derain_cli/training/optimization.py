@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from derain_cli.errors import ConfigError, TrainingError
 from derain_cli.training import processes
 from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.muon import Muon
 
 HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,15 +33,12 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
 
 
 class Optimization:
-    """Adam on some parameters, with the schedule, precision and clipping of the config."""
+    """Adam or Muon on parameters, with the schedule, precision and clipping of the config."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], config: TrainConfig) -> None:
         self._parameters = list(parameters)
         self._config = config
-        # Fused: a loop over the tensors in Python costs a small network 7 % of its CPU step.
-        self._optimizer = torch.optim.Adam(
-            self._parameters, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True
-        )
+        self._optimizer = _optimizer(self._parameters, config)
         self._scaler = torch.amp.GradScaler("cuda", enabled=config.precision == "fp16")
         self._added: list[Tensor] = []
 
@@ -117,6 +115,15 @@ class Optimization:
         if "scaler" in state:
             self._scaler.load_state_dict(state["scaler"])
         self._optimizer.load_state_dict({k: v for k, v in state.items() if k != "scaler"})
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "muon":
+        return Muon(parameters, config.lr, config.betas)
+    # Fused: a loop over the tensors in Python costs a small network 7 % of its CPU step.
+    return torch.optim.Adam(
+        parameters, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True
+    )
 
 
 class MovingAverage:

@@ -192,6 +192,13 @@ class TrainConfig:
         recipes=("supervised", "collaborative"),
     )
     lr: float = option(1e-3, "Initial learning rate.", group=SCHEDULE, above=0)
+    optimizer: str = option(
+        "adam",
+        "adam, or muon: a little more time a step, fewer steps.",
+        group=SCHEDULE,
+        word="name",
+        one_of=("adam", "muon"),
+    )
     betas: tuple[float, ...] = option(
         (0.9, 0.999),
         "Adam's decay rates.",
