@@ -74,6 +74,8 @@ LIMIT = 6.0
 """No feature inside a block is farther from 0 than this."""
 FIRST_SHARE = 0.1
 """A block's last layer starts at this share of its usual size, so that blocks start small."""
+LEVELS = 510.0
+"""Twice the levels of 8 bits: level k of 0..255 becomes 2k - 255, zeros are a middle grey."""
 WINDOW = 9
 """Side of the window that local attention averages over, in pixels of its level."""
 
@@ -247,7 +249,7 @@ class Nimbus(nn.Module, HubMethods):
         self.config = config
         widths = config.widths
         steps = tuple(pairwise(widths))
-        self.stem = _conv(4 * 3, widths[0], 3)
+        self.stem = LevelConv(4 * 3, widths[0])
         self.encoder = nn.ModuleList(
             _blocks(config, level, count) for level, count in enumerate(config.encoder)
         )
@@ -262,9 +264,9 @@ class Nimbus(nn.Module, HubMethods):
         """Derained image: the rainy one plus the change found for it."""
         height, width = rainy.shape[-2:]
         padded = pad_to_multiple(rainy, self.config.padding_multiple)
-        centred = padded - 0.5  # so that the zeros around it are a middle grey
+        levels = LEVELS * padded - LEVELS / 2
         # From here to the tail everything is at 1/2 of the size and below.
-        x = self.stem(F.pixel_unshuffle(centred, 2))
+        x = self.stem(F.pixel_unshuffle(levels, 2))
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=False):
             skips.append(blocks(x))
@@ -273,8 +275,25 @@ class Nimbus(nn.Module, HubMethods):
         for up, blocks in zip(reversed(self.up), reversed(self.decoder), strict=True):
             # Added, not concatenated: the blocks keep their width, and so their speed.
             x = blocks(F.pixel_shuffle(up(x), 2) + skips.pop())
-        derained: Tensor = padded + self.tail(x, centred)
+        derained: Tensor = padded + self.tail(x, levels)
         return derained[..., :height, :width]
+
+
+class LevelConv(nn.Conv2d):
+    """3x3 convolution that keeps the size of an image in levels; exact for 8 bits in bf16.
+
+    bf16 holds whole numbers up to 256, but no other multiples of 1/255. That rounding of the image
+    was half of what bf16 cost on heavy rain: 0.023 dB with it, 0.013 without (the first 30 images
+    of Rain100H; `tests/benchmarks/bf16_cost.py --limit 30`). The weights are as for 0..1.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        _keep_variance(self)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """Features `(batch, outputs, height, width)` of an image in -`LEVELS`/2..`LEVELS`/2."""
+        return F.conv2d(levels, self.weight / LEVELS, self.bias, padding=1)
 
 
 class FullSizeTail(nn.Module):
@@ -286,14 +305,14 @@ class FullSizeTail(nn.Module):
         super().__init__()
         channels = config.full_size
         self.to_full = _conv(config.widths[0], 4 * channels, 1)
-        self.see = _conv(3, channels, 3)
+        self.see = LevelConv(3, channels)
         self.join = _conv(channels, channels, 3)
         self.to_change = _small(nn.Conv2d(channels, 3, 3, padding=1))
 
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+    def forward(self, x: Tensor, levels: Tensor) -> Tensor:
         """The change `(batch, 3, height, width)`."""
         # The image itself, because features at 1/2 no longer know where a thin streak ends.
-        joined = F.relu6(F.pixel_shuffle(self.to_full(x), 2) + self.see(image))
+        joined = F.relu6(F.pixel_shuffle(self.to_full(x), 2) + self.see(levels))
         change: Tensor = self.to_change(F.relu6(self.join(joined)))
         return change
 
@@ -307,7 +326,7 @@ class HalfSizeTail(nn.Module):
         super().__init__()
         self.to_change = _small(nn.Conv2d(config.widths[0], 4 * 3, 3, padding=1))
 
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+    def forward(self, x: Tensor, levels: Tensor) -> Tensor:
         """The change `(batch, 3, height, width)`."""
         return F.pixel_shuffle(self.to_change(x), 2)
 
@@ -343,7 +362,12 @@ def _conv(
 ) -> nn.Conv2d:
     """Convolution that keeps the size and, but for `share`, the variance of what goes in."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
-    fan_in = inputs // groups * kernel * kernel
+    return _keep_variance(conv, share)
+
+
+def _keep_variance(conv: nn.Conv2d, share: float = 1.0) -> nn.Conv2d:
+    """Start a convolution so that what comes out varies as what goes in, times `share`."""
+    fan_in = conv.weight[0].numel()
     nn.init.normal_(conv.weight, std=share * fan_in**-0.5)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
