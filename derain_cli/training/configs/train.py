@@ -185,8 +185,7 @@ class TrainConfig:
     batch_size: int = option(16, "Crops per step in all.", group=SCHEDULE, above=0)
     accumulate: int = option(
         1,
-        "Batches whose gradients are added up for one step, to learn from that many times as many "
-        "crops in the memory of one batch.",
+        "Batches whose gradients are added up for one step.",
         group=SCHEDULE,
         above=0,
         recipes=("supervised", "collaborative"),
@@ -194,7 +193,7 @@ class TrainConfig:
     lr: float = option(1e-3, "Initial learning rate.", group=SCHEDULE, above=0)
     optimizer: str = option(
         "adam",
-        "adam, or muon: a little more time a step, fewer steps.",
+        "adam or muon.",
         group=SCHEDULE,
         word="name",
         one_of=("adam", "muon"),
