@@ -75,12 +75,18 @@ def main() -> None:
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=["ssim+l1"])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--rounds", type=int, default=6, help="of the measurement of times")
     parser.add_argument("--data-root", default=DATA)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    times = measured_once(arguments.out / "times.json", arguments.designs, arguments.rounds)
+    times = measured_once(
+        arguments.out / f"times-{arguments.precision}.json",
+        arguments.designs,
+        arguments.rounds,
+        arguments.precision,
+    )
     for design in arguments.designs:
         for loss in arguments.losses:
             steps = max(1, round(arguments.seconds / times[design]["step"]))
@@ -90,22 +96,26 @@ def main() -> None:
                 loss=LOSSES[loss],
                 steps=steps,
                 threads=arguments.threads,
+                precision=arguments.precision,
                 data_root=arguments.data_root,
             )
-            scores = trained(config, arguments.out / f"{design} {loss}".replace(" ", "-"))
+            run = f"{design} {loss} {arguments.precision}".replace(" ", "-")
+            scores = trained(config, arguments.out / run)
             show(design, loss, steps, times[design], scores)
 
 
-def measured_once(file: Path, designs: list[str], rounds: int) -> dict[str, dict[str, float]]:
+def measured_once(
+    file: Path, designs: list[str], rounds: int, precision: str
+) -> dict[str, dict[str, float]]:
     """Facts of the designs, measured now or read back: a continued comparison keeps its steps."""
     known = json.loads(file.read_text()) if file.exists() else {}
     if missing := [design for design in designs if design not in known]:
-        known |= measure(missing, rounds)
+        known |= measure(missing, rounds, precision)
         file.write_text(json.dumps(known, indent=1))
     return known
 
 
-def measure(designs: list[str], rounds: int) -> dict[str, dict[str, float]]:
+def measure(designs: list[str], rounds: int, precision: str) -> dict[str, dict[str, float]]:
     """Processor seconds of a training step and of an image, all designs in turns; the fastest."""
     networks = {name: network_of(name).to(memory_format=torch.channels_last) for name in designs}
     seconds: dict[str, list[float]] = {name: [] for name in designs}
@@ -117,10 +127,15 @@ def measure(designs: list[str], rounds: int) -> dict[str, dict[str, float]]:
         for name, network in networks.items():
             began = time.process_time()
             network.zero_grad()
-            network(crops).abs().mean().backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                change = network(crops).abs().mean()
+            change.backward()
             seconds[name].append(time.process_time() - began)
             began = time.process_time()
-            with torch.inference_mode():
+            with (
+                torch.inference_mode(),
+                torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+            ):
                 network(image)
             image_seconds[name].append(time.process_time() - began)
     return {
