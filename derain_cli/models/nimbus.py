@@ -288,8 +288,9 @@ class LevelConv(nn.Conv2d):
     """3x3 convolution that keeps the size of an image in levels; exact for 8 bits in bf16.
 
     bf16 holds whole numbers up to 256, but no other multiples of 1/255. That rounding of the image
-    was half of what bf16 cost on heavy rain: 0.023 dB with it, 0.013 without (the first 30 images
-    of Rain100H; `tests/benchmarks/bf16_cost.py --limit 30`). The weights are as for 0..1.
+    was about half of what bf16 cost on heavy rain: 0.023 dB with it and 0.013 without (the first 30
+    images of Rain100H, with the nimbus-real of commit dfbe8d6; `tests/benchmarks/bf16_cost.py
+    --limit 30`). The weights are as for 0..1.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

@@ -51,35 +51,33 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take one step down the gradients that are there."""
         for group in self.param_groups:
+            change_of = self._orthogonal if group["matrices"] else self._adams
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    change = (self._orthogonal if group["matrices"] else self._adams)(
-                        parameter, parameter.grad, group
-                    )
-                    parameter.add_(change, alpha=-group["lr"])
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state.update(step=0, mean=torch.zeros_like(parameter))
+                state["step"] += 1
+                parameter.add_(change_of(parameter.grad, state, group), alpha=-group["lr"])
 
-    def _orthogonal(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        mean = self._kept(parameter, "mean").lerp_(gradient, 1 - MOMENTUM)
+    @staticmethod
+    def _orthogonal(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        mean = state["mean"].lerp_(gradient, 1 - MOMENTUM)
         # Nesterov's momentum: the mean as it would be if the next gradient were this one.
         return orthogonal(gradient.lerp(mean, MOMENTUM))
 
-    def _adams(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    @staticmethod
+    def _adams(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         decay, squares_decay = group["betas"]
-        steps = self._kept(parameter, "steps", torch.zeros(())).add_(1).item()
-        mean = self._kept(parameter, "mean").lerp_(gradient, 1 - decay)
-        squares = self._kept(parameter, "squares").mul_(squares_decay)
+        if "squares" not in state:
+            state["squares"] = torch.zeros_like(gradient)
+        mean = state["mean"].lerp_(gradient, 1 - decay)
+        squares = state["squares"].mul_(squares_decay)
         squares.addcmul_(gradient, gradient, value=1 - squares_decay)
-        size = (squares / (1 - squares_decay**steps)).sqrt_().add_(1e-8)
-        change: Tensor = mean / (1 - decay**steps) / size
+        size = (squares / (1 - squares_decay ** state["step"])).sqrt_().add_(1e-8)
+        change: Tensor = mean / (1 - decay ** state["step"]) / size
         return change
-
-    def _kept(self, parameter: Tensor, name: str, like: Tensor | None = None) -> Tensor:
-        """A value of the state, zeros at first."""
-        state = self.state[parameter]
-        if name not in state:
-            state[name] = torch.zeros_like(parameter if like is None else like)
-        kept: Tensor = state[name]
-        return kept
 
 
 def is_matrix(parameter: Tensor) -> bool:

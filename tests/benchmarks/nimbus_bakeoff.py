@@ -125,19 +125,15 @@ def measure(designs: list[str], rounds: int, precision: str) -> dict[str, dict[s
     image = torch.rand(1, 3, 321, 481).contiguous(memory_format=torch.channels_last)
     for _ in range(rounds):
         for name, network in networks.items():
-            began = time.process_time()
-            network.zero_grad()
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                change = network(crops).abs().mean()
-            change.backward()
-            seconds[name].append(time.process_time() - began)
-            began = time.process_time()
-            with (
-                torch.inference_mode(),
-                torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
-            ):
-                network(image)
-            image_seconds[name].append(time.process_time() - began)
+                began = time.process_time()
+                network.zero_grad()
+                network(crops).abs().mean().backward()
+                seconds[name].append(time.process_time() - began)
+                began = time.process_time()
+                with torch.inference_mode():
+                    network(image)
+                image_seconds[name].append(time.process_time() - began)
     return {
         name: {"step": min(seconds[name]), "image": min(image_seconds[name])} | facts(name)
         for name in designs

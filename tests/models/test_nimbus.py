@@ -110,6 +110,20 @@ def test_wild_weights_give_bounded_changes(config: NimbusConfig) -> None:
     assert changed <= LIMIT * block.last.weight.abs().sum((1, 2, 3)).max() + 1e-3
 
 
+def test_images_of_8_bits_enter_bf16_without_rounding() -> None:
+    network, entering = Nimbus().eval(), []
+    for conv in (network.stem, network.tail.see):
+        conv.register_forward_pre_hook(lambda _, given: entering.append(given[0]))
+    levels = torch.arange(256.0).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+    with torch.inference_mode():
+        network(levels / 255)
+    assert [x.shape[1] for x in entering] == [12, 3]
+    for x in entering:
+        assert x.unique().numel() >= 256
+        torch.testing.assert_close(x.bfloat16().float(), x, rtol=0, atol=1e-3)
+    torch.testing.assert_close(entering[1], 2 * levels - 255, rtol=0, atol=1e-3)
+
+
 def test_gates_start_open() -> None:
     value = torch.tensor([[2.0]]).reshape(1, 1, 1, 1)
     assert gate(torch.cat((value, torch.ones_like(value)), dim=1)).item() == 2
