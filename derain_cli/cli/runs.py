@@ -22,7 +22,7 @@ from derain_cli.training.configs.fields import (
     without_unused,
     word_of,
 )
-from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.configs.train import TrainConfig, require_scheduled
 
 if TYPE_CHECKING:
     from derain_cli.training.trainer import TrainResult
@@ -83,7 +83,7 @@ def build_config(base: Config, fields: Mapping[str, Any], given: Mapping[str, An
         given: On the command line.
 
     Raises:
-        ConfigError: An impossible value, or an option that the recipe does not use.
+        ConfigError: An impossible value, or an option that the recipe or the schedule does not use.
         UsageError: Both steps and epochs.
     """
     if given.get("epochs") and "steps" in given:
@@ -92,7 +92,9 @@ def build_config(base: Config, fields: Mapping[str, Any], given: Mapping[str, An
     if "steps" in given:
         settings["epochs"] = 0
     require_used(type(base), settings["recipe"], given)
-    return type(base)(**without_unused(type(base), settings))
+    config = type(base)(**without_unused(type(base), settings))
+    require_scheduled(config, given)
+    return config
 
 
 def config_of_run(kind: type[Config], out: Path) -> Config:

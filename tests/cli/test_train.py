@@ -151,6 +151,12 @@ def test_dry_run_counts_the_data_and_writes_nothing(folders, tmp_path):
             "--scale-weights; leave it out",
         ),
         (["--scale-weights", "1"], 2, "--scale-weights is not used by recipe 'supervised'"),
+        (
+            ["--lr-milestones", "0.5"],
+            2,
+            "--lr-milestones is not used by the schedule 'cosine': give --lr-schedule milestones, "
+            "or leave it out",
+        ),
         (["--lrr", "1"], 2, "--lrr"),
     ],
 )

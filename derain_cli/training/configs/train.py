@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,6 +26,14 @@ SAVING, SPEED = "Validation and saving", "Speed and memory"
 PAIRED = ("supervised", "collaborative", "connection_search")
 FROM_PAIRS = (*PAIRED, "self_training")
 WEIGHTED_LOSSES = ("supervised", "connection_search")
+
+SCHEDULE_OF: Mapping[str, str] = {
+    "lr_milestones": "milestones",
+    "lr_factor": "milestones",
+    "lr_rates": "milestones",
+    "lr_min": "cosine",
+}
+"""The schedule that alone uses a field."""
 
 
 @dataclass(frozen=True)
@@ -492,6 +500,25 @@ class TrainConfig:
             return cls.from_mapping(fields)
         except ConfigError as error:
             raise ConfigError(f"config {str(path)!r}: {error}") from error
+
+
+def require_scheduled(config: TrainConfig, given: Iterable[str]) -> None:
+    """Refuse a field of another schedule, which would change nothing.
+
+    Args:
+        config: The run.
+        given: Fields that were given by hand; a preset's may lie idle.
+
+    Raises:
+        ConfigError: One of them belongs to a schedule that the run does not have.
+    """
+    for name in given:
+        schedule = SCHEDULE_OF.get(name, config.lr_schedule)
+        if schedule != config.lr_schedule:
+            raise ConfigError(
+                f"`{name}` is not used by the schedule {config.lr_schedule!r}: "
+                f"give `lr_schedule` {schedule}, or leave it out"
+            )
 
 
 def _parsed(value: str) -> Any:  # noqa: ANN401 (any JSON value)
