@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from derain_cli.errors import UsageError, did_you_mean
 from derain_cli.inference.devices import cpu_flags
 from derain_cli.video.kinds import load_pyav
-from derain_cli.video.reading import CONVERSION, Film, swscale_matrix, turned_back
+from derain_cli.video.reading import CONVERSION, Colours, Film, swscale_matrix, turned_back
 from derain_cli.video.steadiness import Frame
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ DEFAULT_QUALITY = 80
 SEGMENT = 48  # frames that are encoded on their own; what a killed run loses at most
 LAMBDA = 118  # FFmpeg's unit of quality for encoders that take a quantiser (FF_QP2LAMBDA)
 TAGS_OF_HEVC = frozenset({"hvc1", "hev1"})
+FULL_RANGE, BT601 = 2, 5  # as FFmpeg numbers colour ranges and matrices
 MPEG4_TICKS = 65535  # in a second; its streams count them in 16 bits
 # Frames per second that an MPEG-2 stream can state: one of eight, times a fraction.
 MPEG2_RATES = tuple(
@@ -44,6 +45,7 @@ class Coder:
         quantiser: Quantiser for that quality, where the encoder has no constant quality of its own.
         even_sides: Whether subsampled pixels need even sides.
         clock: Seconds between two frames, as near to those of a rate as the encoder can count.
+        is_jpeg: Whether pixels are JPEG's: all 256 levels, the matrix of BT.601.
     """
 
     encoder: str
@@ -51,6 +53,7 @@ class Coder:
     quantiser: Callable[[int], float] | None = None
     even_sides: bool = True
     clock: Callable[[Fraction], Fraction] = lambda rate: 1 / rate
+    is_jpeg: bool = False
 
 
 def _rate_factor(per_step: float, worst: int, **more: str) -> Callable[[int], Options]:
@@ -84,7 +87,7 @@ CODERS: Mapping[str, Coder] = {
     "av1": Coder("libsvtav1", _rate_factor(1.25, 63, preset="8", **{"svtav1-params": "rc=0"})),
     "mpeg4": Coder("mpeg4", _fixed(), _quantiser, clock=_clock_of_mpeg4),
     "mpeg2video": Coder("mpeg2video", _fixed(), _quantiser, clock=_clock_of_mpeg2),
-    "mjpeg": Coder("mjpeg", _fixed(), _quantiser, False),
+    "mjpeg": Coder("mjpeg", _fixed(), _quantiser, False, is_jpeg=True),
     "prores": Coder("prores_ks", _fixed(vendor="apl0"), None, False),
     "ffv1": Coder("ffv1", _fixed(level="3"), None, False),
 }
@@ -100,6 +103,7 @@ class Coding:
         coder: The encoder.
         quality: 1 to 100.
         pixel_format: Of the encoded frames.
+        colours: Colour tags of the encoded frames.
         b_frames: Whether frames may be stored out of order; AVI has no way to say so.
         tag: The container's name of the codec, "" for the usual one.
         notices: What the user should be told.
@@ -109,6 +113,7 @@ class Coding:
     coder: Coder
     quality: int
     pixel_format: str
+    colours: Colours
     b_frames: bool = True
     tag: str = ""
     notices: tuple[str, ...] = ()
@@ -144,6 +149,7 @@ def choose_coding(film: Film, container: str, codec: str | None, quality: int | 
         coder,
         DEFAULT_QUALITY if quality is None else quality,
         pixel_format,
+        replace(film.colours, range=FULL_RANGE, matrix=BT601) if coder.is_jpeg else film.colours,
         container != "avi",
         film.tag if name == film.codec and film.tag in TAGS_OF_HEVC else "",
         tuple(notices),
@@ -163,7 +169,7 @@ def configure(context: "VideoCodecContext", film: Film, coding: Coding) -> None:
     if film.aspect is not None:
         context.sample_aspect_ratio = film.aspect
     context.gop_size = SEGMENT
-    colours = film.colours
+    colours = coding.colours
     context.color_range, context.color_primaries = colours.range, colours.primaries
     context.color_trc, context.colorspace = colours.transfer, colours.matrix
     options = dict(coding.coder.options(coding.quality))
@@ -220,8 +226,8 @@ class SegmentEncoder:
         frame = self._frame_class.from_ndarray(stored, format=name).reformat(
             format=self._coding.pixel_format,
             interpolation=CONVERSION,
-            dst_colorspace=swscale_matrix(self._film),
-            dst_color_range=self._film.colours.range or None,
+            dst_colorspace=swscale_matrix(self._coding.colours, self._film.height),
+            dst_color_range=self._coding.colours.range or None,
         )
         frame.pts, frame.time_base = self._count, self._clock
         self._count += 1
@@ -260,6 +266,8 @@ def _nearest_format(name: str, coder: Coder, label: str) -> str:
     """The encoder's pixels that keep most: depth before chroma; the film's own if it has them."""
     av = load_pyav(label)
     offered: Sequence[VideoFormat] = av.Codec(coder.encoder, "w").video_formats or []
+    if coder.is_jpeg:  # formats of the full range have names of their own
+        offered = [format for format in offered if "yuvj" in format.name]
     names = [format.name for format in offered]
     if name in names or not names:
         return name

@@ -213,11 +213,11 @@ def turned_back(pixels: Frame, matrix: tuple[int, ...]) -> Frame:
     return turned_upright(pixels, matrix)
 
 
-def swscale_matrix(film: Film) -> int:
+def swscale_matrix(colours: Colours, height: int) -> int:
     """The matrix between brightness, chroma and RGB, as FFmpeg's scaler numbers it."""
-    if film.colours.matrix not in (0, UNSPECIFIED):
-        return film.colours.matrix
-    return BT709 if film.height >= HIGH_DEFINITION else SMPTE170M
+    if colours.matrix not in (0, UNSPECIFIED):
+        return colours.matrix
+    return BT709 if height >= HIGH_DEFINITION else SMPTE170M
 
 
 def _flipped(pixels: Frame, sideways: bool, upside_down: bool) -> Frame:
@@ -237,7 +237,7 @@ def _pixels(frame: "VideoFrame", film: Film) -> Frame:
     pixels: Frame = frame.to_ndarray(
         format=name,
         interpolation=CONVERSION,
-        src_colorspace=swscale_matrix(film),
+        src_colorspace=swscale_matrix(film.colours, film.height),
         src_color_range=frame.color_range or None,
     )
     return pixels

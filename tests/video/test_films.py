@@ -15,7 +15,7 @@ from derain_cli.errors import ImageError, UnreadableImageError, UsageError
 from derain_cli.inference.derainer import Derainer
 from derain_cli.video.encoding import CODERS, SEGMENT, SegmentEncoder, choose_coding
 from derain_cli.video.films import PART, FilmFacts, FilmOptions, FilmProgress, derain_film
-from derain_cli.video.reading import probe_film
+from derain_cli.video.reading import probe_film, timed_frames
 
 av = pytest.importorskip("av", reason="the extra `video` is not installed")
 
@@ -114,6 +114,28 @@ def test_containers_keep_codec_times_and_sound(
     with av.open(str(source)) as rainy, av.open(str(target)) as derained:
         names = [film.streams.video[0].codec_context.name for film in (rainy, derained)]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("container", ["mov", "avi", "mkv"])
+def test_motion_jpeg_has_the_colours_of_jpeg(
+    make_film: MakeFilm, derainer: Derainer, tmp_path: Path, container: str
+) -> None:
+    source, target = make_film(tmp_path / "clip.mp4", frames=3), tmp_path / f"out.{container}"
+    still = FilmOptions(strength=0, temporal=False, codec="mjpeg", quality=100)
+    assert derain(source, target, derainer, still).notices == ()
+    again = tmp_path / f"again.{container}"
+    derain(target, again, derainer, FilmOptions(strength=0, temporal=False, quality=100))
+    assert times_of(again) == times_of(target)
+    rainy = probe_film(source)
+    for path in (target, again):
+        film = probe_film(path)
+        assert film.codec == "mjpeg"
+        assert film.pixel_format == "yuvj420p"
+        assert film.colours.range == 2
+        for one, two in zip(timed_frames(rainy), timed_frames(film), strict=True):
+            difference = one.pixels.astype(int) - two.pixels
+            assert np.abs(difference).mean() < 4
+            assert np.abs(difference.mean(axis=(0, 1))).max() < 1
 
 
 def test_ten_bits_stay_ten_bits_or_it_is_said(
