@@ -16,6 +16,7 @@ FORMULAS = "tests/losses/test_formulas.py"
 VGG = "tests/losses/test_vgg.py"
 PRESETS = "tests/training/configs/test_presets.py"
 REGIONS = "tests/metrics/test_region_errors.py"
+MUON = "tests/training/test_muon.py"
 
 
 @dataclass(frozen=True)
@@ -448,5 +449,22 @@ MUTANTS: tuple[Mutant, ...] = (
             "e_b=_rms(derained, clean, ~mask)",
             "e_b=_rms(derained, clean, mask)",
         ),
+    ),
+    *_of(
+        "training/muon.py",
+        MUON,
+        ("muon: momentum 0.9", "MOMENTUM = 0.95", "MOMENTUM = 0.9"),
+        ("muon: no Nesterov", "orthogonal(gradient.lerp(mean, MOMENTUM))", "orthogonal(mean)"),
+        ("muon: one iteration", "ITERATIONS = 5", "ITERATIONS = 1"),
+        ("muon: steps twice Adam's", "ADAMS_SIZE = 0.2", "ADAMS_SIZE = 0.4"),
+        ("muon: size by the narrow side", "max(x.shape) ** 0.5", "min(x.shape) ** 0.5"),
+        ("muon: b of the quintic", "3.4445, -4.7750, 2.0315", "3.4445, -3.7750, 2.0315"),
+        ("muon: c of the quintic", "3.4445, -4.7750, 2.0315", "3.4445, -4.7750, 1.5315"),
+        (
+            "muon: depthwise kernels as matrices",
+            "min(parameter.shape[:2]) >= NARROWEST",
+            "max(parameter.shape[:2]) >= NARROWEST",
+        ),
+        ("muon: Adam's mean not corrected", "mean / (1 - decay ** state", "mean / (1 - 0 * state"),
     ),
 )

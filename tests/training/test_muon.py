@@ -41,6 +41,21 @@ def test_what_is_no_matrix_steps_as_with_adam():
     torch.testing.assert_close(mine, adams)
 
 
+def test_a_matrix_follows_nesterovs_momentum():
+    """mean <- 0.95 mean + 0.05 gradient; the step is along 0.05 gradient + 0.95 mean."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(3, 16, 24, generator=generator).double().unbind()
+    weight = nn.Parameter(torch.zeros(16, 24, dtype=torch.float64))
+    optimizer = Muon([weight], 0.1, (0.9, 0.99))
+    mean, expected = torch.zeros(16, 24).double(), torch.zeros(16, 24).double()
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+        mean = 0.95 * mean + 0.05 * gradient
+        expected = expected - 0.1 * orthogonal(0.05 * gradient + 0.95 * mean)
+    torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=2e-3)
+
+
 def test_layers_that_are_narrow_or_depthwise_are_left_to_adam():
     layers = [nn.Conv2d(16, 32, 3), nn.Conv2d(12, 48, 3), nn.Conv2d(32, 32, 3, groups=32)]
     assert [is_matrix(layer.weight) for layer in layers] == [True, False, False]
