@@ -23,6 +23,7 @@ SEGMENT = 48  # frames that are encoded on their own; what a killed run loses at
 LAMBDA = 118  # FFmpeg's unit of quality for encoders that take a quantiser (FF_QP2LAMBDA)
 TAGS_OF_HEVC = frozenset({"hvc1", "hev1"})
 FULL_RANGE, BT601 = 2, 5  # as FFmpeg numbers colour ranges and matrices
+LOW_DELAY = 1 << 19  # FFmpeg's flag of an encoder
 MPEG4_TICKS = 65535  # in a second; its streams count them in 16 bits
 # Frames per second that an MPEG-2 stream can state: one of eight, times a fraction.
 MPEG2_RATES = tuple(
@@ -175,6 +176,8 @@ def configure(context: "VideoCodecContext", film: Film, coding: Coding) -> None:
     options = dict(coding.coder.options(coding.quality))
     if not coding.b_frames:
         context.max_b_frames = 0
+        if coding.codec == "mpeg2video":  # which else says that frames may be out of order
+            context.flags |= LOW_DELAY
     if coding.coder.encoder in ("libvpx", "libvpx-vp9"):
         context.bit_rate = 0 if coding.coder.encoder == "libvpx-vp9" else 200_000_000
     if coding.coder.quantiser is not None:

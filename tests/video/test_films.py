@@ -116,6 +116,15 @@ def test_containers_keep_codec_times_and_sound(
     assert names[0] == names[1]
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "mjpeg"])
+def test_avi_shows_its_first_frame_at_once(
+    make_film: MakeFilm, derainer: Derainer, tmp_path: Path, codec: str
+) -> None:
+    source = make_film(tmp_path / "clip.mp4", frames=5, sound=None, ticks=25, steady=True)
+    derain(source, tmp_path / "out.avi", derainer, dataclasses.replace(UNCHANGED, codec=codec))
+    assert times_of(tmp_path / "out.avi") == times_of(source)
+
+
 @pytest.mark.parametrize("container", ["mov", "avi", "mkv"])
 def test_motion_jpeg_has_the_colours_of_jpeg(
     make_film: MakeFilm, derainer: Derainer, tmp_path: Path, container: str
