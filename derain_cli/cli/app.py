@@ -152,7 +152,8 @@ def _said_by_the_system(error: OSError) -> str:
 
 def _usage_line(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401 (Typer's own type is private)
     """Click's message with the value it rejects, and a way out for files named like options."""
-    message: str = error.format_message().replace("\n", " ")
+    # Typer passes on how pydantic begins.
+    message: str = error.format_message().replace("\n", " ").replace("Value error, ", "")
     names = getattr(getattr(error, "param", None), "opts", ())
     value = next((value for value in _values_of(names, words)), None)
     if value is not None and repr(value) not in message:
