@@ -30,11 +30,24 @@ Why it looks as it does:
   ======  ======  =====  =========  =====  =======  ================================  =====
 
   The mean is over eight sources of held-out images; tiles equal the whole within 1 level with all.
-  Plain blocks were chosen when only gated ones had been compared with them (120 seconds each). In
-  fp32 naf is ahead at equal time. In bf16 (240 seconds, `--precision bf16`), which makes dense
-  layers faster than it makes layer norms, plain takes 2543 steps to 28.05 dB, an image 152 ms; naf
-  2138 steps to 28.29 dB, 141 ms. What hours would say is open, and so are the losses and the path
-  at full size.
+  Plain blocks were chosen when only gated ones had been compared with them (120 seconds each).
+
+- **Then naf blocks won.** The networks of today's size, as fast as each other for an image within
+  10 %, for longer (1500 seconds of forward and backward passes, 33 minutes of a core with all else;
+  `--seconds 1500 --threads 1 --precision bf16 --designs default mixed "naf wide"`, beside another
+  run on the other core):
+
+  ========  ======  =====  =========  =====  =======  ================================  =====
+  design    params  GMAC   ms, image  steps  radius   dB: light, Rain800, heavy; dry    mean
+  ========  ======  =====  =========  =====  =======  ================================  =====
+  default   3.71 M  19.4   203        11023  227      34.06, 27.50, 27.48; 44.50        30.44
+  mixed     3.41 M  19.1   223        9001   627      33.48, 27.54, 27.18; 46.11        30.43
+  naf wide  1.59 M  9.6    214        8705   291      34.43, 28.10, 28.17; 50.04        31.50
+  ========  ======  =====  =========  =====  =======  ================================  =====
+
+  Naf blocks are ahead on every source but one (0.03 dB behind), and pay at 1/2 and 1/4 of the size,
+  where the mixed network lacks them. The bundled weights are still of plain blocks: they learnt
+  twenty times as long. Losses and the path at full size are not compared.
 - **A fourth level**, not compared either: at 1/16 of the size context costs next to nothing. With
   fewer blocks above it a training step takes 219 ms instead of 267 (8 crops of 64x64, one core).
 - **Wider where a CPU has bf16.** Twice the multiply-adds cost a third more time there, because wide
@@ -54,13 +67,14 @@ Why it looks as it does:
   So the first, trained for 0.65 PFLOP, was grown (`training.growing`) to 48/96/128/160 with blocks
   2-2-2-3, 2-2-2: 3.71 M and 18.0 GMAC, a little below the fastest of the wide ones.
 
-Four kinds of block can be chosen, for `tests/benchmarks/nimbus_bakeoff.py` to compare:
+Five kinds of block can be chosen, for `tests/benchmarks/nimbus_bakeoff.py` to compare:
 
 ========  =====================================================================================
 plain     conv3 - ReLU6 - conv3
 gated     conv3 to twice the channels - product of the halves, bounded - conv1
 hybrid    gated at 1/2 and 1/4; below, depthwise 7x7 - conv1 - gate - local attention - conv1
 naf       layer norm, depthwise 3x3, gate and local attention (Chen et al., ECCV 2022), all levels
+mixed     plain at 1/2 and 1/4; below, naf
 ========  =====================================================================================
 """
 
@@ -90,7 +104,7 @@ class NimbusConfig:
     """Shape of the network.
 
     Attributes:
-        block: Kind of the blocks: plain, gated, hybrid or naf.
+        block: Kind of the blocks: plain, gated, hybrid, naf or mixed.
         widths: Channels at 1/2, 1/4, ... of the size.
         encoder: Blocks per level on the way down; the last are those of the lowest level.
         decoder: Blocks per level on the way up, the level at 1/2 first.
@@ -239,6 +253,7 @@ BLOCKS: Mapping[str, tuple[Block, Block]] = {
     "gated": (GatedBlock, GatedBlock),
     "hybrid": (GatedBlock, WideBlock),
     "naf": (NafBlock, NafBlock),
+    "mixed": (PlainBlock, NafBlock),
 }
 """Blocks at 1/2 and 1/4 of the size, and below."""
 

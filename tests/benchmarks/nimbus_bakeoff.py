@@ -39,6 +39,14 @@ DESIGNS: Mapping[str, tuple[str, ...]] = {
     "naf": ('block="naf"', "widths=[32,64,128]", "encoder=[2,2,4]", "decoder=[2,2]"),
     "plain wide": ('block="plain"', "widths=[48,96,192]", "encoder=[1,2,4]", "decoder=[2,2]"),
     "default": (),
+    # As fast as the default, within 15 %, for an image in bf16.
+    "naf wide": ('block="naf"', "widths=[48,96,192]", "encoder=[2,2,4]", "decoder=[2,2]"),
+    "mixed": (
+        'block="mixed"',
+        "widths=[48,96,160,192]",
+        "encoder=[2,2,3,4]",
+        "decoder=[2,2,3]",
+    ),
     "default, no full size": ("full_size=0",),
     "gated deep": ('block="gated"', "encoder=[2,2,3,4]", "decoder=[2,2,3]"),
 }

@@ -139,7 +139,7 @@ def test_config_survives_json(config: NimbusConfig) -> None:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"block": "dense"}, "block must be one of plain, gated, hybrid, naf, not 'dense'"),
+        ({"block": "dense"}, "block must be one of plain, gated, hybrid, naf, mixed, not 'dense'"),
         ({"widths": ()}, r"widths must be one or more numbers from 1 up, not \(\)"),
         ({"encoder": (1, 2)}, r"encoder must be 4 counts of blocks, not \(1, 2\)"),
         ({"decoder": (1, 2, -1)}, r"decoder must be 3 counts of blocks, not \(1, 2, -1\)"),
