@@ -9,12 +9,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from derain_cli.inference.derainer import Derainer
-from derain_cli.models import find_model
+from derain_cli.models import entry_of, find_model
 from derain_cli.models.nimbus import BLOCKS, LIMIT, Nimbus, NimbusConfig, gate, receptive_radius
 
 SMALL = NimbusConfig(
     block="gated", widths=(4, 8, 8), encoder=(1, 1, 1), decoder=(1, 1), full_size=4
 )
+TWO_LEVELS = NimbusConfig(block="naf", widths=(4, 8), encoder=(1, 1), decoder=(1,), full_size=4)
 OPTIONS = {block: dataclasses.replace(SMALL, block=block) for block in BLOCKS} | {
     "without full size": dataclasses.replace(SMALL, full_size=0),
     "one level": NimbusConfig(widths=(4,), encoder=(1,), decoder=()),
@@ -65,10 +66,13 @@ def test_the_table_says_how_far_it_sees() -> None:
     assert entry.padding_multiple == 2 ** len(NimbusConfig().widths)
 
 
-def test_tiles_equal_the_whole_image() -> None:
-    network, entry = awake(Nimbus(SMALL)), find_model("nimbus")
-    image = np.random.default_rng(0).integers(0, 256, (192, 320, 3), np.uint8)
-    overlap = -(-(2 * receptive_radius(SMALL) + 16) // 16) * 16
+@pytest.mark.parametrize("config", [SMALL, TWO_LEVELS], ids=["gated", "naf"])
+@pytest.mark.parametrize("width", [320, 331])
+def test_tiles_equal_the_whole_image(config: NimbusConfig, width: int) -> None:
+    network = awake(Nimbus(config))
+    entry = entry_of(network)
+    image = np.random.default_rng(0).integers(0, 256, (192, width, 3), np.uint8)
+    overlap = -(-(2 * receptive_radius(config) + 16) // 16) * 16
     tile = 2 * overlap
     assert tile < 320
     whole = Derainer(network, entry, name="nimbus", tile=0)(image)
