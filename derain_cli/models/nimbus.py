@@ -101,6 +101,8 @@ LEVELS = 510.0
 """Twice the levels of 8 bits: level k of 0..255 becomes 2k - 255, zeros are a middle grey."""
 WINDOW = 5
 """Side of the window that local attention averages over, in cells of 2x2 pixels of its level."""
+ATTENTION_REACH = 2 * (WINDOW // 2) + 1
+"""Pixels of its level that local attention looks away, from the far side of a cell."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +143,15 @@ class NimbusConfig:
     @property
     def padding_multiple(self) -> int:
         """What heights and widths must divide by: all halvings, the attention's too."""
-        return 1 << (len(self.widths) + (self.block not in ("plain", "gated")))
+        levels = range(len(self.widths))
+        return max(int(2 ** (level + 1)) * _block(self, level).multiple for level in levels)
 
 
 class PlainBlock(nn.Module):
     """x + conv3(ReLU6(conv3(x)))."""
 
     reach = 2
+    multiple = 1
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -164,6 +168,7 @@ class GatedBlock(nn.Module):
     """x + conv1(gate(conv3(x)))."""
 
     reach = 1
+    multiple = 1
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -180,7 +185,8 @@ class GatedBlock(nn.Module):
 class WideBlock(nn.Module):
     """x + conv1(attention(gate(conv1(depthwise7(x)))))."""
 
-    reach = 3 + 2 * (WINDOW // 2) + 1
+    reach = 3 + ATTENTION_REACH
+    multiple = 2
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -199,7 +205,8 @@ class WideBlock(nn.Module):
 class NafBlock(nn.Module):
     """Two residual steps after a layer norm each: one looks around, one mixes channels."""
 
-    reach = 1 + 2 * (WINDOW // 2) + 1
+    reach = 1 + ATTENTION_REACH
+    multiple = 2
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -229,8 +236,6 @@ class LocalAttention(nn.Module):
     alone took a fifth of the time of an image. Cells are the same in a tile as in the image,
     because tiles begin at multiples of `NimbusConfig.padding_multiple`.
     """
-
-    reach = 2 * (WINDOW // 2) + 1
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -268,7 +273,11 @@ BLOCKS: Mapping[str, tuple[Block, Block]] = {
     "naf": (NafBlock, NafBlock),
     "mixed": (PlainBlock, NafBlock),
 }
-"""Blocks at 1/2 and 1/4 of the size, and below."""
+"""Blocks at 1/2 and 1/4 of the size, and below.
+
+Each says how many pixels of its level it looks away (`reach`) and what sides it takes are multiples
+of (`multiple`).
+"""
 
 
 class Nimbus(nn.Module, HubMethods):

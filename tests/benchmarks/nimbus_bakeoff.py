@@ -39,7 +39,7 @@ DESIGNS: Mapping[str, tuple[str, ...]] = {
     "naf": ('block="naf"', "widths=[32,64,128]", "encoder=[2,2,4]", "decoder=[2,2]"),
     "plain wide": ('block="plain"', "widths=[48,96,192]", "encoder=[1,2,4]", "decoder=[2,2]"),
     "default": (),
-    # As fast as the default, within 15 %, for an image in bf16.
+    # As fast as the default for an image in bf16, within 10 %.
     "naf wide": ('block="naf"', "widths=[48,96,192]", "encoder=[2,2,4]", "decoder=[2,2]"),
     "mixed": (
         'block="mixed"',

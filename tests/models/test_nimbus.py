@@ -66,6 +66,18 @@ def test_the_table_says_how_far_it_sees() -> None:
     assert entry.padding_multiple == 2 ** len(NimbusConfig().widths)
 
 
+@pytest.mark.parametrize(
+    ("block", "levels", "multiple"),
+    [("plain", 3, 8), ("naf", 3, 16), ("mixed", 2, 4), ("mixed", 3, 16), ("hybrid", 2, 4)],
+)
+def test_sides_divide_by_the_cells_of_the_lowest_attention(
+    block: str, levels: int, multiple: int
+) -> None:
+    counts = (1,) * levels
+    config = NimbusConfig(block=block, widths=counts, encoder=counts, decoder=counts[1:])
+    assert config.padding_multiple == multiple
+
+
 @pytest.mark.parametrize("config", [SMALL, TWO_LEVELS], ids=["gated", "naf"])
 @pytest.mark.parametrize("width", [320, 331])
 def test_tiles_equal_the_whole_image(config: NimbusConfig, width: int) -> None:
