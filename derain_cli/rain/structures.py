@@ -1,4 +1,4 @@
-"""Structures that look like rain: brick joints, railings, wires, letters, highlights, grass.
+"""Structures that look like rain: brick joints, railings, wires, letters, highlights, light strips.
 
 A network trained only on rain over photos of nature takes everything thin, bright and upright for
 rain. The two differ: structures are regular, follow perspective, end at objects, are as sharp as
@@ -182,6 +182,31 @@ def _stalks(sheet: _Sheet) -> None:
         sheet.line(tuple(start), tuple(start + reach), thick * rng.uniform(0.6, 1.5), tone)
 
 
+def _strips(sheet: _Sheet) -> None:
+    """Light strips, edges of roofs and trails of lamps: long, bright and slanted, often aglow."""
+    rng = sheet.rng
+    if rng.random() < 0.5:
+        sheet.fill()
+        sheet.colour = (sheet.colour * rng.uniform(0.05, 0.5)).astype(np.uint8)
+    bright = np.clip(rng.uniform(150, 256) + rng.normal(0, 25, 3), 0, 255).tolist()
+    slope = np.tan(np.radians(rng.uniform(8, 40) * rng.choice((-1, 1))))
+    line = np.zeros((CANVAS, CANVAS), np.uint8)
+    glow, ends = rng.uniform(2, 9), rng.uniform(-0.6, 1.6, 2) * CANVAS
+    for height in rng.uniform(-0.2, 1.2, int(rng.integers(1, 7))) * CANVAS:
+        course = [(at, height + slope * at + rng.normal(0, 2)) for at in sorted(ends)]
+        points = [tuple(round(16 * value) for value in point) for point in course]
+        cv2.line(line, *points, 255, max(1, round(rng.uniform(1, 6))), cv2.LINE_AA, 4)  # type: ignore[call-overload]
+        if rng.random() < 0.5:
+            ends = rng.uniform(-0.6, 1.6, 2) * CANVAS
+    halo = cv2.GaussianBlur(line, (0, 0), glow).astype(np.float32) * rng.choice((0.0, 1.5))
+    share = np.maximum(line, np.minimum(halo, 200))[..., None] / 255
+    lit = sheet.colour * (1 - share) + share * np.array(bright, np.float32)
+    seen = np.clip(lit, 0, 255).astype(np.uint8)
+    # Where there is no wall the glow lies over the scene itself.
+    sheet.colour = seen if sheet.opaque.any() else np.full_like(seen, bright)
+    sheet.opaque = np.maximum(sheet.opaque, np.round(255 * share[..., 0]).astype(np.uint8))
+
+
 def _weather(sheet: _Sheet) -> None:
     """Make edges uneven and surfaces blotched: walls and wood are not drawn with a ruler."""
     rng = sheet.rng
@@ -220,6 +245,7 @@ STRUCTURES: Mapping[str, Callable[[_Sheet], None]] = {
     "gloss": _gloss,
     "poles": _poles,
     "stalks": _stalks,
+    "strips": _strips,
 }
 KINDS = tuple(STRUCTURES)
 _WEIGHTS = {"bricks": 3.0, "bars": 2.0}  # the hardest to tell from rain; the others weigh 1
@@ -237,7 +263,8 @@ def draw_structure(kind: str, rng: np.random.Generator) -> tuple[Pixels, Pixels]
         _weather(sheet)
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * CANVAS
     upright = rng.random() < 0.75  # most structures are upright or level
-    angle = rng.choice((0.0, 90.0)) + rng.normal(0, 4) if upright else rng.uniform(0, 180)
+    level = 0.0 if kind == "strips" else rng.choice((0.0, 90.0))  # steep strips would be rain
+    angle = level + rng.normal(0, 4) if upright or kind == "strips" else rng.uniform(0, 180)
     turn = cv2.getRotationMatrix2D((CANVAS / 2, CANVAS / 2), angle, 1.45)
     corners: Floats = np.column_stack((square, np.ones(4, np.float32)))
     turned = corners @ np.asarray(turn, np.float32).T
