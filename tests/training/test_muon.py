@@ -13,7 +13,9 @@ from derain_cli.training.optimization import Optimization
 @pytest.mark.parametrize("size", [1e-6, 1e3])
 def test_singular_values_become_alike_and_sizes_adams(shape, size):
     gradient = size * torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    step = orthogonal(gradient)
+    step, other = orthogonal(torch.stack([gradient, gradient.roll(1)]))
+    torch.testing.assert_close(step, orthogonal(gradient[None])[0], rtol=0.05, atol=0.01)
+    torch.testing.assert_close(other, orthogonal(gradient.roll(1)[None])[0], rtol=0.05, atol=0.01)
     assert step.shape == gradient.shape
     matrix = step.reshape(len(step), -1)
     values = torch.linalg.svdvals(matrix) / (0.2 * max(matrix.shape) ** 0.5)
@@ -24,7 +26,7 @@ def test_singular_values_become_alike_and_sizes_adams(shape, size):
 
 
 def test_no_gradient_is_no_step():
-    assert not orthogonal(torch.zeros(16, 16)).any()
+    assert not orthogonal(torch.zeros(1, 16, 16)).any()
 
 
 def test_what_is_no_matrix_steps_as_with_adam():
@@ -52,7 +54,7 @@ def test_a_matrix_follows_nesterovs_momentum():
         weight.grad = gradient.clone()
         optimizer.step()
         mean = 0.95 * mean + 0.05 * gradient
-        expected = expected - 0.1 * orthogonal(0.05 * gradient + 0.95 * mean)
+        expected = expected - 0.1 * orthogonal((0.05 * gradient + 0.95 * mean)[None])[0]
     torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=2e-3)
 
 
