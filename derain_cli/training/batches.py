@@ -1,9 +1,9 @@
-"""Batches, drawn in other threads while the network trains on the ones before."""
+"""Batches, drawn beside the network that trains on the ones before."""
 
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from derain_cli.training import phases, processes
 from derain_cli.training.configs.train import TrainConfig
+from derain_cli.training.drawing import Arrays, drawing, result_of
 from derain_cli.training.recipes.recipe import Batch, Recipe
 
 GPU_WORKERS = 4
@@ -22,23 +23,26 @@ class Batches:
 
     def __init__(self, recipe: Recipe, config: TrainConfig, device: torch.device) -> None:
         self._recipe, self._config, self._device = recipe, config, device
-        # One thread keeps a CPU busy without taking it from the network; a GPU empties several.
+        # One keeps a CPU busy without taking it from the network; a GPU empties several.
         self._ahead = config.workers or (1 if device.type == "cpu" else GPU_WORKERS)
 
     def after(self, first: int) -> Iterator[tuple[int, Batch, float]]:
         """(step, batch, seconds waited for it) from a step on."""
-        coming: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(self._ahead) as loaders:
+        coming: deque[Future[Arrays]] = deque()
+        # A process would not see what `begin_epoch` changes.
+        apart = self._device.type == "cpu" and not self._recipe.steps_per_epoch
+        with drawing(self._draw, self._ahead, apart=apart) as draw:
             phases.say("reading data")
             for step in range(first, self._config.steps):
                 if not coming:
                     self._begin_epoch(step)
-                # One more than the threads: they draw on while this batch is trained on.
+                # One more than draw at once: they draw on while this batch is trained on.
                 end = min(step + self._ahead + 1, self._drawable_until(step))
                 asked = time.monotonic()
                 for later in range(step + len(coming), end):
-                    coming.append(loaders.submit(self._draw, later))
-                batch = coming.popleft().result()
+                    coming.append(draw(later))
+                arrays = result_of(coming.popleft())
+                batch = {name: to_device(images, self._device) for name, images in arrays.items()}
                 yield step, batch, time.monotonic() - asked
 
     def _drawable_until(self, step: int) -> int:
@@ -52,13 +56,10 @@ class Batches:
         if length and step % length == 0:
             self._recipe.begin_epoch(step // length)
 
-    def _draw(self, step: int) -> Batch:
+    def _draw(self, step: int) -> Arrays:
         parts = processes.shares_of(self._config.crop_at(step)[1], self._config.accumulate)
         drawn = [self._recipe.draw(step, part) for part in parts]
-        return {
-            name: to_device(np.concatenate([images[name] for images in drawn]), self._device)
-            for name in drawn[0]
-        }
+        return {name: np.concatenate([images[name] for images in drawn]) for name in drawn[0]}
 
 
 def to_device(images: NDArray[np.float32], device: torch.device) -> Tensor:

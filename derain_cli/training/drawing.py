@@ -1,0 +1,90 @@
+"""Where batches are drawn: in threads, or in processes of their own.
+
+A thread shares Python's lock with the network, whose thousand small operations a step each ask for
+it back, and the threads of an operation wait for the slowest of them.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from derain_cli.errors import TrainingError
+
+Arrays = dict[str, NDArray[np.float32]]
+Draw = Callable[[int], Arrays]
+WATCH_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def drawing(draw: Draw, count: int, *, apart: bool) -> Iterator[Callable[[int], Future[Arrays]]]:
+    """Draw batches ahead; yields what begins the batch of a step.
+
+    Args:
+        draw: The batch of a step, a pure function.
+        count: How many are drawn at once.
+        apart: Draw in processes. They are forked, since no recipe can be sent to one: each knows
+            what this process knew when the first batch was begun. Where there is no safe fork
+            (macOS, Windows) threads draw all the same.
+    """
+    if not (apart and sys.platform == "linux"):
+        with ThreadPoolExecutor(count) as threads:
+            yield lambda step: threads.submit(draw, step)
+        return
+    # Threads of OpenCV would be missing in the copy, which waits for them for ever.
+    cv2_threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    context = multiprocessing.get_context("fork")
+    try:
+        with ProcessPoolExecutor(count, context, _begin, (draw, os.getpid())) as copies:
+            yield lambda step: copies.submit(_draw, step)
+    finally:
+        cv2.setNumThreads(cv2_threads)
+
+
+def result_of(future: Future[Arrays]) -> Arrays:
+    """The batch, once it is drawn.
+
+    Raises:
+        TrainingError: The process that drew it has ended.
+    """
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "the process that draws batches was ended from outside, perhaps for want of memory. "
+            "--resume goes on from the last save; a smaller --cache takes less memory"
+        ) from error
+
+
+_drawn_here: list[Draw] = []
+
+
+def _begin(draw: Draw, parent: int) -> None:
+    """First words of a process that draws."""
+    # Ctrl-C and a cluster's notice reach all processes: the trainer still takes its last step.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _drawn_here[:] = [draw]
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End when the trainer has, however it ended."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+def _draw(step: int) -> Arrays:
+    return _drawn_here[0](step)
