@@ -362,7 +362,7 @@ class TrainConfig:
     )
     workers: int = option(
         0,
-        "Threads that prepare batches; 0 chooses by the device.",
+        "Threads or processes that draw batches; 0 chooses by the device.",
         group=SPEED,
         least=0,
         free_on_resume=True,

@@ -19,8 +19,9 @@ class Recipe(Protocol):
 
     - **Its data.** A recipe makes its own sources from the config and draws its own batches: real
       photos without a truth, a second half of the data, anything. `draw` is called in another
-      thread, ahead of time; it must be a pure function of (seed, step, sample number), and of what
-      `begin_epoch` left. So all randomness of a step belongs there, not into `update`.
+      thread or, where there are no epochs, in another process, ahead of time; it must be a pure
+      function of (seed, step, sample number), and of what `begin_epoch` left. So all randomness of
+      a step belongs there, not into `update`.
     - **Epochs.** With `steps_per_epoch` above 0, `begin_epoch(k)` is called before anything of
       epoch k is drawn, and nothing is drawn ahead across that border: there a recipe renews its
       pseudo ground truth. Before a resumed step in the middle of an epoch it is not called: what it

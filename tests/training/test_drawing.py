@@ -1,0 +1,98 @@
+"""Batches drawn in processes: what threads draw, and no process outlives its trainer."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from derain_cli.errors import DatasetError, TrainingError
+from derain_cli.training.drawing import drawing, result_of
+
+forks = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+
+
+def numbers(step):
+    return {"step": np.full(3, step, np.float32), "process": np.array([os.getpid()])}
+
+
+def drawn(step, apart):
+    with drawing(numbers, 1, apart=apart) as draw:
+        return result_of(draw(step))
+
+
+def exists(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=forks)])
+def test_batches_are_drawn_where_asked(apart):
+    batch = drawn(7, apart)
+    assert batch["step"].tolist() == [7, 7, 7]
+    assert (batch["process"][0] != os.getpid()) == apart
+
+
+@forks
+def test_opencv_works_in_the_process_though_it_had_threads_here():
+    before = cv2.getNumThreads()
+    image = np.random.default_rng(0).random((600, 800, 3), np.float32)
+    expected = cv2.GaussianBlur(image, (0, 0), 3)  # starts OpenCV's threads
+    with drawing(lambda _: {"blurred": cv2.GaussianBlur(image, (0, 0), 3)}, 1, apart=True) as draw:
+        np.testing.assert_allclose(result_of(draw(0))["blurred"], expected, atol=1e-6)
+    assert cv2.getNumThreads() == before
+
+
+@forks
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_the_last_batches_to_the_trainer(number):
+    with drawing(numbers, 1, apart=True) as draw:
+        process = int(result_of(draw(0))["process"][0])
+        os.kill(process, number)
+        time.sleep(0.2)
+        assert result_of(draw(1))["step"][0] == 1
+    assert not exists(process)
+
+
+@forks
+def test_a_process_ended_from_outside_is_told_with_the_way_on():
+    with drawing(numbers, 1, apart=True) as draw:
+        os.kill(int(result_of(draw(0))["process"][0]), signal.SIGKILL)
+        with pytest.raises(TrainingError, match=r"ended from outside.*--resume"):
+            result_of(draw(1))
+
+
+@forks
+def test_an_error_of_the_data_arrives_as_it_is():
+    def fail(step):
+        raise DatasetError(f"no image for step {step}")
+
+    with (
+        drawing(fail, 1, apart=True) as draw,
+        pytest.raises(DatasetError, match="no image for step 3"),
+    ):
+        result_of(draw(3))
+
+
+@forks
+def test_no_process_outlives_a_trainer_that_was_killed():
+    code = (
+        "import os, signal, numpy as np\n"
+        "from derain_cli.training.drawing import drawing, result_of\n"
+        "with drawing(lambda _: {'process': np.array([os.getpid()])}, 1, apart=True) as draw:\n"
+        "    print(result_of(draw(0))['process'][0], flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    process, patience = int(killed.stdout), time.monotonic() + 10
+    while exists(process) and time.monotonic() < patience:
+        time.sleep(0.1)
+    assert not exists(process)
