@@ -137,8 +137,10 @@ def info(name: Name, as_json: Json = False) -> None:
     from derain_cli.release.cards import network_facts
 
     weights = [entry for entry in list_weights() if name in (entry.name, entry.model)]
-    if weights or name in MODELS:
-        facts = network_facts(weights[0].model if weights else name)
+    if name in MODELS:
+        facts = network_facts(name)
+    elif weights:
+        facts = network_facts(weights[0].model, _shape(name))
     else:
         path = resolve_weights(name)
         metadata = read_metadata(path)
@@ -151,6 +153,16 @@ def info(name: Name, as_json: Json = False) -> None:
     for card in cards:
         typer.echo("")
         _print_facts(card)
+
+
+def _shape(name: str) -> dict[str, Any] | None:
+    """Config of the network of weights that are on this machine; None: the published one."""
+    from derain_cli.checkpoints.files import read_metadata
+    from derain_cli.checkpoints.resolving import find_weights
+
+    path = find_weights(name)
+    shape = read_metadata(path).get("model_config") if path else None
+    return json.loads(shape) if shape else None
 
 
 def _card(entry: "WeightsEntry") -> dict[str, Any]:

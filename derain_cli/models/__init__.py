@@ -227,7 +227,7 @@ def find_model(name: str) -> ModelEntry:
 
 
 def entry_of(model: nn.Module) -> ModelEntry:
-    """The entry of a network that was built, with the padding multiple of its own config.
+    """The entry of a network that was built, with padding multiple and reach of its own config.
 
     One with more halvings than the published network needs tiles of another grid, and sees farther:
     its tiles overlap as much more, but nobody has measured whether that is enough.
@@ -239,7 +239,9 @@ def entry_of(model: nn.Module) -> ModelEntry:
     published = entry.padding_multiple
     multiple: int = getattr(model.config, "padding_multiple", published)
     if published % multiple == 0:
-        return entry
+        radius = getattr(model.config, "receptive_radius", entry.receptive_radius)
+        same = radius == entry.receptive_radius
+        return entry if same else dataclasses.replace(entry, receptive_radius=radius)
     return dataclasses.replace(
         entry,
         padding_multiple=multiple,

@@ -146,6 +146,11 @@ class NimbusConfig:
         levels = range(len(self.widths))
         return max(int(2 ** (level + 1)) * _block(self, level).multiple for level in levels)
 
+    @property
+    def receptive_radius(self) -> int:
+        """Pixels beyond which nothing changes an output pixel."""
+        return receptive_radius(self)
+
 
 class PlainBlock(nn.Module):
     """x + conv3(ReLU6(conv3(x)))."""

@@ -64,6 +64,7 @@ def test_the_table_says_how_far_it_sees() -> None:
     entry = find_model("nimbus")
     assert entry.receptive_radius == receptive_radius(NimbusConfig())
     assert entry.padding_multiple == 2 ** len(NimbusConfig().widths)
+    assert entry_of(Nimbus(SMALL)).receptive_radius == receptive_radius(SMALL)
 
 
 @pytest.mark.parametrize(
