@@ -1,4 +1,4 @@
-"""Nimbus: a residual U-Net without norms, made for a few CPU cores first and for GPUs too.
+"""Nimbus: a residual U-Net of naf blocks, made for a few CPU cores first and for GPUs too.
 
 A network of our own; where other files cite a paper, this one cites measurements.
 
@@ -7,10 +7,10 @@ Why it looks as it does:
 - **Half the size and below.** The image is folded to 1/2 (pixel unshuffle); layers of 12 channels
   at full size reach a fifth of a CPU's speed, dense 3x3 layers of 32 channels and more nearly all
   of it.
-- **No batch norm** (its statistics of crops fit no whole image) **and no layer norm** (slow at
-  large sizes). Every block adds a change to its input, and what is inside a block is bounded
-  (`LIMIT`): norm-free networks trained at 1e-3 can collapse within 50 steps, and an unbounded
-  product of two features is the likeliest place for that to begin.
+- **No batch norm**: its statistics of crops fit no whole image. Every block adds a change to its
+  input, and what is inside a block is bounded (`LIMIT`): networks without norms trained at 1e-3 can
+  collapse within 50 steps, and an unbounded product of two features is the likeliest place for that
+  to begin.
 - **A finite receptive field**, so that tiles equal the whole image: `receptive_radius`. The
   attention of the block kinds that have one averages over a fixed window, in training as in use.
 - **It starts as the identity**: the last layer's weights are near 0, the output is the rainy image
@@ -34,20 +34,25 @@ Why it looks as it does:
 
 - **Then naf blocks won.** The networks of today's size, as fast as each other for an image within
   10 %, for longer (1500 seconds of forward and backward passes, 33 minutes of a core with all else;
-  `--seconds 1500 --threads 1 --precision bf16 --designs default mixed "naf wide"`, beside another
-  run on the other core):
+  `--seconds 1500 --threads 1 --precision bf16 --designs "plain deep" mixed "naf wide"`, beside
+  another run on the other core):
 
-  ========  ======  =====  =========  =====  =======  ================================  =====
-  design    params  GMAC   ms, image  steps  radius   dB: light, Rain800, heavy; dry    mean
-  ========  ======  =====  =========  =====  =======  ================================  =====
-  default   3.71 M  19.4   203        11023  227      34.06, 27.50, 27.48; 44.50        30.44
-  mixed     3.41 M  19.1   223        9001   627      33.48, 27.54, 27.18; 46.11        30.43
-  naf wide  1.59 M  9.6    214        8705   291      34.43, 28.10, 28.17; 50.04        31.50
-  ========  ======  =====  =========  =====  =======  ================================  =====
+  ==========  ======  =====  =========  =====  =======  ================================  =====
+  design      params  GMAC   ms, image  steps  radius   dB: light, Rain800, heavy; dry    mean
+  ==========  ======  =====  =========  =====  =======  ================================  =====
+  plain deep  3.71 M  19.4   203        11023  227      34.06, 27.50, 27.48; 44.50        30.44
+  mixed       3.41 M  19.1   223        9001   627      33.48, 27.54, 27.18; 46.11        30.43
+  naf wide    1.59 M  9.6    214        8705   291      34.43, 28.10, 28.17; 50.04        31.50
+  ==========  ======  =====  =========  =====  =======  ================================  =====
 
   Naf blocks are ahead on every source but one (0.03 dB behind), and pay at 1/2 and 1/4 of the size,
-  where the mixed network lacks them. The bundled weights are still of plain blocks: they learnt
-  twenty times as long. Losses and the path at full size are not compared.
+  where the mixed network lacks them. Losses and the path at full size are not compared.
+- **And stayed ahead.** In 113 minutes of two cores (24,000 steps, 0.55 PFLOP) naf wide passed plain
+  deep, which had learnt for ten hours of one core and more (6 PFLOP): by 0.4 dB on Rain100L and
+  Rain100H and 0.3 on DDN-SIRR (`nimbus-real` and `nimbus-plain` of `derain eval`).
+- **Where a CPU multiplies matrices of bf16 (AMX), plain blocks are faster**: 0.26 s a megapixel on
+  two cores of an Intel Xeon, naf wide 0.57 (`tests/benchmarks/figures.py --measure speed`); without
+  AMX they take equally long. There the layer norms, gates and means take most of the time.
 - **Attention at half the size.** In both tables its means are of 9x9 pixels at every pixel, and
   gates are bounded by `clamp`. With 5x5 cells of 2x2 pixels and `hardtanh` a step of naf wide takes
   134 ms instead of 172, and the small naf of the first table, 240 seconds in bf16, 2446 steps
@@ -118,10 +123,10 @@ class NimbusConfig:
             the result comes straight from 1/2 of the size.
     """
 
-    block: str = "plain"
-    widths: tuple[int, ...] = (48, 96, 128, 160)
-    encoder: tuple[int, ...] = (2, 2, 2, 3)
-    decoder: tuple[int, ...] = (2, 2, 2)
+    block: str = "naf"
+    widths: tuple[int, ...] = (48, 96, 192)
+    encoder: tuple[int, ...] = (2, 2, 4)
+    decoder: tuple[int, ...] = (2, 2)
     full_size: int = 16
 
     def __post_init__(self) -> None:
@@ -384,7 +389,7 @@ def receptive_radius(config: NimbusConfig) -> int:
 
     Example:
         >>> receptive_radius(NimbusConfig())
-        227
+        347
     """
     levels = len(config.widths)
     # Stem and tail, and the grids: a pixel may be the first of its cell and look at the last.

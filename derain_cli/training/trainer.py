@@ -318,7 +318,7 @@ def _initial_model(config: TrainConfig) -> nn.Module:
             raise ConfigError(
                 f"weights {config.weights!r} are of another network than {config.model!r}"
             )
-        if model_config(loaded.model) == model_config(model):
+        if not config.model_options() or model_config(loaded.model) == model_config(model):
             return loaded.model
         _grow(loaded.model, model, config)
     return model

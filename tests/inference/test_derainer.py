@@ -241,7 +241,7 @@ def test_a_deeper_network_has_tiles_on_its_own_grid() -> None:
 @pytest.mark.parametrize(
     ("name", "config", "multiple"),
     [
-        ("nimbus", {"widths": (4,) * 5, "encoder": (1,) * 5, "decoder": (1,) * 4}, 32),
+        ("nimbus", {"widths": (4,) * 5, "encoder": (1,) * 5, "decoder": (1,) * 4}, 64),
         ("moss", {"widths": (4,) * 5, "blocks": 1, "downsamplings": 4}, 16),
         ("swinir", {"window": 12, "depths": (2,), "channels": 12, "heads": 2}, 12),
     ],

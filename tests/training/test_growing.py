@@ -8,8 +8,8 @@ import torch
 from derain_cli.models.nimbus import Nimbus, NimbusConfig
 from derain_cli.training.growing import TOLERANCE, grow
 
-SMALL = NimbusConfig(widths=(4, 6), encoder=(1, 1), decoder=(1,), full_size=2)
-LARGE = NimbusConfig(widths=(7, 9), encoder=(3, 2), decoder=(2,), full_size=5)
+SMALL = NimbusConfig(block="plain", widths=(4, 6), encoder=(1, 1), decoder=(1,), full_size=2)
+LARGE = NimbusConfig(block="plain", widths=(7, 9), encoder=(3, 2), decoder=(2,), full_size=5)
 
 
 def learned(config: NimbusConfig) -> Nimbus:

@@ -310,10 +310,22 @@ def test_starting_from_weights_keeps_them(tiny_config, tmp_path, saved_by):
         train(tiny_config("rdmc", weights=start, model_option=smaller), tmp_path / "third")
 
 
+def test_weights_decide_the_shape_unless_another_is_asked_for(tiny_config, tmp_path, saved_by):
+    train(tiny_config("rdmc", steps=2), tmp_path / "first")
+    start = str(tmp_path / "first" / "last.safetensors")
+    config = tiny_config("rdmc", steps=2, lr=1e-12, weights=start, model_option=())
+    train(config, tmp_path / "second", should_stop=lambda: True)
+    assert train(config, tmp_path / "second", resume=True).finished
+    before, after = saved_by(tmp_path / "first"), saved_by(tmp_path / "second")
+    assert before.keys() == after.keys()
+    torch.testing.assert_close(before["to_rain.weight"], after["to_rain.weight"])
+
+
 def test_a_larger_network_starts_from_the_weights_of_a_smaller_one(tiny_config, tmp_path):
-    train(tiny_config("nimbus", steps=2), tmp_path / "first")
+    few = ('block="plain"', "widths=[4,6]", "encoder=[1,1]", "decoder=[1]", "full_size=2")
+    train(tiny_config("nimbus", model_option=few, steps=2), tmp_path / "first")
     small = load_model(str(tmp_path / "first")).model
-    wider = ("widths=[6,8]", "encoder=[2,1]", "decoder=[1]", "full_size=2")
+    wider = ('block="plain"', "widths=[6,8]", "encoder=[2,1]", "decoder=[1]", "full_size=2")
     start = str(tmp_path / "first" / "last.safetensors")
     config = tiny_config("nimbus", model_option=wider, weights=start, steps=1, lr=1e-12)
     train(config, tmp_path / "second")
