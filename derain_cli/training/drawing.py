@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -34,7 +35,7 @@ def drawing(draw: Draw, count: int, *, apart: bool) -> Iterator[Callable[[int], 
         draw: The batch of a step, a pure function.
         count: How many are drawn at once.
         apart: Draw in processes. They are forked, since no recipe can be sent to one: each knows
-            what this process knew when the first batch was begun. Where there is no safe fork
+            what this process knows now. Where there is no safe fork
             (macOS, Windows) threads draw all the same.
     """
     if not (apart and sys.platform == "linux"):
@@ -47,6 +48,7 @@ def drawing(draw: Draw, count: int, *, apart: bool) -> Iterator[Callable[[int], 
     context = multiprocessing.get_context("fork")
     try:
         with ProcessPoolExecutor(count, context, _begin, (draw, os.getpid())) as copies:
+            _fork(copies)
             yield lambda step: copies.submit(_draw, step)
     finally:
         cv2.setNumThreads(cv2_threads)
@@ -65,6 +67,15 @@ def result_of(future: Future[Arrays]) -> Arrays:
             "the process that draws batches was ended from outside, perhaps for want of memory. "
             "--resume goes on from the last save; a smaller --cache takes less memory"
         ) from error
+
+
+def _fork(copies: ProcessPoolExecutor) -> None:
+    """Start the processes now: all of them begin with the first task."""
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of a fork beside any thread, for the locks that one may hold.
+        # The copies take none of those: they draw with numpy and OpenCV, and print nothing.
+        warnings.filterwarnings("ignore", ".* is multi-threaded, use of fork", DeprecationWarning)
+        copies.submit(os.getpid).result()
 
 
 _drawn_here: list[Draw] = []
