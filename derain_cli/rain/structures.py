@@ -207,6 +207,23 @@ def _strips(sheet: _Sheet) -> None:
     sheet.opaque = np.maximum(sheet.opaque, np.round(255 * share[..., 0]).astype(np.uint8))
 
 
+def _meshes(sheet: _Sheet) -> None:
+    """Nets, grilles, wire mesh: thin lines of two directions, light before dark or the reverse."""
+    rng = sheet.rng
+    if rng.random() < 0.5:
+        sheet.fill()
+        sheet.colour = (sheet.colour * rng.uniform(0.1, 1)).astype(np.uint8)
+    gap, turn = rng.uniform(4, 30), rng.choice((0.0, rng.uniform(0, 90)))
+    thick, colour = max(1.0, gap * rng.uniform(0.06, 0.35)), sheet.shade()
+    middle = np.array([CANVAS / 2, CANVAS / 2])
+    for angle, share in ((turn, 1.0), (turn + rng.choice((90.0, 60.0)), rng.uniform(0.7, 1.4))):
+        along = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+        across = np.array([-along[1], along[0]])
+        for place in np.arange(-0.75 * CANVAS, 0.75 * CANVAS, gap * share):
+            start = middle + place * across - CANVAS * along
+            sheet.line(tuple(start), tuple(start + 2 * CANVAS * along), thick, colour)
+
+
 def _weather(sheet: _Sheet) -> None:
     """Make edges uneven and surfaces blotched: walls and wood are not drawn with a ruler."""
     rng = sheet.rng
@@ -246,12 +263,20 @@ STRUCTURES: Mapping[str, Callable[[_Sheet], None]] = {
     "poles": _poles,
     "stalks": _stalks,
     "strips": _strips,
+    "meshes": _meshes,
 }
 KINDS = tuple(STRUCTURES)
 _WEIGHTS = {"bricks": 3.0, "bars": 2.0}  # the hardest to tell from rain; the others weigh 1
 SHARES = np.array([_WEIGHTS.get(kind, 1.0) for kind in KINDS])
 SHARES /= SHARES.sum()
-WEATHERED = {"bricks": 0.75, "bars": 0.4, "letters": 0.25, "poles": 0.5, "stalks": 0.5}
+WEATHERED = {
+    "bricks": 0.75,
+    "bars": 0.4,
+    "letters": 0.25,
+    "poles": 0.5,
+    "stalks": 0.5,
+    "meshes": 0.3,
+}
 """Share of the structures of a kind that are rough; those of the others are smooth."""
 
 
