@@ -188,7 +188,7 @@ class GatedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
-        changed: Tensor = self.last(gate(self.first(x)))
+        changed: Tensor = self.last(gate_of(x, self.first))
         return x + changed
 
 
@@ -208,7 +208,7 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
-        changed: Tensor = self.last(self.attention(gate(self.first(self.across(x)))))
+        changed: Tensor = self.last(self.attention(gate_of(self.across(x), self.first)))
         return x + changed
 
 

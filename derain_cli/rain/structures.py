@@ -45,9 +45,8 @@ class _Sheet:
         self, start: tuple[float, float], end: tuple[float, float], thick: float, colour: object
     ) -> None:
         """A line of a width of one pixel or more, with smooth edges."""
-        points = [tuple(round(16 * value) for value in point) for point in (start, end)]
         for target, value in ((self.colour, colour), (self.opaque, 255)):
-            cv2.line(target, *points, value, max(1, round(thick)), cv2.LINE_AA, 4)  # type: ignore[call-overload]
+            _draw_line(target, start, end, thick, value)
 
     def fill(self) -> None:
         """A surface of one colour with some grain."""
@@ -55,6 +54,17 @@ class _Sheet:
         self.opaque[:] = 255
         grain = self.rng.normal(0, self.rng.uniform(0, 10), (CANVAS, CANVAS, 1))
         self.colour = np.clip(self.colour + grain, 0, 255).astype(np.uint8)
+
+
+def _draw_line(
+    target: Pixels,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    thick: float,
+    value: object,
+) -> None:
+    points = [tuple(round(16 * place) for place in point) for point in (start, end)]
+    cv2.line(target, *points, value, max(1, round(thick)), cv2.LINE_AA, 4)  # type: ignore[call-overload]
 
 
 def _bars(sheet: _Sheet) -> None:
@@ -194,8 +204,7 @@ def _strips(sheet: _Sheet) -> None:
     glow, ends = rng.uniform(2, 9), rng.uniform(-0.6, 1.6, 2) * CANVAS
     for height in rng.uniform(-0.2, 1.2, int(rng.integers(1, 7))) * CANVAS:
         course = [(at, height + slope * at + rng.normal(0, 2)) for at in sorted(ends)]
-        points = [tuple(round(16 * value) for value in point) for point in course]
-        cv2.line(line, *points, 255, max(1, round(rng.uniform(1, 6))), cv2.LINE_AA, 4)  # type: ignore[call-overload]
+        _draw_line(line, course[0], course[1], rng.uniform(1, 6), 255)
         if rng.random() < 0.5:
             ends = rng.uniform(-0.6, 1.6, 2) * CANVAS
     halo = cv2.GaussianBlur(line, (0, 0), glow).astype(np.float32) * rng.choice((0.0, 1.5))
@@ -278,6 +287,8 @@ WEATHERED = {
     "meshes": 0.3,
 }
 """Share of the structures of a kind that are rough; those of the others are smooth."""
+LEVEL = frozenset({"strips"})
+"""Kinds that are never turned on end: steep, they would be rain."""
 
 
 def draw_structure(kind: str, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
@@ -288,8 +299,10 @@ def draw_structure(kind: str, rng: np.random.Generator) -> tuple[Pixels, Pixels]
         _weather(sheet)
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32) * CANVAS
     upright = rng.random() < 0.75  # most structures are upright or level
-    level = 0.0 if kind == "strips" else rng.choice((0.0, 90.0))  # steep strips would be rain
-    angle = level + rng.normal(0, 4) if upright or kind == "strips" else rng.uniform(0, 180)
+    if kind in LEVEL:
+        angle = rng.normal(0, 4)
+    else:
+        angle = rng.choice((0.0, 90.0)) + rng.normal(0, 4) if upright else rng.uniform(0, 180)
     turn = cv2.getRotationMatrix2D((CANVAS / 2, CANVAS / 2), angle, 1.45)
     corners: Floats = np.column_stack((square, np.ones(4, np.float32)))
     turned = corners @ np.asarray(turn, np.float32).T

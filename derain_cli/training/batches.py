@@ -12,7 +12,7 @@ from torch import Tensor
 
 from derain_cli.training import phases, processes
 from derain_cli.training.configs.train import TrainConfig
-from derain_cli.training.drawing import Arrays, drawing, result_of
+from derain_cli.training.drawing import Images, drawing, result_of
 from derain_cli.training.recipes.recipe import Batch, Recipe
 
 GPU_WORKERS = 4
@@ -28,10 +28,12 @@ class Batches:
 
     def after(self, first: int) -> Iterator[tuple[int, Batch, float]]:
         """(step, batch, seconds waited for it) from a step on."""
-        coming: deque[Future[Arrays]] = deque()
+        coming: deque[Future[Images]] = deque()
         # A process would not see what `begin_epoch` changes.
         apart = self._device.type == "cpu" and not self._recipe.steps_per_epoch
-        with drawing(self._draw, self._ahead, apart=apart) as draw:
+        # Threads also copy to the device, beside the network; a process has none.
+        drawn = self._draw if apart else self._batch
+        with drawing(drawn, self._ahead, apart=apart) as draw:
             phases.say("reading data")
             for step in range(first, self._config.steps):
                 if not coming:
@@ -41,8 +43,7 @@ class Batches:
                 asked = time.monotonic()
                 for later in range(step + len(coming), end):
                     coming.append(draw(later))
-                arrays = result_of(coming.popleft())
-                batch = {name: to_device(images, self._device) for name, images in arrays.items()}
+                batch = self._on_device(result_of(coming.popleft()))
                 yield step, batch, time.monotonic() - asked
 
     def _drawable_until(self, step: int) -> int:
@@ -56,13 +57,19 @@ class Batches:
         if length and step % length == 0:
             self._recipe.begin_epoch(step // length)
 
-    def _draw(self, step: int) -> Arrays:
+    def _batch(self, step: int) -> Batch:
+        return self._on_device(self._draw(step))
+
+    def _on_device(self, drawn: Images) -> Batch:
+        return {name: to_device(images, self._device) for name, images in drawn.items()}
+
+    def _draw(self, step: int) -> Images:
         parts = processes.shares_of(self._config.crop_at(step)[1], self._config.accumulate)
         drawn = [self._recipe.draw(step, part) for part in parts]
         return {name: np.concatenate([images[name] for images in drawn]) for name in drawn[0]}
 
 
-def to_device(images: NDArray[np.float32], device: torch.device) -> Tensor:
+def to_device(images: NDArray[np.float32] | Tensor, device: torch.device) -> Tensor:
     """`(batch, 3, height, width)` on a device, in the memory format that its kernels like best."""
-    tensor = torch.from_numpy(images).to(device)
+    tensor = torch.as_tensor(images).to(device)
     return tensor.contiguous(memory_format=torch.channels_last)

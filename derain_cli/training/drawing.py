@@ -12,31 +12,30 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from derain_cli.errors import TrainingError
 
-Arrays = dict[str, NDArray[np.float32]]
-Draw = Callable[[int], Arrays]
+Images = Mapping[str, Any]
+"""The images of a batch by name: arrays, or tensors where threads draw."""
+Draw = Callable[[int], Images]
 WATCH_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def drawing(draw: Draw, count: int, *, apart: bool) -> Iterator[Callable[[int], Future[Arrays]]]:
+def drawing(draw: Draw, count: int, *, apart: bool) -> Iterator[Callable[[int], Future[Images]]]:
     """Draw batches ahead; yields what begins the batch of a step.
 
     Args:
         draw: The batch of a step, a pure function.
         count: How many are drawn at once.
         apart: Draw in processes. They are forked, since no recipe can be sent to one: each knows
-            what this process knows now. Where there is no safe fork
-            (macOS, Windows) threads draw all the same.
+            what this process knows now. Where there is no safe fork (macOS, Windows) threads draw.
     """
     if not (apart and sys.platform == "linux"):
         with ThreadPoolExecutor(count) as threads:
@@ -54,7 +53,7 @@ def drawing(draw: Draw, count: int, *, apart: bool) -> Iterator[Callable[[int], 
         cv2.setNumThreads(cv2_threads)
 
 
-def result_of(future: Future[Arrays]) -> Arrays:
+def result_of(future: Future[Images]) -> Images:
     """The batch, once it is drawn.
 
     Raises:
@@ -97,5 +96,5 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _draw(step: int) -> Arrays:
+def _draw(step: int) -> Images:
     return _drawn_here[0](step)

@@ -9,8 +9,11 @@ import time
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from derain_cli.errors import DatasetError, TrainingError
+from derain_cli.training.batches import Batches
+from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.drawing import drawing, result_of
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
@@ -94,3 +97,25 @@ def test_no_process_outlives_a_trainer_that_was_killed():
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     assert int(killed.stdout) > 0
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "apart"), [(0, True), (2, False)])
+def test_only_what_no_epoch_changes_is_drawn_apart(steps_per_epoch, apart):
+    class Recipe:
+        def begin_epoch(self, epoch):
+            self.epoch = epoch
+
+        def draw(self, step, part):
+            images = np.full((len(part), 3, 2, 2), os.getpid(), np.float64)
+            return {"rainy": images + getattr(self, "epoch", 0) / 4}
+
+    recipe = Recipe()
+    recipe.steps_per_epoch = steps_per_epoch
+    config = TrainConfig(steps=4, batch_size=2, crop=64)
+    batches = [batch for _, batch, _ in Batches(recipe, config, torch.device("cpu")).after(0)]
+    drawn_by = {int(batch["rainy"].flatten()[0]) for batch in batches}
+    assert len(batches) == 4
+    assert (drawn_by != {os.getpid()}) == (apart and sys.platform == "linux")
+    if steps_per_epoch:
+        epochs = [4 * (batch["rainy"].flatten()[0].item() - os.getpid()) for batch in batches]
+        assert epochs == [0, 0, 1, 1]
