@@ -170,8 +170,8 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
-        changed: Tensor = self.last(F.relu6(self.first(x)))
-        return x + changed
+        changed: Tensor = self.last(F.relu6(self.first(x), inplace=True))
+        return changed.add_(x)
 
 
 class GatedBlock(nn.Module):
@@ -189,7 +189,7 @@ class GatedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
         changed: Tensor = self.last(gate_of(x, self.first))
-        return x + changed
+        return changed.add_(x)
 
 
 class WideBlock(nn.Module):
@@ -209,7 +209,7 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
         changed: Tensor = self.last(self.attention(gate_of(self.across(x), self.first)))
-        return x + changed
+        return changed.add_(x)
 
 
 class NafBlock(nn.Module):
@@ -234,9 +234,9 @@ class NafBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
         gated = self.attention(gate_of(self.norm_around(x), self.widen, self.across))
-        x = x + self.last_around(gated)
-        mixed: Tensor = self.last_mix(gate_of(self.norm_mix(x), self.mix))
-        return x + mixed
+        around: Tensor = self.last_around(gated).add_(x)
+        mixed: Tensor = self.last_mix(gate_of(self.norm_mix(around), self.mix))
+        return mixed.add_(around)
 
 
 class LocalAttention(nn.Module):
@@ -371,8 +371,8 @@ class FullSizeTail(nn.Module):
     def forward(self, x: Tensor, levels: Tensor) -> Tensor:
         """The change `(batch, 3, height, width)`."""
         # The image itself, because features at 1/2 no longer know where a thin streak ends.
-        joined = F.relu6(F.pixel_shuffle(self.to_full(x), 2) + self.see(levels))
-        change: Tensor = self.to_change(F.relu6(self.join(joined)))
+        joined = F.relu6(F.pixel_shuffle(self.to_full(x), 2) + self.see(levels), inplace=True)
+        change: Tensor = self.to_change(F.relu6(self.join(joined), inplace=True))
         return change
 
 
@@ -474,4 +474,4 @@ def _half_of(half: int, x: Tensor, convs: Sequence[nn.Conv2d]) -> Tensor:
 
 def _bounded_product(value: Tensor, gate: Tensor) -> Tensor:
     # `clamp` would say the same; its gradient takes three passes over the features, not one.
-    return F.hardtanh(value * gate, -LIMIT, LIMIT)
+    return F.hardtanh(value * gate, -LIMIT, LIMIT, inplace=True)
