@@ -171,6 +171,7 @@ class PlainBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of the input's shape."""
         changed: Tensor = self.last(F.relu6(self.first(x), inplace=True))
+        # In place only in what a block has made itself: `x` may be a skip or another layer's input.
         return changed.add_(x)
 
 

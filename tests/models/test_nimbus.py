@@ -10,7 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from derain_cli.inference.derainer import Derainer
 from derain_cli.models import entry_of, find_model
-from derain_cli.models.nimbus import BLOCKS, LIMIT, Nimbus, NimbusConfig, gate, receptive_radius
+from derain_cli.models.nimbus import (
+    BLOCKS,
+    LIMIT,
+    Block,
+    Nimbus,
+    NimbusConfig,
+    gate,
+    receptive_radius,
+)
 
 SMALL = NimbusConfig(
     block="gated", widths=(4, 8, 8), encoder=(1, 1, 1), decoder=(1, 1), full_size=4
@@ -43,6 +51,20 @@ def test_keeps_to_its_budget() -> None:
         network(rainy)
     assert sum(p.numel() for p in network.parameters()) == 1_593_171
     assert counter.get_total_flops() / 2 == pytest.approx(9.09e9, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(sum(BLOCKS.values(), ())))
+def test_a_block_works_in_place_only_in_what_is_its_own(kind: Block) -> None:
+    block, x = kind(8), torch.randn(1, 8, 8, 8, requires_grad=True)
+    given = x.detach().clone()
+    with torch.inference_mode():
+        # Without gradients nothing else would notice.
+        features = x.detach().clone()
+        changed = block(features)
+    assert torch.equal(features, given)
+    assert not torch.equal(changed, given)
+    block(x).sum().backward()
+    assert x.grad is not None
 
 
 @EVERY_OPTION
