@@ -2,11 +2,14 @@
 
 import json
 import struct
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from typer.testing import CliRunner
 
 from derain_cli.checkpoints import files
@@ -34,6 +37,25 @@ def with_config(checkpoint: Path, target: Path, model: str, config: object) -> P
     return target
 
 
+@contextmanager
+def layers_counted() -> Iterator[list[str]]:
+    """The kinds of the layers that are built in the block.
+
+    Counted, not timed: a slow machine builds as many as a fast one.
+    """
+    built: list[str] = []
+
+    def count(owner: nn.Module, _name: str, _parameter: nn.Parameter | None) -> None:
+        built.append(type(owner).__name__)
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield built
+    finally:
+        handle.remove()
+
+
+FEW_LAYERS = 10
 HOSTILE = {
     "wide": ("resnet", {"channels": 6000, "blocks": 2}),
     "deep": ("resnet", {"channels": 1, "blocks": 10_000_000}),
@@ -52,15 +74,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_metadata_end_in_one_line_and_in_time(
+def test_hostile_metadata_end_in_one_line_before_much_is_built(
     name: str, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     path = with_config(tiny_checkpoint, tmp_path / "x.safetensors", *HOSTILE[name])
-    build_model("moss")  # what the first build loads is not counted
-    began = time.thread_time()
-    with pytest.raises(CheckpointError) as caught:
+    with layers_counted() as layers, pytest.raises(CheckpointError) as caught:
         build_described(path, read_metadata(path))
-    assert time.thread_time() - began < 0.5
+    assert len(layers) <= FEW_LAYERS
     assert "describes no network" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     result = CliRunner().invoke(app, ["models", "info", str(path)])
@@ -93,11 +113,12 @@ def test_a_network_of_other_tensors_ends_at_its_first_layer(
 ) -> None:
     many = of_many_tensors(tmp_path / "many.safetensors", 18_000)
     path = with_config(many, tmp_path / "x.safetensors", model, config)
-    build_model(model)
-    began = time.thread_time()
-    with pytest.raises(CheckpointError, match=r"does not fit its tensors: no weight of"):
+    with (
+        layers_counted() as layers,
+        pytest.raises(CheckpointError, match=r"does not fit its tensors: no weight of"),
+    ):
         build_described(path, read_metadata(path))
-    assert time.thread_time() - began < 1
+    assert len(layers) <= FEW_LAYERS
 
 
 def test_the_clock_stops_a_network_far_larger_than_the_published_one(
@@ -118,9 +139,8 @@ def test_endless_repetitions_of_a_foreign_network_are_not_counted(tmp_path: Path
     path = with_config(
         tmp_path / "prenet.safetensors", tmp_path / "x.safetensors", "prenet", endless
     )
-    began = time.thread_time()
+    # A million stages would take hours: that this ends is the test.
     facts = network_facts("prenet", built=build_described(path, read_metadata(path)))
-    assert time.thread_time() - began < 2
     assert facts["multiply_adds_256"] is None
 
 

@@ -204,11 +204,9 @@ class SlowFile(Address):
 def test_files_are_fetched_ahead_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "BYTES_AHEAD", 10)
     jobs = tuple(Job(SlowFile(f"memory://in/{i}.jpg", size=1)) for i in range(40))
-    began = time.perf_counter()
     contents = [job.source.read_bytes() for job in fetch_ahead(Plan(jobs)).jobs]
     assert contents == [b"x"] * 40
     assert 5 < SlowFile.most <= 11
-    assert time.perf_counter() - began < 40 * 0.05
 
 
 def test_a_single_file_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
