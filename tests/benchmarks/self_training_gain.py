@@ -120,7 +120,7 @@ def _config(seed: int, arguments: argparse.Namespace, **fields: object) -> Finet
     own = {name: getattr(arguments, name) for name in names} | {"alpha": tuple(arguments.alpha)}
     common = {"lr": arguments.lr, "lr_schedule": "constant", "warmup_epochs": 0, "held_out": 10}
     named = {"model": arguments.model, "recipe": "self_training", "dataset": ("rain100l_train",)}
-    paths = {"data_root": arguments.data_root, "seed": seed, "device": "cpu", "images": 0}
+    paths = {"data_root": arguments.data_root, "seed": seed, "device": "cpu"}
     every = {"steps": steps, "epoch_steps": steps, "save_every": 100}
     return FinetuneConfig(**(own | common | named | paths | every | fields))
 
