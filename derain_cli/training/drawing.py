@@ -35,9 +35,11 @@ def drawing(draw: Draw, count: int, *, apart: bool) -> Iterator[Callable[[int], 
         draw: The batch of a step, a pure function.
         count: How many are drawn at once.
         apart: Draw in processes. They are forked, since no recipe can be sent to one: each knows
-            what this process knows now. Where there is no safe fork (macOS, Windows) threads draw.
+            what this process knows now. Where there is no safe fork (macOS, Windows), or none is
+            allowed (in a daemonic process, as a pool's are), threads draw.
     """
-    if not (apart and sys.platform == "linux"):
+    may_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
+    if not (apart and may_fork):
         with ThreadPoolExecutor(count) as threads:
             yield lambda step: threads.submit(draw, step)
         return

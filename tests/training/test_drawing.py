@@ -1,5 +1,6 @@
 """Batches drawn in processes: what threads draw, and no process outlives its trainer."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -41,6 +42,18 @@ def test_batches_are_drawn_where_asked(apart):
     batch = drawn(7, apart)
     assert batch["step"].tolist() == [7, 7, 7]
     assert (batch["process"][0] != os.getpid()) == apart
+
+
+@forks
+def test_threads_draw_in_a_process_that_may_have_no_children():
+    here, there = multiprocessing.Pipe()
+    daemon = multiprocessing.get_context("fork").Process(
+        target=lambda: there.send(drawn(7, apart=True)["process"][0]), daemon=True
+    )
+    daemon.start()
+    assert here.poll(60)
+    assert here.recv() == daemon.pid
+    daemon.join()
 
 
 @forks
