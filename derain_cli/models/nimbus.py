@@ -259,7 +259,7 @@ class LocalAttention(nn.Module):
         rows = F.avg_pool2d(cells, (WINDOW, 1), 1, (half, 0), count_include_pad=False)
         around = F.avg_pool2d(rows, (1, WINDOW), 1, (0, half), count_include_pad=False)
         weights = 2 * torch.sigmoid(self.weigh(around))
-        return x * F.interpolate(weights, scale_factor=2.0)
+        return _times(x, F.interpolate(weights, scale_factor=2.0))
 
 
 class ChannelNorm(nn.Module):
@@ -455,12 +455,13 @@ def gate(x: Tensor) -> Tensor:
 
 def gate_of(x: Tensor, *convs: nn.Conv2d) -> Tensor:
     """`gate` of what convolutions make of features, all but the first of them depthwise."""
-    if torch.compiler.is_compiling():
-        # Exported, halves of the layers: halves of the channels would be copied.
-        return _bounded_product(*(_half_of(half, x, convs) for half in (0, 1)))
-    for conv in convs:
-        x = conv(x)
-    return gate(x)
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        for conv in convs:
+            x = conv(x)
+        return gate(x)
+    # Halves of the layers: exported, halves of the channels would be copied; and maps of half the
+    # size, one after the other, take a tenth less of an image's time on two cores.
+    return _bounded_product(*(_half_of(half, x, convs) for half in (0, 1)))
 
 
 def _half_of(half: int, x: Tensor, convs: Sequence[nn.Conv2d]) -> Tensor:
@@ -475,4 +476,9 @@ def _half_of(half: int, x: Tensor, convs: Sequence[nn.Conv2d]) -> Tensor:
 
 def _bounded_product(value: Tensor, gate: Tensor) -> Tensor:
     # `clamp` would say the same; its gradient takes three passes over the features, not one.
-    return F.hardtanh(value * gate, -LIMIT, LIMIT, inplace=True)
+    return F.hardtanh(_times(value, gate), -LIMIT, LIMIT, inplace=True)
+
+
+def _times(own: Tensor, other: Tensor) -> Tensor:
+    """Product, in place of the first where no gradient asks for it: a block's own features."""
+    return own * other if torch.is_grad_enabled() else own.mul_(other)
