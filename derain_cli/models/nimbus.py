@@ -49,7 +49,8 @@ Why it looks as it does:
   where the mixed network lacks them. Losses and the path at full size are not compared.
 - **And stayed ahead.** In 113 minutes of two cores (24,000 steps, 0.55 PFLOP) naf wide passed plain
   deep, which had learnt for ten hours of one core and more (6 PFLOP): by 0.4 dB on Rain100L and
-  Rain100H and 0.3 on DDN-SIRR (`nimbus-real` and `nimbus-plain` of `derain eval`).
+  Rain100H and 0.3 on DDN-SIRR. In 89 minutes more (21,500 steps) the lead doubled: 0.9 dB on
+  Rain100L and Rain100H and 0.6 on DDN-SIRR (`nimbus-real` and `nimbus-plain` of `derain eval`).
 - **Where a CPU multiplies matrices of bf16 (AMX), plain blocks are faster**: 0.29 s a megapixel on
   two cores of an Intel Xeon, naf wide 0.60 (`tests/benchmarks/figures.py --measure speed`); without
   AMX they take equally long. There the layer norms, gates and means take most of the time.
