@@ -254,7 +254,10 @@ class LocalAttention(nn.Module):
         self.weigh = _conv(channels, channels, 1, share=FIRST_SHARE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of the input's shape, each channel times 0..2 at each place."""
+        """Features of the input's shape, each channel times 0..2 at each place.
+
+        Without gradients they are the input's own memory, which is overwritten.
+        """
         half = WINDOW // 2
         cells = F.avg_pool2d(x, 2)
         rows = F.avg_pool2d(cells, (WINDOW, 1), 1, (half, 0), count_include_pad=False)
@@ -460,8 +463,8 @@ def gate_of(x: Tensor, *convs: nn.Conv2d) -> Tensor:
         for conv in convs:
             x = conv(x)
         return gate(x)
-    # Halves of the layers: exported, halves of the channels would be copied; and maps of half the
-    # size, one after the other, take a tenth less of an image's time on two cores.
+    # Halves of the layers: exported, halves of the channels would be copied; in use, maps of half
+    # the size, one after the other, are faster.
     return _bounded_product(*(_half_of(half, x, convs) for half in (0, 1)))
 
 
