@@ -185,7 +185,8 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help=f"Take the rain out of images, with the weights {DEFAULT_WEIGHTS} unless -m names others."
-    "\n\n`derain IMAGES` is short for `derain derain IMAGES`; see `derain derain -h`.",
+    "\n\n`derain photo.jpg` writes photo_derained.jpg beside it. It is short for "
+    "`derain derain photo.jpg`; `derain derain -h` lists the options.",
 )
 
 

@@ -53,7 +53,7 @@ def compare(
     from derain_cli.images import read_image
 
     if not model or len(set(model)) < 2:
-        raise UsageError("name at least two weights: -m rdmc-real -m menet-real")
+        raise UsageError("name at least two weights: -m nimbus-real -m menet-real")
     rainy = read_image(photo)  # before a folder for the result is made beside a mistyped name
     target = output or photo.with_name(f"{photo.stem}_models.html")
     require_output_file(target, "-o", *PAGE, *SHEETS)

@@ -114,10 +114,9 @@ Quality = Annotated[
         "--quality",
         min=1,
         max=100,
-        show_default="as the input",
         panel=WHERE,
         help="Quality of JPEG, WebP, AVIF and films. By default a JPEG keeps the tables and "
-        "subsampling of its input.",
+        "subsampling of its input; other JPEGs get 95, WebP and AVIF 90, films 80.",
     ),
 ]
 

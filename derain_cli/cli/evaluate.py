@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
 from derain_cli.cli.options import (
     SPEED,
     BatchSize,
@@ -110,7 +111,13 @@ ImageFolder = Annotated[
 ]
 Models = Annotated[
     list[str] | None,
-    option("--model", "-m", panel=WHAT, help="Weights by name or path; repeatable."),
+    option(
+        "--model",
+        "-m",
+        show_default=DEFAULT_WEIGHTS,
+        panel=WHAT,
+        help="Weights by name or path; repeatable.",
+    ),
 ]
 InputOnly = Annotated[
     bool,

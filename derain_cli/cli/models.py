@@ -166,7 +166,7 @@ def _shape(name: str) -> dict[str, Any] | None:
 
 
 def _card(entry: "WeightsEntry") -> dict[str, Any]:
-    told = {"name": entry.name, "default": entry.default, "where": _where(entry)}
+    told = {"name": entry.name, "default_of_its_network": entry.default, "where": _where(entry)}
     hub = {"hub": str(entry.on_hub)} if entry.on_hub else {}
     return told | {"file": entry.file, "sha256": entry.sha256} | hub | dict(entry.about)
 
@@ -338,10 +338,10 @@ def average_weights(
         bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
 ) -> None:
-    """Write the weights between two trainings of one network.
+    """Write the weighted mean of two sets of weights of one network.
 
-    What the later one of two trainings forgot comes back in part, and so does what it has
-    learnt to leave alone: try a few shares on held-out images, and look at the results.
+    This restores part of what the later training forgot, but also undoes part of what it learnt to
+    leave alone: try a few shares on held-out images, and look at the results.
     """
     from derain_cli.checkpoints.averaging import average
 

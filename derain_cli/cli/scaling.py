@@ -25,8 +25,8 @@ ShardOption = Annotated[
         "--shard",
         metavar="I/N",
         rich_help_panel=PANEL,
-        help="Do part I of N, counted from 0; auto takes I and N from Slurm or Kubernetes, "
-        "auto/N takes only I.",
+        help="Do part I of N, counted from 0; auto takes both from a Slurm array, auto/N takes I "
+        "from Slurm or an indexed Kubernetes job.",
     ),
 ]
 ManifestOption = Annotated[

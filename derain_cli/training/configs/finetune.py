@@ -68,7 +68,7 @@ class FinetuneConfig(TrainConfig):
     epochs: int = changed(
         TrainConfig,
         "epochs",
-        help="Epochs, in place of --steps; 0 for as many as these make.",
+        help="Epochs, in place of --steps; 0 to go by --steps.",
         group="Photos",
     )
     epoch_steps: int = changed(

@@ -74,7 +74,7 @@ class TrainConfig:
     )
     weights: str | None = option(
         None,
-        "Weights to start from, of whose shape the network is: a name, a file or a run.",
+        "Weights to start from: a name, a file or a run. The network takes their shape.",
         group=NETWORK,
         word="name",
         hidden_in=("finetune-real",),
