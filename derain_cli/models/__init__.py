@@ -6,6 +6,7 @@ here and its entry in `weights/weights.toml`.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast, runtime_checkable
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError, UsageError, did_you_mean
 from derain_cli.models import hcn, menet, moss, nimbus, prenet, rdmc, resnet, swinir, unet
+from derain_cli.sizes import round_up
 
 
 @runtime_checkable
@@ -229,8 +231,9 @@ def find_model(name: str) -> ModelEntry:
 def entry_of(model: nn.Module) -> ModelEntry:
     """The entry of a network that was built, with padding multiple and reach of its own config.
 
-    One with more halvings than the published network needs tiles of another grid, and sees farther:
-    its tiles overlap as much more, but nobody has measured whether that is enough.
+    The tiles of one that sees farther than the published network overlap as much more. One with
+    more halvings needs tiles of another grid too, and nobody has measured whether that overlap is
+    enough.
 
     Raises:
         UsageError: It is none of these networks.
@@ -239,9 +242,7 @@ def entry_of(model: nn.Module) -> ModelEntry:
     published = entry.padding_multiple
     multiple: int = getattr(model.config, "padding_multiple", published)
     if published % multiple == 0:
-        radius = getattr(model.config, "receptive_radius", entry.receptive_radius)
-        same = radius == entry.receptive_radius
-        return entry if same else dataclasses.replace(entry, receptive_radius=radius)
+        return _seeing(entry, getattr(model.config, "receptive_radius", entry.receptive_radius))
     return dataclasses.replace(
         entry,
         padding_multiple=multiple,
@@ -250,6 +251,15 @@ def entry_of(model: nn.Module) -> ModelEntry:
         not_tile_exact=entry.not_tile_exact
         or "how far a network of this config sees was not measured",
     )
+
+
+def _seeing(entry: ModelEntry, radius: int | None) -> ModelEntry:
+    """The entry of a network that sees so far; its tiles never overlap less than the entry's."""
+    if radius is None or entry.receptive_radius is None or radius == entry.receptive_radius:
+        return entry
+    farther = max(1, radius / entry.receptive_radius)
+    overlap = round_up(math.ceil(entry.tile_overlap * farther), entry.padding_multiple)
+    return dataclasses.replace(entry, receptive_radius=radius, tile_overlap=overlap)
 
 
 def build_model(name: str, config: Mapping[str, Any] | None = None) -> nn.Module:

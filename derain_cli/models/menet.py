@@ -60,6 +60,11 @@ class MenetConfig:
         if self.residual_blocks < 0:
             raise ValueError(f"residual_blocks must not be negative, not {self.residual_blocks!r}")
 
+    @property
+    def receptive_radius(self) -> int:
+        """Pixels beyond which nothing changes an output pixel but what `Menet.context` averages."""
+        return 17 + 8 * self.residual_blocks
+
 
 @dataclass(frozen=True)
 class MenetDeepConfig(MenetConfig):

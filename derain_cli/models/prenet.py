@@ -51,6 +51,11 @@ class PReNetConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
 
+    @property
+    def receptive_radius(self) -> int:
+        """Pixels beyond which nothing changes an output pixel."""
+        return self.stages * (2 * self.blocks + 3)
+
 
 class ConvLstm(nn.Module):
     """A long short-term memory whose four gates are 3x3 convolutions."""

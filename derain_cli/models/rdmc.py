@@ -63,7 +63,15 @@ class RdmcConfig:
     norm_per_stage: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse edges that do not exist; turn lists (from JSON) into tuples."""
+        """Turn lists (from JSON) into tuples; refuse impossible shapes and edges."""
+        for name in ("widths", "dilations"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.widths) != LEVELS or min(self.widths) < 1:
+            raise ValueError(f"widths must be {LEVELS} numbers from 1 up, not {self.widths!r}")
+        if not self.dilations or min(self.dilations) < 1:
+            raise ValueError(f"dilations must be one or more from 1 up, not {self.dilations!r}")
+        if self.stages < 1:
+            raise ValueError(f"stages must be at least 1, not {self.stages!r}")
         edges = tuple((int(source), int(target)) for source, target in self.connections)
         for edge in edges:
             if edge not in all_connections():
@@ -72,8 +80,11 @@ class RdmcConfig:
         if len(set(edges)) != len(edges):
             raise ValueError(f"a connection is named twice: {edges}")
         object.__setattr__(self, "connections", edges)
-        object.__setattr__(self, "widths", tuple(self.widths))
-        object.__setattr__(self, "dilations", tuple(self.dilations))
+
+    @property
+    def receptive_radius(self) -> int:
+        """Pixels beyond which nothing changes an output pixel."""
+        return self.stages * sum(2**level for level in range(LEVELS)) * (max(self.dilations) + 2)
 
 
 def level_of(layer: int) -> int:

@@ -50,6 +50,11 @@ class ResNetConfig:
             if value < 1:
                 raise ValueError(f"{field} must be at least 1, not {value!r}")
 
+    @property
+    def receptive_radius(self) -> int:
+        """Pixels beyond which nothing changes an output pixel."""
+        return 2 * self.blocks + 3
+
 
 class ResidualBlock(nn.Module):
     """conv3 - ReLU - conv3, added to its input."""

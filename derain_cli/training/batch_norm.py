@@ -67,7 +67,10 @@ def gather_norm_statistics(model: nn.Module, images: Iterator[Tensor]) -> None:
         norm.momentum = None  # PyTorch's cumulative average
         norm.train()
     with _each_process_alone(norms):
-        count = sum(1 for image in images if model(image) is not None)
+        count = 0
+        for image in images:
+            model(image)  # its norms average what passes through them
+            count += 1
     for norm, value in zip(norms, momentum, strict=True):
         norm.momentum = value
     model.train(was_training)

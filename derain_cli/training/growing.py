@@ -49,8 +49,11 @@ def _fill(new: Tensor, old: Tensor) -> None:
 
 
 def _ends_block(name: str) -> bool:
-    """Whether a parameter is of the last layer of a block, which adds the block's change."""
-    return name.split(".")[-2].startswith("last")
+    """Whether a parameter is of the last layer of a block, which adds the block's change.
+
+    Networks that can grow call these layers `last`, or by a name that begins so.
+    """
+    return name.rpartition(".")[0].rpartition(".")[2].startswith("last")
 
 
 def _difference(small: nn.Module, large: nn.Module) -> float:

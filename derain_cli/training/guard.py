@@ -53,13 +53,12 @@ def what_is_worse(report: EpochReport, reference: EpochReport) -> str:
         return f"rain energy rose from {before:.3g} to {now:.3g}: it removes more than rain"
     if reference.rain_energy > NO_ENERGY and now < before / ENERGY_LIMIT:
         return f"rain energy fell from {before:.3g} to {now:.3g}: it stops removing rain"
-    # Skip metrics that either report lacks.
-    psnrs = (reference.psnr or 0.0, report.psnr or math.inf)
-    if psnrs[1] < psnrs[0] - PSNR_LIMIT:
-        return f"PSNR fell from {psnrs[0]:.2f} to {psnrs[1]:.2f} dB"
-    niqes = (reference.niqe or math.inf, report.niqe or 0.0)
-    if niqes[1] > NIQE_LIMIT * niqes[0]:
-        return f"NIQE rose from {niqes[0]:.2f} to {niqes[1]:.2f}"
+    psnr_before, psnr = reference.psnr, report.psnr
+    if psnr_before is not None and psnr is not None and psnr < psnr_before - PSNR_LIMIT:
+        return f"PSNR fell from {psnr_before:.2f} to {psnr:.2f} dB"
+    niqe_before, niqe = reference.niqe, report.niqe
+    if niqe_before is not None and niqe is not None and niqe > NIQE_LIMIT * niqe_before:
+        return f"NIQE rose from {niqe_before:.2f} to {niqe:.2f}"
     return ""
 
 

@@ -80,12 +80,13 @@ class Optimization:
             group["lr"] = self._config.lr_at(step) * group.get("rate_share", 1.0)
         self.add(total, parts, step, samples)
         logged, self._added = torch.stack(self._added).sum(dim=0), []
+        # One message to the other processes, and one wait for the device, for all values.
+        loss, *values = processes.mean_of(logged).tolist()
+        # Before `unscale_`: the scaler takes it once a step, and the trainer goes on after a raise.
+        self._check_finite("loss", loss, step)
         # Clipping compares true gradients, not those that fp16's scaler enlarged.
         self._scaler.unscale_(self._optimizer)
         norm = self._gradient_norm()
-        # One message to the other processes, and one wait for the device, for all values.
-        loss, *values = processes.mean_of(logged).tolist()
-        self._check_finite("loss", loss, step)
         if self._config.precision != "fp16":  # the scaler of fp16 skips such a step by itself
             self._check_finite("gradient norm", float(norm), step)
         self._scaler.step(self._optimizer)

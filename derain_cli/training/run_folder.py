@@ -84,10 +84,10 @@ class RunFolder:
             if not self.has_state:
                 self._require_no_trained_weights()
 
-    def damaged_state(self) -> TrainingError:
+    def damaged_state(self, file: str = STATE) -> TrainingError:
         """The error for a state that cannot be read or does not fit the run."""
         return TrainingError(
-            f"{str(self.path / 'state.pt')!r} is damaged; begin another run where its last "
+            f"{str(self.path / file)!r} is damaged; begin another run where its last "
             f"validation left off: `weights` {self.path / 'last.safetensors'} `out` NEW"
         )
 
@@ -168,7 +168,7 @@ class RunFolder:
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # whatever bytes of any kind make of a reader
-            raise self.damaged_state() from error
+            raise self.damaged_state(path.name) from error
         return state
 
     def save_weights(

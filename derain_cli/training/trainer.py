@@ -29,7 +29,7 @@ from derain_cli.training.optimization import autocast
 from derain_cli.training.recipes import RECIPES
 from derain_cli.training.recipes.paired import with_steps
 from derain_cli.training.recipes.recipe import Batch, Recipe
-from derain_cli.training.run_folder import RunFolder
+from derain_cli.training.run_folder import STATE, RunFolder
 from derain_cli.training.saving import RunState, Saving
 from derain_cli.training.validation import Validation
 
@@ -280,7 +280,7 @@ class _Run:
         try:
             return self.recipe.update(batch, step)
         except TrainingError as error:
-            saved = self.folder.path / "state.pt"
+            saved = self.folder.path / STATE
             where = f"; {str(saved)!r} keeps an earlier state" if saved.exists() else ""
             raise TrainingError(f"{error}{where}") from error
         except RuntimeError as error:

@@ -9,7 +9,7 @@ import derain_cli.models as zoo
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.checkpoints.resolving import load_model
 from derain_cli.errors import ConfigError, UsageError
-from derain_cli.models import MODELS, build_model, find_model, model_config
+from derain_cli.models import MODELS, build_model, entry_of, find_model, model_config
 
 torch.set_num_threads(1)
 
@@ -101,6 +101,36 @@ def test_entries_say_what_tiling_needs(network):
     assert entry.padding_multiple >= 1
     assert entry.tile_overlap >= 0
     assert (entry.receptive_radius is None) == bool(entry.not_tile_exact)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "overlap"),
+    [
+        ("resnet", {"channels": 1, "blocks": 20}, 109),  # 88 * 43 / 35
+        ("resnet", {"channels": 1, "blocks": 4}, 88),
+        ("prenet", {"channels": 1, "blocks": 2, "stages": 12}, 104),
+        ("menet", {"width": 4, "residual_blocks": 9, "channel_attention": False}, 128),
+    ],
+)
+def test_a_network_that_sees_farther_has_tiles_that_overlap_more(name, config, overlap):
+    """With positive weights nothing cancels: the gradient shows all that a pixel depends on."""
+    model = build_model(name, config).eval().double()
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+    rainy = torch.rand(1, 3, 16, 352, dtype=torch.float64, requires_grad=True)
+    derained, reaches = model(rainy), []
+    for center in range(168, 184):
+        (grad,) = torch.autograd.grad(derained[0, 0, 8, center], rainy, retain_graph=True)
+        seen = grad.abs().sum((0, 1, 2)).nonzero().flatten()
+        reaches += [center - int(seen.min()), int(seen.max()) - center]
+    entry = entry_of(model)
+    assert (entry.receptive_radius, entry.tile_overlap) == (max(reaches), overlap)
+
+
+def test_published_networks_see_as_far_as_their_entries_say():
+    for name, entry in MODELS.items():
+        radius = getattr(entry.config(), "receptive_radius", entry.receptive_radius)
+        assert radius == entry.receptive_radius, name
 
 
 def test_unknown_names_and_fields_are_named():

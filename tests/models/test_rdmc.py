@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from derain_cli.errors import ConfigError
-from derain_cli.models import MODELS, build_model
+from derain_cli.models import build_model
 from derain_cli.models.rdmc import (
     PAPER_CONNECTIONS,
     Rdmc,
@@ -60,6 +60,15 @@ def test_edges_that_do_not_exist_are_refused():
             build_model("rdmc", {"connections": edges})
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"widths": [12, 12]}, {"widths": [12, 12, 24, 24, 0]}, {"dilations": []}, {"stages": 0}],
+)
+def test_impossible_shapes_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        build_model("rdmc", wrong)
+
+
 def test_connections_survive_json_lists():
     model = build_model("rdmc", {"connections": [list(edge) for edge in PAPER_CONNECTIONS]})
     assert model.config == RdmcConfig()
@@ -92,9 +101,11 @@ def test_paths_stay_apart_in_the_encoder():
         assert (grad is not None) == (output == given)
 
 
-def test_receptive_radius_of_the_entry_is_the_footprint_of_three_stages():
+@pytest.mark.parametrize("dilations", [(1, 2, 3), (1, 1, 1), (2,)])
+def test_receptive_radius_is_the_footprint_of_the_stages(dilations):
     """Positive weights let every path through; average pooling shows all that a maximum may see."""
-    model = Rdmc(RdmcConfig(stages=1, widths=(1, 1, 1, 1, 1), norm_per_stage=False)).eval().double()
+    config = RdmcConfig(stages=1, widths=(1, 1, 1, 1, 1), dilations=dilations, norm_per_stage=False)
+    model = Rdmc(config).eval().double()
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, 0.3 if parameter.dim() > 1 else 1.0)
     rainy = torch.rand(1, 3, 352, 352, dtype=torch.float64, requires_grad=True)
@@ -106,7 +117,8 @@ def test_receptive_radius_of_the_entry_is_the_footprint_of_three_stages():
         (grad,) = torch.autograd.grad(derained[0, 0, center, center], rainy, retain_graph=True)
         seen = grad.abs().sum((0, 1)).any(0).nonzero().flatten()
         reaches += [center - int(seen.min()), int(seen.max()) - center]
-    assert 3 * max(reaches) == MODELS["rdmc"].receptive_radius
+    assert max(reaches) == config.receptive_radius
+    assert 3 * config.receptive_radius == RdmcConfig(dilations=dilations).receptive_radius
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

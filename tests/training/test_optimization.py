@@ -1,5 +1,7 @@
 """One step: schedule, clipping, the guard against NaN, averages of weights."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -105,3 +107,13 @@ def test_fp16_on_a_gpu_scales_the_loss_and_skips_what_overflows():
     optimization.step(weight.sum(), {}, 1, 16)
     assert weight.item() < 1
     assert "scaler" in optimization.state_dict()
+
+
+def test_fp16_goes_on_after_a_loss_that_was_not_finite():
+    weight = nn.Parameter(torch.ones(1))
+    optimization = Optimization([weight], TrainConfig())
+    optimization._scaler = torch.amp.GradScaler("cpu")
+    with pytest.raises(TrainingError, match="the loss of step 0 is nan"):
+        optimization.step((weight * math.nan).sum(), {}, 0, 16)
+    optimization.step(weight.sum(), {}, 1, 16)
+    assert weight.item() < 1

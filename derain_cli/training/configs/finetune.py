@@ -100,6 +100,7 @@ class FinetuneConfig(TrainConfig):
         group="Photos",
         word="name",
         one_of=WITHOUT,
+        recipes=SELF,
     )
 
     pseudo_truth: str = option(

@@ -225,10 +225,12 @@ class TrainConfig:
         (),
         "Share of the steps at which the learning rate drops; repeatable.",
         group=SCHEDULE,
+        above=0,
+        below=1,
     )
-    lr_factor: float = option(0.2, "Factor of each drop.", group=SCHEDULE)
+    lr_factor: float = option(0.2, "Factor of each drop.", group=SCHEDULE, above=0)
     lr_rates: tuple[float, ...] = option(
-        (), "The rate after each drop; repeatable.", group=SCHEDULE
+        (), "The rate after each drop; repeatable.", group=SCHEDULE, least=0
     )
     lr_min: float = option(0.0, "Final learning rate of the cosine.", group=SCHEDULE, least=0)
     warmup: int = option(0, "Steps of rising rate at the start.", group=SCHEDULE, least=0)
@@ -386,6 +388,8 @@ class TrainConfig:
             if isinstance(item.default, tuple) and isinstance(getattr(self, item.name), list):
                 object.__setattr__(self, item.name, tuple(getattr(self, item.name)))
         check(self)
+        rising = list(self.lr_milestones) == sorted(self.lr_milestones)
+        require(self, "lr_milestones", rising, "rising shares")
         rates_fine = not self.lr_rates or len(self.lr_rates) == len(self.lr_milestones)
         require(self, "lr_rates", rates_fine, f"one rate for each of {len(self.lr_milestones)}")
         require(self, "output_weights", len(self.output_weights) == 3, "three numbers: B, M and T")

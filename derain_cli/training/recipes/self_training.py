@@ -47,7 +47,7 @@ from derain_cli.errors import ConfigError
 from derain_cli.losses.formulas import l1, total_variation
 from derain_cli.models import find_model
 from derain_cli.training import processes
-from derain_cli.training.configs.finetune import REST
+from derain_cli.training.configs.finetune import REST, FinetuneConfig
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.real_photos import RealPhotos
 from derain_cli.training.data.samples import PairSource, Source, draw_batch
@@ -83,6 +83,14 @@ def noisy_images(
     return noisy, labels[chosen, numbers]
 
 
+def _require_memory(model: nn.Module, config: FinetuneConfig) -> None:
+    has_memory = hasattr(model, "memory")
+    if config.memory_update != "all" and not has_memory:
+        raise ConfigError(
+            f"`memory_update` is for networks with a memory; {config.model!r} has none"
+        )
+
+
 class SelfTraining(AdaptingRecipe):
     """Eq. 12, after epochs of eq. 6 alone."""
 
@@ -90,10 +98,12 @@ class SelfTraining(AdaptingRecipe):
         """Look at the labelled pairs and the photos.
 
         Raises:
-            ConfigError: No labelled pairs, or the config is not one of `derain finetune-real`.
+            ConfigError: No labelled pairs, the config is not one of `derain finetune-real`, or what
+                the memory of a network without one learns from is chosen.
             DatasetError: No photos, unreadable or small ones, or pairs that are none.
         """
         chosen = require_finetune_config(config)
+        _require_memory(model, chosen)
         every = every_source(chosen)
         self._pairs = [source.part(chosen.labelled, chosen.seed) for source in every]
         rest = left_over(every, self._pairs) if chosen.real == REST else []
@@ -237,7 +247,7 @@ class SelfTraining(AdaptingRecipe):
 
     def _derain_both(self, rainy: Tensor, noisy: Tensor) -> tuple[Tensor, Tensor]:
         """Results for labelled and noisy images; what the memory learns from is the config's."""
-        if self.config.memory_update == "unlabelled" and hasattr(self.model, "memory"):
+        if self.config.memory_update == "unlabelled":
             labelled = self._forward(rainy, update_memory=False)
             return labelled.float(), self._forward(noisy).float()
         derained = self._forward(torch.cat((rainy, noisy))).float()

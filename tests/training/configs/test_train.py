@@ -58,6 +58,9 @@ def test_broken_file_is_named(tmp_path, content):
         ({"data": ("rainy",)}, "`data` is .*; it must be two folders"),
         ({"ema": 1.0}, "`ema` is 1.0; it must be from 0 to below 1"),
         ({"lr_milestones": (0.5,), "lr_rates": (1.0, 2.0)}, "it must be one rate for each of 1"),
+        ({"lr_milestones": (50.0,)}, "`lr_milestones` is .*; it must be .*above 0, to below 1"),
+        ({"lr_milestones": (0.8, 0.5)}, "it must be rising shares"),
+        ({"lr_factor": -3.0}, "`lr_factor` is -3.0; it must be above 0"),
         ({"crops": "five"}, "`crops` is 'five'"),
         (
             {"recipe": "collaborative", "output_weights": (1.0, 1.0)},

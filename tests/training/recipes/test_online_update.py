@@ -214,6 +214,8 @@ def test_guard_by_hand():
     assert "NIQE rose" in what_is_worse(EpochReport(1, 0.0, 1e-3, niqe=4.3), healthy)
     scored = EpochReport(0, 0.0, 1e-3, niqe=4.0, psnr=30.0)
     assert what_is_worse(EpochReport(1, 0.0, 1e-3, niqe=4.0, psnr=29.8), scored) == ""
+    assert "PSNR fell" in what_is_worse(EpochReport(1, 0.0, 1e-3, niqe=4.0, psnr=0.0), scored)
+    assert what_is_worse(EpochReport(1, 0.0, 1e-3), scored) == ""
     assert "PSNR fell" in what_is_worse(EpochReport(1, 0.0, 1e-3, niqe=3.0, psnr=29.6), scored)
     assert "NIQE rose" in what_is_worse(EpochReport(1, 0.0, 1e-3, niqe=4.1, psnr=31.0), scored)
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from derain_cli.errors import ConfigError
 from derain_cli.losses import formulas
 from derain_cli.losses.vgg import Vgg19Features
 from derain_cli.models import build_model
@@ -395,6 +396,14 @@ def test_the_memory_can_learn_from_unlabelled_images_alone(moss_config, tmp_path
     recipe.model.memory.items.copy_(before)
     recipe.model(noisy)
     torch.testing.assert_close(changed, recipe.model.memory.items)
+
+
+def test_a_network_without_memory_has_nothing_that_unlabelled_images_teach(
+    moss_config, tmp_path: Path
+) -> None:
+    chosen = moss_config(memory_update="unlabelled")
+    with pytest.raises(ConfigError, match="`memory_update` is for networks with a memory; 'moss'"):
+        SelfTraining(nn.Conv2d(3, 3, 1), chosen, tmp_path)
 
 
 def test_the_rest_of_the_pairs_becomes_the_photos(moss_config, tmp_path: Path) -> None:
