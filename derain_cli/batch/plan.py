@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from derain_cli.batch.events import Job, Plan
+from derain_cli.batch.events import Job, Location, Plan
 from derain_cli.batch.inputs import (
     Input,
     collect_inputs,
@@ -31,6 +31,7 @@ def plan_batch(
     options: BatchOptions,
     listed: Sequence[str] | None = None,
     holds: Callable[[str], bool] | None = None,
+    collided: Callable[[UsageError], None] | None = None,
 ) -> Plan:
     """Every job of a batch with all its output paths settled; nothing is written.
 
@@ -42,6 +43,8 @@ def plan_batch(
         listed: Paths from a list, None without one.
         holds: Whether an image with this relative path is for this run, one of several that share
             the inputs; None: all are. The plan may then be empty.
+        collided: Told of results that would share a path, whose images are then left out; None: the
+            first such is an error.
 
     Raises:
         UsageError: Two results would share a path, a result would replace an original, a result
@@ -50,7 +53,7 @@ def plan_batch(
         ResourceError: An output folder cannot be written to.
     """
     with _no_search_for_cycles():
-        return _plan(words, options, listed, holds)
+        return _plan(words, options, listed, holds, collided)
 
 
 @contextlib.contextmanager
@@ -70,6 +73,7 @@ def _plan(
     options: BatchOptions,
     listed: Sequence[str] | None,
     holds: Callable[[str], bool] | None,
+    collided: Callable[[UsageError], None] | None,
 ) -> Plan:
     if not words and listed is None:
         raise UsageError("no inputs: name images, folders or quoted patterns, or '-' for stdin")
@@ -82,7 +86,15 @@ def _plan(
     for remembered in (_folder_key, _names_in):  # by an earlier plan
         remembered.cache_clear()
     targets = [_Target(job, file, *os.path.split(file)) for job in jobs for file in job.files]
-    _refuse_collisions(targets)
+    clashing: set[Location | None] = set()
+    for error, *pair in _collisions(targets):
+        if collided is None:
+            raise error
+        collided(error)
+        clashing.update(target.job.source for target in pair)
+    if clashing:
+        jobs = tuple(job for job in jobs if job.source not in clashing)
+        targets = [target for target in targets if target.job.source not in clashing]
     existing = {target.path for target in targets if _is_there(target)}
     _refuse_originals(jobs, existing)
     if holds is not None:
@@ -122,16 +134,18 @@ class _Target(NamedTuple):
     name: str
 
 
-def _refuse_collisions(targets: Iterable[_Target]) -> None:
+def _collisions(targets: Iterable[_Target]) -> Iterator[tuple[UsageError, _Target, _Target]]:
+    """Pairs of targets that may be one file, with what to say of them."""
     taken: dict[object, _Target] = {}
     for target in targets:
         other = taken.setdefault(_location(target.folder, target.name), target)
         if other.job is not target.job and not _known_apart(target, other):
-            raise UsageError(
+            error = UsageError(
                 f"{target.job.name!r} and {other.job.name!r} would both be written to "
                 f"{target.path!r}{_how_names_differ(target.path, other.path)}: derain them in "
                 "separate runs with different `output` folders"
             )
+            yield error, target, other
 
 
 def _how_names_differ(one: str, two: str) -> str:
@@ -200,6 +214,8 @@ def _refuse_originals(jobs: Sequence[Job], existing: Set[str]) -> None:
         return
     sources = [job.source for job in jobs if isinstance(job.source, Path) and not job.problem]
     originals = {_file_id(path, follow=follow) for path in sources for follow in (False, True)}
+    if any(job.source is None for job in jobs):
+        originals.add(_redirected())
     originals.discard(None)
     for job in jobs:
         for target in job.files:
@@ -208,6 +224,15 @@ def _refuse_originals(jobs: Sequence[Job], existing: Set[str]) -> None:
                     f"the result of {job.name!r} would replace the input {target!r}: "
                     "originals are never written to; choose another `output` or `suffix`"
                 )
+
+
+def _redirected() -> tuple[int, int] | None:
+    """The file that standard input comes from; None for a pipe or a terminal."""
+    try:
+        facts = os.fstat(0)
+    except OSError:
+        return None
+    return (facts.st_dev, facts.st_ino) if stat.S_ISREG(facts.st_mode) else None
 
 
 def _file_id(path: Path, *, follow: bool) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ import typer
 
 from derain_cli.cli.output_files import DataRoot, default_data_root, require_output_file
 from derain_cli.cli.scaling import ShardOption, shard_filter
+from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -324,12 +325,17 @@ def rain_sheet(
     ] = None,
     columns: Annotated[int, typer.Option(min=1, help="Photos per kind.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same sheet.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file (never a photo).")
+    ] = False,
     data_root: DataRoot = None,
 ) -> None:
     """Draw a contact sheet: kinds of rain on photos in one image."""
     from derain_cli.rain.sheet import ALONE, draw_sheet
 
-    require_output_file(out, "--out", ".png")
+    if out.resolve().parent == clean_folder.resolve():
+        raise UsageError(f"--out {str(out)!r} lies among the photos: name another folder")
+    require_output_file(out, "--out", ".png", overwrite=overwrite)
     root = Path(data_root or default_data_root())
     draw_sheet(clean_folder, out, rain or ALONE, columns, seed, root)
     typer.echo(str(out))

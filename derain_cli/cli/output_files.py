@@ -7,22 +7,34 @@ from typing import Annotated
 
 import typer
 
+from derain_cli.cache_folder import cache_folder
 from derain_cli.errors import ResourceError, UsageError
 
 
-def require_output_file(path: Path, option: str, *endings: str) -> None:
+def require_output_file(
+    path: Path, option: str, *endings: str, overwrite: bool | None = None
+) -> None:
     """Refuse a file that cannot or should not be written, before the work begins.
 
-    Its extension must be one of its kind, so that a mistyped name never overwrites a photo.
+    Its extension must be one of its kind, so that a mistyped name never overwrites a photo. Where
+    photos have that extension too, a file that is there is replaced only on demand.
+
+    Args:
+        path: The file.
+        option: That names it.
+        *endings: Allowed extensions.
+        overwrite: Whether a file that is there may be replaced; None: it may.
 
     Raises:
-        UsageError: Another extension, or a folder.
+        UsageError: Another extension, a folder, or an existing file that must stay.
         ResourceError: Its folder cannot be created or written to.
     """
     if path.is_dir():
         raise UsageError(f"{option} {str(path)!r} is a folder; name a file in it")
     if path.suffix.lower() not in endings:
         raise UsageError(f"{option} {str(path)!r} must end in {' or '.join(endings)}")
+    if overwrite is False and os.path.lexists(path):
+        raise UsageError(f"{str(path)!r} exists already: --overwrite replaces it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,6 +60,10 @@ DataRoot = Annotated[
 
 
 def default_data_root() -> str:
-    """`$DERAIN_DATA`, else the cache folder's `derain/datasets`."""
+    """`$DERAIN_DATA`, else `datasets` in the cache folder.
+
+    Raises:
+        ResourceError: The account has no home folder.
+    """
     chosen = os.environ.get("DERAIN_DATA")
-    return str(Path(chosen or "~/.cache/derain/datasets").expanduser())
+    return str(Path(chosen).expanduser() if chosen else cache_folder() / "datasets")

@@ -71,8 +71,8 @@ def watch_folder(
         folder: The folder; with `options.recursive` also those below it.
         options: How results are written; existing ones are kept.
         run: Carries out a plan and reports it; returns the inputs that it came to.
-        say: Told why what has arrived cannot be planned, as where two results would share a name;
-            the watch goes on, for the next change may mend that.
+        say: Told once why what has arrived cannot be planned, as where two results would share a
+            name; the watch goes on with the others, and the next change may mend that.
 
     Raises:
         DerainError: What is there at the beginning cannot be planned.
@@ -82,22 +82,28 @@ def watch_folder(
     options = dataclasses.replace(options, skip_existing=True)
     tried: set[Version] = set()
     waiting: set[Path] = {folder}  # existing files count as new
-    has_looked, said = False, ""
+    has_looked = False
+    said: set[str] = set()
+
+    def say_once(error: DerainError) -> None:
+        if str(error) not in said:
+            say(error)
+        said.add(str(error))
+
     # The watch begins before the first look, so that arrivals during the first batch count.
     changes = watch(folder, recursive=options.recursive, rust_timeout=500, yield_on_timeout=True)
     for changed in changes:
         waiting.update(Path(path) for _, path in changed)
         if any(map(_is_settled, waiting)):
             try:
-                plan, waiting = _new_in(folder, options, tried)
+                plan, waiting = _new_in(folder, options, tried, say_once if has_looked else None)
             except DerainError as error:
                 if not has_looked:
                     raise
-                if str(error) != said:
-                    say(error)
-                said, waiting = str(error), set()
+                say_once(error)
+                waiting = set()
                 continue
-            has_looked, said = True, ""
+            has_looked = True
             if plan.jobs:
                 # As they are now: what is completed during the run is a version to try again.
                 versions = {job.source: _version(job.source) for job in plan.jobs}
@@ -112,7 +118,12 @@ def _is_settled(path: Path) -> bool:
         return True  # it was removed again
 
 
-def _new_in(folder: Path, options: "BatchOptions", tried: set[Version]) -> "tuple[Plan, set[Path]]":
+def _new_in(
+    folder: Path,
+    options: "BatchOptions",
+    tried: set[Version],
+    collided: Callable[[DerainError], None] | None,
+) -> "tuple[Plan, set[Path]]":
     """Plan of complete inputs that have no result and have not failed in this version.
 
     And those that still grow, as a film does that is being recorded: they hold back no other.
@@ -120,7 +131,7 @@ def _new_in(folder: Path, options: "BatchOptions", tried: set[Version]) -> "tupl
     from derain_cli.batch import Plan, plan_batch
 
     try:
-        plan = plan_batch([str(folder)], options)
+        plan = plan_batch([str(folder)], options, collided=collided)
     except NothingToDoError:
         return Plan(()), set()
     new = [job for job in plan.to_do if _version(job.source) not in tried]

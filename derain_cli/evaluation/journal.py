@@ -52,14 +52,24 @@ class Journal:
         """Start anew; nothing is written before the first row.
 
         Raises:
-            UsageError: An unfinished evaluation is there, or something else, and not `overwrite`.
+            UsageError: Anything is there but a complete evaluation with these settings, and not
+                `overwrite`.
         """
-        if overwrite or not self.lines_path.exists():
+        if overwrite:
+            return
+        if not self.lines_path.exists():
+            if self.path.exists():
+                raise UsageError(
+                    f"{str(self.path)!r} exists already and is of no evaluation: give `overwrite` "
+                    "to replace it, or name another file"
+                )
             return
         held = self._read()
-        if held.complete:
+        if held.complete and held.lines[0]["settings"] == self._settings:
             return
         what = f"an unfinished evaluation ({held.rows} rows)" if held.begun else "something else"
+        if held.complete:
+            what = "an evaluation with other settings"
         raise UsageError(
             f"{str(self.lines_path)!r} holds {what}: give `resume` to go on with an evaluation, "
             "`overwrite` to replace it, or name another file"

@@ -16,6 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from derain_cli.cache_folder import cache_folder
 from derain_cli.errors import CheckpointError, UsageError
 from derain_cli.inference.facts import NetworkFacts
 from derain_cli.version import __version__
@@ -30,7 +31,7 @@ CODE = ("models/*.py", "inference/graphs.py", "inference/folding.py", "conv_norm
 def engine_folder() -> Path:
     """`$DERAIN_CACHE` or `~/.cache/derain`, and in it `engines`."""
     chosen = os.environ.get("DERAIN_CACHE")
-    folder = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "derain"
+    folder = Path(chosen).expanduser() if chosen else cache_folder()
     return folder / "engines"
 
 

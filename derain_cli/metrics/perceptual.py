@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from derain_cli.cache_folder import cache_folder
 from derain_cli.errors import CheckpointError, ImageError, UnavailableError
 
 Pixels = NDArray[np.uint8]
@@ -218,7 +219,7 @@ def _require_sides(name: str, image: Pixels, shortest: int) -> None:
 def metric_weights_folder() -> Path:
     """Where the weights of LPIPS and DISTS are looked for."""
     chosen = os.environ.get(WEIGHTS_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "derain" / "metrics"
+    return Path(chosen).expanduser() if chosen else cache_folder() / "metrics"
 
 
 def load_lpips(folder: Path | None = None) -> Lpips:

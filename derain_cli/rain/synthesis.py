@@ -45,14 +45,15 @@ def synthesize(
 
     Raises:
         ConfigError: An unknown kind of rain.
-        DatasetError: No clean images, two of one name, one that cannot be read, or pairs that
-            exist already.
+        DatasetError: No clean images, two of one name, one that cannot be read, pairs that exist
+            already, or pairs that would replace the clean images.
         ResourceError: No space or no permission.
     """
     images = list_images(clean_folder)
     if not images:
         raise DatasetError(f"no images in {str(clean_folder)!r}")
     _refuse_one_name(images)
+    _refuse_originals(clean_folder, out)
     make = _maker(rain, data_root)
     mine = [(i, path) for i, path in enumerate(images) if holds is None or holds(path.name)]
     with _all_or_none(out) if holds is None else _shared(out) as folder:
@@ -70,6 +71,14 @@ def _refuse_one_name(images: Sequence[Path]) -> None:
         if other is not path:
             raise DatasetError(
                 f"{other.name!r} and {path.name!r} would both become '{path.stem}.png': rename one"
+            )
+
+
+def _refuse_originals(clean_folder: Path, out: Path) -> None:
+    for side in SIDES:
+        if (out / side).resolve() == clean_folder.resolve():
+            raise DatasetError(
+                f"the pairs would replace the images of {str(clean_folder)!r}: name another `out`"
             )
 
 

@@ -153,3 +153,14 @@ def test_strict_fails_what_is_damaged(
     lenient = derain(*words, "--json")
     assert lenient.returncode == 0
     assert b'"warnings": ["may be damaged: the checksum of its pixels is wrong"]' in lenient.stdout
+
+
+def test_a_photo_that_is_standard_input_is_not_replaced(photos: Path) -> None:
+    photo = photos / "a2.jpg"
+    before = photo.read_bytes()
+    command = [*DERAIN, "-", "-o", str(photo), "--overwrite"]
+    with photo.open("rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert b"would replace the input" in done.stderr
+    assert photo.read_bytes() == before

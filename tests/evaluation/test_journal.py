@@ -94,7 +94,9 @@ def test_an_unfinished_evaluation_is_not_overwritten_by_a_slip(begun):
     anew.begin(overwrite=True)
     anew.append(row(7))
     anew.end()
-    journal(begun).begin()  # a complete one may be replaced
+    journal(begun).begin()  # a complete one may be replaced by its like
+    with pytest.raises(UsageError, match="an evaluation with other settings"):
+        journal(begun, SETTINGS | {"strength": 0.5}).begin()
     assert len(begun.read_text().splitlines()) == 2
 
 
@@ -102,6 +104,10 @@ def test_somebody_elses_file_is_not_overwritten(tmp_path):
     (tmp_path / "scores.jsonl").write_text('{"mine": 1}\n')
     with pytest.raises(UsageError, match="holds something else"):
         journal(tmp_path / "scores.csv").begin()
+    (tmp_path / "mine.csv").write_text("my,own,table\n")
+    with pytest.raises(UsageError, match=r"mine\.csv' exists already and is of no evaluation"):
+        journal(tmp_path / "mine.csv").begin()
+    journal(tmp_path / "mine.csv").begin(overwrite=True)
 
 
 def test_resuming_before_the_first_row_begins(tmp_path):

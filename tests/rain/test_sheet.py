@@ -43,3 +43,19 @@ def test_by_command(tmp_path, photos):
 def test_a_folder_without_photos_is_named(tmp_path):
     with pytest.raises(DatasetError, match="no images in"):
         draw_sheet(tmp_path, tmp_path / "sheet.png", ("dry",))
+
+
+def test_no_photo_and_no_file_is_replaced_unasked(tmp_path, photos):
+    def draw(out, *more):
+        words = ["datasets", "rain-sheet", str(photos), "--out", str(out), "--rain", "dry", *more]
+        return CliRunner().invoke(app, words)
+
+    before = (photos / "0.png").read_bytes()
+    among = draw(photos / "0.png", "--overwrite")
+    assert (among.exit_code, "lies among the photos" in among.stderr) == (2, True)
+    assert (photos / "0.png").read_bytes() == before
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    refused = draw(tmp_path / "mine.png")
+    assert (refused.exit_code, "--overwrite replaces it" in refused.stderr) == (2, True)
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
+    assert draw(tmp_path / "mine.png", "--overwrite").exit_code == 0

@@ -42,6 +42,16 @@ def test_rain_of_a_data_set_below_the_data_root(tmp_path, photos):
     assert made == 2
 
 
+def test_the_clean_images_are_never_replaced(tmp_path, photos):
+    originals = tmp_path / "clean"
+    photos.rename(originals)
+    before = {path: path.read_bytes() for path in originals.iterdir()}
+    for holds in (None, lambda _name: True):
+        with pytest.raises(DatasetError, match=r"would replace the images of '.*clean'"):
+            synthesize(originals, tmp_path, "large", 3, holds=holds)
+    assert {path: path.read_bytes() for path in originals.iterdir()} == before
+
+
 def test_two_images_of_one_name_are_refused(tmp_path, photos):
     Image.new("RGB", (40, 32)).save(photos / "A.jpg")
     with pytest.raises(DatasetError, match=r"'A.jpg' and 'a.png' would both|'a.png' and 'A.jpg'"):
