@@ -20,6 +20,16 @@ _tidied: set[Path] = set()
 _own: set[str] = set()  # temporary files that this process is writing
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_whole_file(
     path: Path,
     content: bytes | memoryview,

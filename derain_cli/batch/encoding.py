@@ -50,13 +50,12 @@ class Encoding:
                 return Result(result.job, "skipped")
             rain = measure_rain(rainy.rgb, derained)
             content, written = self._write(result.job, rainy, derained, rain)
-            digest = hashlib.sha256(content).hexdigest()
         except Exception as error:  # noqa: BLE001 (one odd image must not end a night's batch)
             failure = as_derain_error(result.job, error)
             return dataclasses.replace(result, status="failed", error=failure)
         finally:
             self._claims.release(result.job)
-        if not written:
+        if written and not any(written.values()):
             return Result(result.job, "skipped")
         seconds = (result.seconds or 0) + time.perf_counter() - began
         job = result.job
@@ -64,10 +63,18 @@ class Encoding:
         if job.redo:
             notices = (f"derained again: {job.redo}", *notices)
         if self._leaves(rain):
-            notices += (f"{rain.in_words()}: copied unchanged",)
+            notices += (f"{rain.in_words()}: {self._left(rainy, job)}",)
+        if not written.get(job.derained, True):
+            content = _content_of(job.derained, content)
+            notices += (f"{str(job.derained)!r} was there and stays: only its layers are new",)
         given = content if job.derained is None else None
         return dataclasses.replace(
-            result, seconds=seconds, content=given, notices=notices, rain=rain, digest=digest
+            result,
+            seconds=seconds,
+            content=given,
+            notices=notices,
+            rain=rain,
+            digest=hashlib.sha256(content).hexdigest(),
         )
 
     def _leaves(self, rain: Rain) -> bool:
@@ -75,21 +82,30 @@ class Encoding:
 
     def _write(
         self, job: Job, rainy: Picture, derained: np.ndarray, rain: Rain
-    ) -> tuple[bytes, bool]:
+    ) -> tuple[bytes, dict[Location | None, bool]]:
         """Encode everything, then write everything: what cannot be encoded leaves no file.
 
         Returns:
-            The content of the derained file, and whether anything was written: another run may
-            have been quicker.
+            The content of the derained file, and which targets were written: what is there may
+            stay, and another run may have been quicker.
         """
         if self._leaves(rain):
             derained = rainy.rgb
         encoded = self.encode_all(job, rainy, derained)
-        if self._leaves(rain) and self._format(rainy, job.derained) == rainy.format:
+        if self._leaves(rain) and self._keeps_format(rainy, job):
             encoded[job.derained] = self._original(job)
         mode = mode_like(job.source)
-        written = [self._store(encoded[target], target, mode, job.redo) for target in job.targets]
-        return encoded[job.derained], any(written) or not job.targets
+        written: dict[Location | None, bool] = {
+            target: self._store(encoded[target], target, mode, job.redo) for target in job.targets
+        }
+        return encoded[job.derained], written
+
+    def _left(self, rainy: Picture, job: Job) -> str:
+        same = self._keeps_format(rainy, job)
+        return "copied unchanged" if same else "written without a change to its pixels"
+
+    def _keeps_format(self, rainy: Picture, job: Job) -> bool:
+        return self._format(rainy, job.derained) == rainy.format
 
     def _original(self, job: Job) -> bytes:
         return self._stdin if job.source is None else job.source.read_bytes()
@@ -155,6 +171,11 @@ class Encoding:
             f"{str(target)!r} exists already: `skip_existing` keeps what is there, `overwrite` "
             "replaces it"
         )
+
+
+def _content_of(target: Location | None, otherwise: bytes) -> bytes:
+    """What a file holds that was kept; another machine's is taken to hold what was made."""
+    return target.read_bytes() if isinstance(target, Path) else otherwise
 
 
 def _holds(path: Path, content: bytes) -> bool:

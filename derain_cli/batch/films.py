@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from derain_cli.batch.writing import write_result
 from derain_cli.errors import DiskError, UsageError
 from derain_cli.images import DEFAULT_MAX_PIXELS
 from derain_cli.video.kinds import FORMAT_OF_SUFFIX, film_suffix_of_bytes, written_suffix
-from derain_cli.whole_files import mode_like
+from derain_cli.whole_files import mode_like, sha256_of
 
 
 class Films:
@@ -128,6 +129,7 @@ class Films:
                     film.bits,
                     tile=event.tile,
                     notices=(*event.notices, *self._notices()),
+                    digest=sha256_of(target),
                     motion=motion,
                 )
 
@@ -167,7 +169,8 @@ class Films:
                 height,
                 8,
                 tile=0,
-                notices=self._notices(),
+                notices=(*animation.lost, *self._notices()),
+                digest=hashlib.sha256(event.content).hexdigest(),
                 content=None if target else event.content,
                 motion=Motion(total, 0, sum(animation.durations) / 1000, event.format, flicker),
             )

@@ -1,5 +1,6 @@
 """What is read: the images that files, folders, patterns and lists name, each once."""
 
+import codecs
 import errno
 import os
 import re
@@ -131,6 +132,8 @@ def _in_natural_order(names: Iterable[str]) -> list[str]:
 def read_list(content: bytes) -> tuple[str, ...]:
     r"""Paths of a list: one per line, or ended by NUL as `find -print0` writes them.
 
+    A list that begins with a byte order mark is decoded as that says: PowerShell writes UTF-16.
+
     Raises:
         UsageError: It is an image.
 
@@ -142,8 +145,23 @@ def read_list(content: bytes) -> tuple[str, ...]:
     # Names may begin like an image ("BMW.jpg"), but no list has an empty name between two NULs.
     if format_of_bytes(head) and b"\0\0" in head:
         raise UsageError("`from_file` got an image; it takes a list of paths, one per line")
+    content = _without_mark(content)
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     return tuple(os.fsdecode(line) for line in lines if line)
+
+
+def _without_mark(content: bytes) -> bytes:
+    """A list in the encoding of file names, without the mark that says in which it was written."""
+    if content.startswith(codecs.BOM_UTF8):
+        return content[len(codecs.BOM_UTF8) :]
+    if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content
+    try:
+        return os.fsencode(content.decode("utf-16"))
+    except UnicodeError as error:
+        raise UsageError(
+            "`from_file` begins as UTF-16 and is not: save the list as UTF-8"
+        ) from error
 
 
 def _from_word(word: str, options: BatchOptions, *, mirror: bool = False) -> Iterator[Found]:

@@ -14,7 +14,7 @@ from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.interruption import Interrupter
 
 if TYPE_CHECKING:  # torch is not needed to plan
-    from derain_cli.inference.derainer import Derainer
+    from derain_cli.inference.derainer import Derainer, RunFacts
 
 # Told after each tile of an image: the job, and the share of its image that is done.
 OnProgress = Callable[[Job, float], None]
@@ -80,8 +80,8 @@ class Network:
     def derain(self, group: Sequence[Decoded]) -> Iterator[Derained | Result]:
         """The derained images of a group in order, or the failure of one."""
         # Where each image may take other scales, each says which it took.
-        scales = self.derainer.scales if len(group) > 1 else "auto"
-        together = None if isinstance(scales, str) else self._derain_together(group, scales)
+        alone = len(group) == 1 or self.derainer.scales == "auto"
+        together = None if alone else self._derain_together(group)
         if together is not None:
             yield from together
             return
@@ -99,38 +99,30 @@ class Network:
             return rainy.result(status="failed", error=as_derain_error(rainy.job, error))
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        return Derained(
-            rainy, pixels, seconds, facts.tile, facts.precision, facts.scales, facts.notices
-        )
+        return _derained(rainy, pixels, seconds, facts)
 
     def _observer(self, rainy: Decoded) -> Callable[[float], None] | None:
         on_progress = self._on_progress
         return None if on_progress is None else lambda share: on_progress(rainy.job, share)
 
-    def _derain_together(self, group: Sequence[Decoded], scales: int) -> list[Derained] | None:
+    def _derain_together(self, group: Sequence[Decoded]) -> list[Derained] | None:
         """Images of one shape in one go; None where that fails."""
         began = time.perf_counter()
         try:
             with self._interrupter.in_network():
-                derained = self._derain_stack([rainy.image.rgb for rainy in group])
+                images = [rainy.image.rgb for rainy in group]
+                derained, facts = self.derainer.run_together(images, self._strength)
         except Exception as error:  # noqa: BLE001 (each alone will say what is wrong)
             log.info("%d images are derained one by one: %s", len(group), error)
             return None
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        share, tile = seconds / len(group), self.derainer.tile or 0
-        precision = self.derainer.precision
+        share = seconds / len(group)
         pairs = zip(group, derained, strict=True)
-        return [Derained(rainy, pixels, share, tile, precision, scales) for rainy, pixels in pairs]
+        return [_derained(rainy, pixels, share, facts) for rainy, pixels in pairs]
 
-    def _derain_stack(self, rainy: Sequence[np.ndarray]) -> np.ndarray:
-        """Images of one shape as `(batch, height, width, 3)`, of their own type."""
-        from derain_cli.inference.pixels import blended  # noqa: PLC0415 (planning does without)
 
-        stacked = np.stack(rainy)
-        largest = np.iinfo(stacked.dtype).max
-        levels = (stacked.astype(np.float32) / np.float32(largest)).transpose(0, 3, 1, 2)
-        derained = blended(levels, self.derainer.derain_levels(levels), self._strength)
-        whole = np.rint(derained.transpose(0, 2, 3, 1) * np.float32(largest))
-        pixels: np.ndarray = whole.astype(stacked.dtype)
-        return pixels
+def _derained(rainy: Decoded, pixels: np.ndarray, seconds: float, facts: "RunFacts") -> Derained:
+    return Derained(
+        rainy, pixels, seconds, facts.tile, facts.precision, facts.scales, facts.notices
+    )

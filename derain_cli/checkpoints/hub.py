@@ -32,6 +32,7 @@ from derain_cli.errors import (
     UsageError,
 )
 from derain_cli.version import __version__
+from derain_cli.whole_files import sha256_of
 
 # Where our own weights lie that are not bundled; entries of weights.toml may name another.
 WEIGHTS_REPO = "derain-cli/weights"
@@ -273,8 +274,7 @@ def check_sha256(path: Path, expected: str) -> None:
     Raises:
         CheckpointError: They differ; both are quoted.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise CheckpointError(
             f"{str(path)!r} is damaged or not the file that was released: its SHA-256 is "

@@ -4,7 +4,6 @@ A `.pth` file is a pickle, which can run anything while it is read. Here it is r
 `weights_only`, which admits tensors and plain containers and refuses the rest.
 """
 
-import hashlib
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 from derain_cli.checkpoints.files import save_checkpoint
 from derain_cli.errors import CheckpointError, UnavailableError
 from derain_cli.models import build_model
+from derain_cli.whole_files import sha256_of
 
 # Keys and name prefixes under which training programs save weights.
 WRAPPERS = ("state_dict", "params_ema", "params", "model_state_dict", "model", "net", "network")
@@ -86,9 +86,8 @@ def import_weights(
     _require_fit(source, architecture, tensors, names, wanted)
     renamed = {ours: tensors[theirs].to(wanted[ours].dtype) for theirs, ours in names.items()}
     model.load_state_dict(renamed, strict=True)
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    about = {"imported_from": source.name, "imported_sha256": digest, "recipe": "imported"}
+    about = {"imported_from": source.name, "imported_sha256": sha256_of(source)}
+    about["recipe"] = "imported"
     save_checkpoint(target, model, architecture, about)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Imported(target, parameters, names, ignored)

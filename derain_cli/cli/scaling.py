@@ -76,12 +76,13 @@ def trust_in(
         return None
     from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
     from derain_cli.checkpoints.resolving import resolve_weights
-    from derain_cli.scale.manifest import digest_of_file, read_manifest
+    from derain_cli.scale.manifest import read_manifest
     from derain_cli.scale.trust import Trust, options_of
+    from derain_cli.whole_files import sha256_of
 
     if manifest.is_dir():
         raise UsageError(f"--manifest {str(manifest)!r} is a folder: name a file in it")
-    weights = digest_of_file(resolve_weights(model or DEFAULT_WEIGHTS))
+    weights = sha256_of(resolve_weights(model or DEFAULT_WEIGHTS))
     return Trust(read_manifest(manifest), weights, options_of(options, engine))
 
 

@@ -4,7 +4,6 @@ What was pulled is noted in `derain-source.json` inside the folder: repository, 
 Pulling again keeps to that commit and downloads only what is missing or damaged.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from huggingface_hub import errors
 
 from derain_cli.datasets.origins import ORIGINS
 from derain_cli.errors import DatasetError, ResourceError, UnavailableError, UsageError
-from derain_cli.whole_files import write_whole
+from derain_cli.whole_files import sha256_of, write_whole
 
 NOTE = "derain-source.json"
 WORKERS = 4
@@ -108,7 +107,7 @@ def _where(name: str) -> tuple[str, str]:
 def _bring(source: Source, file: str, folder: Path) -> None:
     """Download a file unless it is here and whole; once more if it arrives damaged."""
     path, expected = folder / file, source.files[file]
-    if path.is_file() and expected and _sha256(path) == expected:
+    if path.is_file() and expected and sha256_of(path) == expected:
         return
     for again in (False, True):
         with _our_errors(source.repo):
@@ -121,15 +120,10 @@ def _bring(source: Source, file: str, folder: Path) -> None:
                 force_download=again,
                 library_name="derain",
             )
-        if not expected or _sha256(path) == expected:
+        if not expected or sha256_of(path) == expected:
             return
     path.unlink(missing_ok=True)
     raise DatasetError(f"{file!r} of {source.repo!r} arrived damaged: its SHA-256 is not the Hub's")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain_cli.inference.derainer import Derainer
-from derain_cli.inference.pixels import blended
 
 Pixels = NDArray[np.uint8]
 
@@ -28,6 +27,4 @@ class EvaluatedModel:
 
     def derain_together(self, rainy: Sequence[Pixels]) -> list[Pixels]:
         """Derained 8-bit images of 8-bit images of one size, in one pass of the network."""
-        levels = (np.stack(rainy).astype(np.float32) / np.float32(255)).transpose(0, 3, 1, 2)
-        derained = blended(levels, self.derainer.derain_levels(levels), self._strength)
-        return list(np.rint(derained.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8))
+        return self.derainer.run_together(rainy, self._strength)[0]

@@ -8,6 +8,7 @@ from typing import Any
 
 from derain_cli.datasets.layouts import Pair
 from derain_cli.errors import DatasetError
+from derain_cli.whole_files import sha256_of
 
 READERS = 4
 
@@ -19,8 +20,7 @@ def file_sha256(path: Path) -> str:
         DatasetError: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise DatasetError(f"cannot read {str(path)!r}: {error.strerror}") from error
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 TEMPLATE = Path(__file__).with_name("photo_comparison.html")
 QUALITY = 95
+LONGEST_JPEG = 65500  # pixels of a side
 CHANGED = 2  # levels; less is rounding
 GAP, CAPTION = 8, 28  # pixels between and above the images of a sheet
 PER_ROW = 3
@@ -84,6 +85,7 @@ def comparison_sheet(views: Sequence[View]) -> Image.Image:
 
 
 def _data_address(pixels: NDArray[np.uint8]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    file, format = io.BytesIO(), "JPEG" if max(pixels.shape) <= LONGEST_JPEG else "PNG"
+    Image.fromarray(pixels).save(file, format, quality=QUALITY, subsampling=0)
+    content = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/{format.lower()};base64,{content}"

@@ -221,7 +221,7 @@ def decode_with_pillow(image: Image.Image, orientation: int, notices: list[str])
     """Pixels of any 8-bit mode, as RGB or gray and alpha, band by band."""
     image.load()
     alpha = image.has_transparency_data
-    to_rgb = _colour_conversion(image, notices)
+    to_rgb = colour_conversion(image, notices)
     canvas = Canvas(image.size, 8, alpha=alpha, orientation=orientation)
     mode = ("L" if image.mode in GRAY_MODES else "RGB") + ("A" if alpha else "")
     for top, bottom in bands(image.width, image.height):
@@ -231,7 +231,7 @@ def decode_with_pillow(image: Image.Image, orientation: int, notices: list[str])
     return canvas
 
 
-def _colour_conversion(
+def colour_conversion(
     image: Image.Image, notices: list[str]
 ) -> Callable[[Image.Image], Image.Image]:
     """What turns CMYK and Lab into sRGB; other modes are left to Pillow's `convert`."""

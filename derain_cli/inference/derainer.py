@@ -333,21 +333,38 @@ class Derainer:
             ResourceError: Not enough memory even for small tiles.
             ImageError: The network gave values that are not finite.
         """
+        return self._run_levels(rainy)[0]
+
+    def run_together(
+        self, rainy: Sequence[Pixels], strength: float = 1.0
+    ) -> tuple[list[Pixels], RunFacts]:
+        """Derained images of one shape and type in one pass, and how they were computed.
+
+        Args:
+            rainy: Each `(height, width, 3)`, uint8 or uint16.
+            strength: As for `run`.
+
+        Raises:
+            ResourceError: Not enough memory even for small tiles.
+            ImageError: The network gave values that are not finite.
+        """
+        stacked = np.stack(rainy)
+        largest = np.float32(np.iinfo(stacked.dtype).max)
+        levels = (stacked.astype(np.float32) / largest).transpose(0, 3, 1, 2)
+        derained, facts = self._run_levels(levels)
+        whole = np.rint(blended(levels, derained, strength).transpose(0, 2, 3, 1) * largest)
+        return list(whole.astype(stacked.dtype)), facts
+
+    def _run_levels(self, rainy: Levels) -> tuple[Levels, RunFacts]:
         if not isinstance(self.scales, str):
             return self._levels_at(self.scales, rainy)
-        derained = self._levels_at(1, rainy)
+        derained, facts = self._levels_at(1, rainy)
         for image, narrow in zip(np.split(rainy, len(rainy)), derained, strict=True):
             width = streak_width(level_reader(image), level_reader(narrow[None]), rainy.shape[2])
             if (scales := fitting_scales(width)) > 1:
-                narrow[...] = self._levels_at(scales, image)[0]
-        return derained
-
-    def _levels_at(self, scales: int, rainy: Levels) -> Levels:
-        if self._is_repeated:
-            return repeated(
-                lambda levels: self._once(scales, levels)[0], rainy, self.passes, self.tta
-            )
-        return self._once(scales, rainy)[0]
+                wide, facts = self._levels_at(scales, image)
+                narrow[...] = wide[0]
+        return derained, facts
 
     @property
     def _is_repeated(self) -> bool:
@@ -358,6 +375,17 @@ class Derainer:
     ) -> tuple[Pixels, RunFacts]:
         """`run` in several passes or orientations; the image is held as floats meanwhile."""
         levels = pixel_reader(rainy)(slice(None), slice(None))
+        derained, facts = self._levels_at(scales, levels, on_progress)
+        target = np.empty_like(rainy, order="C")
+        write_pixels(np.clip(blended(levels, derained, strength), 0, 1), target)
+        return target, facts
+
+    def _levels_at(
+        self, scales: int, rainy: Levels, on_progress: OnShare | None = None
+    ) -> tuple[Levels, RunFacts]:
+        """Derained images after all passes and orientations, and how they were computed."""
+        if not self._is_repeated:
+            return self._once(scales, rainy)
         facts: list[RunFacts] = []
         times = self.passes * (len(ORIENTATIONS) if self.tta else 1)
 
@@ -368,11 +396,9 @@ class Derainer:
                 on_progress(len(facts) / times)
             return derained
 
-        derained = blended(levels, repeated(once, levels, self.passes, self.tta), strength)
-        target = np.empty_like(rainy, order="C")
-        write_pixels(np.clip(derained, 0, 1), target)
+        derained = repeated(once, rainy, self.passes, self.tta)
         notices = tuple(dict.fromkeys(notice for fact in facts for notice in fact.notices))
-        return target, RunFacts(facts[0].tile, facts[-1].precision, notices, scales)
+        return derained, RunFacts(facts[0].tile, facts[-1].precision, notices, scales)
 
     def _once(self, scales: int, rainy: Levels) -> tuple[Levels, RunFacts]:
         """Derained images in 0..1 after one pass, and how they were computed."""

@@ -1,6 +1,5 @@
 """Engines by name: which one a run takes, and a network made ready for it."""
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from derain_cli.inference.engine_cache import Slot
 from derain_cli.inference.facts import NetworkFacts
 from derain_cli.inference.onnx_engine import OnnxEngine
 from derain_cli.inference.pixels import pad_to_multiple
+from derain_cli.whole_files import sha256_of
 
 if TYPE_CHECKING:  # torch takes a second to load, and the other engines do without
     from torch import nn
@@ -179,7 +179,7 @@ def load_engine(
     again = partial(load_engine, name, chosen, device="cpu", threads=threads, on_phase=on_phase)
     request = _Request(chosen, choose_precision(precision, "cpu"), threads, lambda: again().engine)
     path = resolve_weights(name)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = sha256_of(path)
     slot = Slot(sha256, chosen, request.precision)
     kept = slot.read()
     revived = _revive(request, *kept) if kept else None

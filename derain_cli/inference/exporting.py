@@ -1,6 +1,5 @@
 """Networks as files for other programs, each checked after it was written."""
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from derain_cli.inference.facts import NetworkFacts
 from derain_cli.inference.openvino_package import import_openvino
 from derain_cli.inference.pixels import pad_to_multiple
 from derain_cli.models import entry_of
-from derain_cli.whole_files import write_whole
+from derain_cli.whole_files import sha256_of, write_whole
 
 CHECKED_SIZES = (37, 53), (70, 43)  # heights and widths, odd ones among them
 # A level of 8 bits: what float32 rounding of another program may change at most.
@@ -93,7 +92,7 @@ def export_network(
         require_installed(kind.extra, *kind.packages)
     loaded = load_model(name)
     entry = entry_of(loaded.model)
-    sha256 = hashlib.sha256(loaded.path.read_bytes()).hexdigest()
+    sha256 = sha256_of(loaded.path)
     program, facts = graphs.trace(loaded.model, entry, loaded.name, sha256)
     paths = tuple(output.with_suffix(suffix) for suffix in (kind.suffix, kind.also) if suffix)
     with tempfile.TemporaryDirectory(prefix="derain-") as folder:

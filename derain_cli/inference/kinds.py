@@ -20,6 +20,7 @@ from PIL import Image
 
 from derain_cli.errors import UsageError
 from derain_cli.images import Picture
+from derain_cli.images.pillow import colour_conversion
 from derain_cli.inference.pixels import Levels, blended
 
 if TYPE_CHECKING:
@@ -61,13 +62,24 @@ def _derain_pil(derainer: "Derainer", image: Image.Image, strength: float) -> Im
     if image.mode == "F":
         raise UsageError("a PIL image of mode F says nothing of its range: give an array in 0..1")
     if image.mode not in PIL_MODES + DEEP_MODES:
-        clear = image.mode in ("PA", "RGBa", "La") or "transparency" in image.info
-        image = image.convert("RGBA" if clear else "RGB")
+        image = _in_colours(image)
     values = _in_16_bits(image) if image.mode in DEEP_MODES else np.asarray(image)
     derained = _derain_array(derainer, values, strength)
     result = Image.fromarray(derained.astype(np.int32) if image.mode == "I" else derained)
     result.info = dict(image.info)
     return result
+
+
+def _in_colours(image: Image.Image) -> Image.Image:
+    """RGB, with alpha where there is some; what described the colours before goes."""
+    if image.mode == "La":
+        return image.convert("LA")
+    if image.mode in ("CMYK", "LAB"):
+        converted = colour_conversion(image, [])(image)
+        converted.info = {key: value for key, value in image.info.items() if key != "icc_profile"}
+        return converted
+    clear = image.mode in ("PA", "RGBa") or "transparency" in image.info
+    return image.convert("RGBA" if clear else "RGB")
 
 
 def _in_16_bits(image: Image.Image) -> NDArray[np.uint16]:

@@ -84,7 +84,7 @@ class RdmcConfig:
     @property
     def receptive_radius(self) -> int:
         """Pixels beyond which nothing changes an output pixel."""
-        return self.stages * sum(2**level for level in range(LEVELS)) * (max(self.dilations) + 2)
+        return self.stages * ((1 << LEVELS) - 1) * (max(self.dilations) + 2)
 
 
 def level_of(layer: int) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from derain_cli.errors import (
     DerainError,
@@ -252,7 +252,20 @@ def list_files(url: str, *, recursive: bool) -> Iterator[tuple[Address, PurePosi
             # A key may hold empty parts, which belong to its address and not to a path on a disk.
             key = info["name"][len(path) :].removeprefix("/")
             found = Address(f"{url.rstrip('/')}/{key}", info.get("size"), _version(info))
-            yield found, PurePosixPath(key.lstrip("/"))
+            yield found, PurePosixPath(_plain_key(url, key).lstrip("/"))
+
+
+def _plain_key(url: str, key: str) -> str:
+    """A key as names on a disk have it: web servers list `b%20c.jpg`.
+
+    Example:
+        >>> _plain_key("https://host/", "b%20c.jpg"), _plain_key("https://host/", "%2e%2e/c.jpg")
+        ('b c.jpg', '%2e%2e/c.jpg')
+    """
+    if _scheme(url) not in ("http", "https"):
+        return key
+    parts = [(part, unquote(part)) for part in key.split("/")]
+    return "/".join(old if "/" in new or new in (".", "..") else new for old, new in parts)
 
 
 def find_file(url: str) -> Address | None:

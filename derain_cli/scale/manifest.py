@@ -1,13 +1,11 @@
 """The manifest of a run: a line of JSON per image, appended whole, trusted by the next run."""
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,19 +219,3 @@ def merge_manifests(paths: Iterable[Path]) -> Merged:
             if before is None or before.status != "done" or record.status == "done":
                 records[record.input] = record
     return Merged(records, tuple(twice))
-
-
-@contextlib.contextmanager
-def writing_manifest(path: Path | None) -> Iterator[Callable[[Record], None]]:
-    """A function that appends records; it does nothing without a path."""
-    if path is None:
-        yield lambda _record: None
-        return
-    with ManifestWriter(path) as writer:
-        yield writer.write
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

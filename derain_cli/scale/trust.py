@@ -48,10 +48,15 @@ class Trust:
     def _check(self, job: Job) -> Job:
         wanted = self._record(job, look=True)
         before = self.known.get(wanted.input)
-        if not job.skip or before is None or before.output != wanted.output:
+        if before is None or before.output != wanted.output:
             return job
-        reason = before.outdated_by(wanted) if before.status == "done" else "it failed before"
-        return dataclasses.replace(job, skip=not reason, redo=reason)
+        if before.status != "done":
+            return (
+                dataclasses.replace(job, skip=False, redo="it failed before") if job.skip else job
+            )
+        # Also where a layer is missing: one made now would not fit a derained file of before.
+        reason = before.outdated_by(wanted)
+        return dataclasses.replace(job, skip=False, redo=reason) if reason else job
 
     def record(self, result: Result) -> Record:
         """The record of an image that was derained or failed."""

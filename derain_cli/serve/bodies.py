@@ -27,7 +27,7 @@ async def read_job(request: Request, options: ServeOptions) -> Job:
     """
     _refuse_stated_length(request, options)
     fields = dict(request.query_params)
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         content = b"".join([chunk async for chunk in _chunks(request, options)])
         return parse_job(content, "", fields)
     content, name, more = await _read_form(request, options)

@@ -56,13 +56,15 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        reason = self._refusal(Headers(scope=scope))
+        reason = self._refusal(Headers(scope=scope), scope["path"])
         app = failure(2, "refused", reason, 403) if reason else self.app
         await app(scope, receive, send_guarded)
 
-    def _refusal(self, headers: Headers) -> str:
+    def _refusal(self, headers: Headers, path: str) -> str:
         """Why a request is turned away; empty if it is not."""
-        if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        # A link to the page may stand on another site; what the page does is asked by itself.
+        is_link = path == "/" and headers.get("sec-fetch-dest") == "document"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_link:
             return "a request of another site: open this server's own page"
         if not self.options.is_private:
             return ""

@@ -5,7 +5,7 @@ are equal Pillow writes one that is shown as long as both.
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from derain_cli.images.failures import DECODER_ERRORS, one_line, quiet_decoders
 from derain_cli.video.kinds import ANIMATION_SUFFIXES, can_hold_animation
 from derain_cli.video.steadiness import Flicker, Frame, measure_flicker, steady_frame
 
-SHORTEST, USUAL = 20, 100  # milliseconds; what browsers make of shorter ones
+SHORTEST, USUAL = 11, 100  # milliseconds; what browsers make of shorter ones
 LOSSY_QUALITY = 90
+LOST = {"comment": "comments", "gamma": "gamma", "dpi": "resolution"}  # Pillow's name: ours
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Animation:
         loops: How often it is shown; 0 = for ever, None = once without saying so.
         lossless: Whether the file kept its pixels exactly.
         kept: What is written back as it was: colour profile, EXIF, XMP.
+        poster: Image of a PNG for programs that show no animation, where it is not part of it.
+        lost: What is not written back, in words.
     """
 
     images: tuple[Frame, ...]
@@ -39,6 +42,8 @@ class Animation:
     loops: int | None
     lossless: bool
     kept: dict[str, bytes]
+    poster: Frame | None = None
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def read_animation(path: Path, max_pixels: int) -> Animation:
                 )
             info, loops = dict(image.info), image.info.get("loop")
             shown = [
-                (np.asarray(one.convert("RGBA")), int(one.info.get("duration") or 0))
+                (np.asarray(one.convert("RGBA")), float(one.info.get("duration") or 0))
                 for one in ImageSequence.Iterator(image)
             ]
             lossless = image.format != "WEBP" or b"VP8L" in path.read_bytes()
@@ -93,8 +98,27 @@ def read_animation(path: Path, max_pixels: int) -> Animation:
             f"{label} is damaged or cut short ({one_line(error)}); copy or download it again"
         ) from error
     kept = {key: info[key] for key in ("icc_profile", "exif", "xmp") if info.get(key)}
-    durations = tuple(time if time >= SHORTEST else USUAL for _, time in shown)
-    return Animation(tuple(pixels for pixels, _ in shown), durations, loops, lossless, kept)
+    poster = shown.pop(0)[0] if info.get("default_image") else None
+    durations = _in_milliseconds([time if time >= SHORTEST else USUAL for _, time in shown])
+    images = tuple(pixels for pixels, _ in shown)
+    return Animation(images, durations, loops, lossless, kept, poster, _lost(info))
+
+
+def _in_milliseconds(times: Sequence[float]) -> tuple[int, ...]:
+    """Whole milliseconds that add up to the same whole.
+
+    Example:
+        >>> _in_milliseconds([50 / 3] * 3)
+        (17, 16, 17)
+    """
+    ends = np.rint(np.cumsum([0.0, *times])).astype(int)
+    return tuple(np.diff(ends).tolist())
+
+
+def _lost(info: Mapping[Any, Any]) -> tuple[str, ...]:
+    """What of a header no result holds."""
+    found = [name for key, name in LOST.items() if info.get(key)]
+    return (f"not kept: {', '.join(found)}",) if found else ()
 
 
 def derain_animation(
@@ -131,11 +155,21 @@ def derain_animation(
             (rainy[index - 1], rainy[index]), (derained[index - 1], derained[index])
         )
     format = ANIMATION_SUFFIXES[suffix.lower()]
-    yield AnimationResult(_written(animation, derained, format, quality), format, flicker)
+    poster = None if animation.poster is None else _with_alpha_of(animation.poster, derain)
+    yield AnimationResult(_written(animation, derained, poster, format, quality), format, flicker)
+
+
+def _with_alpha_of(pixels: Frame, derain: Callable[[Frame], Frame]) -> Frame:
+    derained = derain(np.ascontiguousarray(pixels[..., :3]))
+    return np.concatenate([derained, pixels[..., 3:]], axis=2)
 
 
 def _written(
-    animation: Animation, derained: Sequence[Frame], format: str, quality: int | None
+    animation: Animation,
+    derained: Sequence[Frame],
+    poster: Frame | None,
+    format: str,
+    quality: int | None,
 ) -> bytes:
     alphas = [pixels[..., 3:] for pixels in animation.images]
     opaque = all(alpha.min() == 255 for alpha in alphas)
@@ -145,12 +179,16 @@ def _written(
     ]
     if format == "GIF" and opaque:  # Pillow itself makes a palette with transparency
         images = [image.quantize(256, Image.Quantize.MEDIANCUT) for image in images]
+    if format == "PNG" and poster is not None:
+        images.insert(0, Image.fromarray(poster).convert(images[0].mode))
     options: dict[str, Any] = {"save_all": True, "append_images": images[1:], **animation.kept}
     options["duration"] = list(animation.durations)
     if animation.loops is not None or format != "GIF":
         options["loop"] = 1 if animation.loops is None else animation.loops
     if format == "GIF" and not opaque:
         options["disposal"] = 2  # each image clears what the one before left
+    if format == "PNG":
+        options["default_image"] = poster is not None
     if format == "WEBP":
         lossless = animation.lossless and quality is None
         options |= {"lossless": lossless, "quality": quality or LOSSY_QUALITY}

@@ -4,8 +4,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from derain_cli.errors import ResourceError
 from derain_cli.video.encoding import SEGMENT, Coding, Encoded, SegmentEncoder
 from derain_cli.video.reading import Film, TimedFrame, timed_frames
@@ -13,7 +11,7 @@ from derain_cli.video.segments import Segment, SegmentFolder
 from derain_cli.video.steadiness import Flicker, Frame, measure_flicker, steady_frame
 
 if TYPE_CHECKING:
-    from derain_cli.inference.derainer import Derainer
+    from derain_cli.inference.derainer import Derainer, RunFacts
 
 BATCH_OF_A_CARD = 4  # frames at once on a GPU, which one frame does not fill; a CPU it does
 
@@ -58,18 +56,17 @@ class FrameNetwork:
 
     def _alone(self, rainy: Frame) -> Frame:
         pixels, facts = self._derainer.run(rainy, self._strength)
-        self.tile = facts.tile
-        self.notices.update(dict.fromkeys(facts.notices))
+        self._note(facts)
         return pixels
 
-    def _together(self, batch: Sequence[TimedFrame]) -> list[DerainedFrame]:
-        from derain_cli.inference.pixels import blended  # noqa: PLC0415 (refusing a film needs none)
+    def _note(self, facts: "RunFacts") -> None:
+        self.tile = facts.tile
+        self.notices.update(dict.fromkeys(facts.notices))
 
-        stacked = np.stack([rainy.pixels for rainy in batch])
-        largest = np.float32(np.iinfo(stacked.dtype).max)
-        levels = (stacked.astype(np.float32) / largest).transpose(0, 3, 1, 2)
-        derained = blended(levels, self._derainer.derain_levels(levels), self._strength)
-        pixels = np.rint(derained.transpose(0, 2, 3, 1) * largest).astype(stacked.dtype)
+    def _together(self, batch: Sequence[TimedFrame]) -> list[DerainedFrame]:
+        frames = [rainy.pixels for rainy in batch]
+        pixels, facts = self._derainer.run_together(frames, self._strength)
+        self._note(facts)
         return [DerainedFrame(rainy, one) for rainy, one in zip(batch, pixels, strict=True)]
 
 

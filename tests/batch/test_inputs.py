@@ -162,6 +162,15 @@ def test_a_list_ended_by_nul_may_hold_line_breaks() -> None:
     assert read_list(b"a\nb.jpg\0c.jpg\0") == ("a\nb.jpg", "c.jpg")
 
 
+def test_a_list_may_say_how_it_is_encoded() -> None:
+    text = "näss.jpg\r\nb/c.jpg\r\n"
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-be"):
+        mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+        assert read_list(mark + text.encode(encoding)) == ("näss.jpg", "b/c.jpg"), encoding
+    with pytest.raises(UsageError, match="begins as UTF-16 and is not"):
+        read_list(b"\xff\xfea")
+
+
 def test_a_image_is_no_list(photos: Path) -> None:
     with pytest.raises(UsageError, match="takes a list of paths"):
         read_list((photos / "a2.jpg").read_bytes())

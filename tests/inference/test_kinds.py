@@ -105,6 +105,14 @@ def test_a_palette_becomes_rgb_and_its_transparency_alpha(derainer):
     assert derainer(image).mode == "RGBA"
 
 
+def test_cmyk_becomes_rgb_without_the_profile_of_its_inks(derainer):
+    image = Image.fromarray((values(9, 13, 4) * 255).astype(np.uint8), "CMYK")
+    image.info |= {"icc_profile": b"inks", "dpi": (300, 300)}
+    result = derainer(image)
+    assert (result.mode, result.info) == ("RGB", {"dpi": (300, 300)})
+    assert derainer(Image.new("La", (13, 9))).mode == "LA"
+
+
 @pytest.mark.parametrize("shape", [(3, 9, 13), (1, 9, 13), (2, 3, 9, 13)])
 def test_tensors_keep_type_shape_and_values(derainer, shape):
     levels = torch.rand(shape)

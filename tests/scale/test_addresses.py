@@ -174,3 +174,13 @@ def test_s3_refuses_without_a_word_of_the_key(s3: Any, upload: Callable[..., Any
     assert not address.write_whole(b"2", overwrite=False)
     with pytest.raises(DerainError, match="cannot be listed: nothing is there"):
         list(list_files("s3://no-such-bucket/x/", recursive=True))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_names_of_a_web_listing_are_plain(web: str, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "wet").mkdir()
+    (tmp_path / "wet/a b.jpg").write_bytes(b"rain")
+    ((address, name),) = addresses.list_files(f"{web}/wet/", recursive=False)
+    assert str(name) == "a b.jpg"
+    assert address.read_bytes() == b"rain"

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from derain_cli.cli.app import app
+from derain_cli.whole_files import sha256_of
 
 Run = Callable[..., Result]
 
@@ -224,3 +225,39 @@ def test_from_s3_to_s3_and_back(
     up = run(photos / "a2.jpg", "-o", "s3://photos/cli/single.jpg")
     assert up.exit_code == 0, up.stderr
     assert s3.cat("photos/cli/single.jpg") == expected["a2.jpg"]
+
+
+def test_a_missing_layer_does_not_hide_that_the_input_changed(
+    run: Run, photos: Path, tmp_path: Path, make_image: Callable[..., Path]
+) -> None:
+    manifest, dry = tmp_path / "run.jsonl", tmp_path / "dry"
+    options = [photos / "a2.jpg", "-o", f"{dry}/", "--manifest", manifest, "--skip-existing"]
+    assert run(*options).exit_code == 0
+    before = (dry / "a2.jpg").read_bytes()
+    kept = run(*options[:3], "--skip-existing", "--save-rain", "--json")
+    (line, _) = [json.loads(line) for line in kept.stdout.splitlines()]
+    assert line["warnings"] == [f"'{dry / 'a2.jpg'}' was there and stays: only its layers are new"]
+    assert (dry / "a2.jpg").read_bytes() == before
+    (dry / "a2_rain.jpg").unlink()
+
+    make_image(photos / "a2.jpg", (30, 20))
+    again = run(*options, "--save-rain", "--json")
+    (line, _) = [json.loads(line) for line in again.stdout.splitlines()]
+    assert line["warnings"][0].startswith("derained again: the input has changed")
+    with Image.open(dry / "a2.jpg") as image:
+        assert image.size == (30, 20)
+    assert records(manifest)[-1]["sha256"] == sha256_of(dry / "a2.jpg")
+
+
+def test_images_derained_together_say_what_one_alone_says(
+    run: Run, tmp_path: Path, make_image: Callable[..., Path]
+) -> None:
+    for name in ("a.png", "b.png"):
+        make_image(tmp_path / "wet" / name, (160, 96))
+    told = []
+    for size in (1, 2):
+        options = ["-o", f"{tmp_path}/{size}/", "--tile", "32", "--batch-size", size, "--json"]
+        lines = run(tmp_path / "wet", *options).stdout.splitlines()[:-1]
+        told.append([(json.loads(x)["warnings"], json.loads(x)["tile"]) for x in lines])
+    assert told[0] == told[1]
+    assert "seams may show" in told[0][0][0][0]

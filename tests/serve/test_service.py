@@ -193,6 +193,9 @@ def test_a_host_that_is_none_is_refused_as_any_other(server: Server) -> None:
 def test_only_this_machines_own_page_may_ask(server: Server) -> None:
     assert server.ask("GET", "/", Host="rebound.example").status == 403
     assert server.ask("GET", "/", Sec_Fetch_Site="cross-site").status == 403
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Dest": "document"}
+    assert server.ask("GET", "/", **link).status == 200
+    assert server.ask("GET", "/v1/models", **link).status == 403
     assert server.ask("GET", "/", Host="localhost", Sec_Fetch_Site="none").status == 200
 
 

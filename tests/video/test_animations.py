@@ -89,3 +89,33 @@ def test_too_many_pixels_are_refused(tmp_path: Path) -> None:
     source = make_animation(tmp_path / "wet.gif")
     with pytest.raises(UnreadableImageError, match="3 images of 32x24 pixels, more than 1,000"):
         read_animation(source, 1000)
+
+
+def test_fast_times_stay_and_add_up(tmp_path: Path) -> None:
+    source = make_animation(tmp_path / "wet.png", duration=(50 / 3, 50 / 3, 5))
+    times = read_animation(source, 10**8).durations
+    assert sum(times[:2]) in (32, 33)  # as whole milliseconds, which Pillow has written
+    assert times[2] == 100  # as browsers show what claims 10 ms or less
+
+
+def test_the_image_for_programs_without_animation_stays_apart(tmp_path: Path) -> None:
+    still = Image.new("RGB", (32, 24), (200, 200, 200))
+    moving = [Image.new("RGB", (32, 24), (level, 0, 0)) for level in (40, 80, 120)]
+    still.save(
+        tmp_path / "wet.png",
+        save_all=True,
+        append_images=moving,
+        default_image=True,
+        duration=DURATIONS,
+    )
+    (tmp_path / "dry.png").write_bytes(derained(tmp_path / "wet.png", ".png").content)
+    result = read_animation(tmp_path / "dry.png", 10**8)
+    assert result.durations == DURATIONS
+    assert result.poster is not None
+    assert result.poster[0, 0].tolist() == [150, 150, 150, 255]
+    assert [image[0, 0, 0] for image in result.images] == [30, 60, 90]
+
+
+def test_what_of_a_header_is_lost_is_said(tmp_path: Path) -> None:
+    source = make_animation(tmp_path / "wet.gif", comment=b"mine")
+    assert read_animation(source, 10**8).lost == ("not kept: comments",)
