@@ -69,6 +69,17 @@ class TrainingError(DerainError):
     """Training that cannot go on: no finite loss, no data left, no space to save."""
 
 
+def first_line(error: BaseException, most: int = 300) -> str:
+    r"""The first line of what an exception says, without its full stop; else its class.
+
+    Example:
+        >>> first_line(ValueError("no such thing.\nmore")), first_line(ValueError())
+        ('no such thing', 'ValueError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(". ")[:most] if lines else type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """End of an error line for an unknown name.
 

@@ -31,7 +31,7 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 
-from derain_cli.errors import CheckpointError
+from derain_cli.errors import CheckpointError, first_line
 from derain_cli.models import MODELS, build_model, find_model, model_config
 from derain_cli.version import __version__
 from derain_cli.whole_files import write_whole
@@ -105,8 +105,7 @@ def build_described(path: Path, metadata: Mapping[str, str]) -> nn.Module:
         with limits.held(), _WithoutDrawing():
             return build_model(name, config)
     except Exception as error:  # whatever a foreign config makes a network's constructor raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise CheckpointError(f"{str(path)!r} describes no network: {reason}") from error
+        raise CheckpointError(f"{str(path)!r} describes no network: {first_line(error)}") from error
 
 
 def _config_of(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from derain_cli.errors import (
     ResourceError,
     UnavailableError,
     UsageError,
+    first_line,
 )
 from derain_cli.version import __version__
 from derain_cli.whole_files import sha256_of
@@ -353,7 +354,7 @@ def _our_error(error: Exception, source: HubFile, uploading: bool) -> DerainErro
     reason = _reason(error, source)
     # Errors in the client's threads, and names and cards that it rejects.
     if reason is None and isinstance(error, RuntimeError | ValueError):
-        reason = _first_line(error.__cause__ or error)
+        reason = first_line(error.__cause__ or error)
     if reason is None:
         return None
     what = "cannot upload to" if uploading else "cannot download"
@@ -381,9 +382,9 @@ def _reason(error: BaseException, source: HubFile) -> str | None:
         hint = "; run `hf auth login`, or set HF_TOKEN" if status in (401, 403) else ""
         return f"the Hub answered {status}{hint}"
     if isinstance(error, errors.HTTPError):  # type: ignore[attr-defined]  # httpx's or httpx2's
-        return f"cannot reach {endpoint} ({_first_line(error)})"
+        return f"cannot reach {endpoint} ({first_line(error)})"
     if isinstance(error, OSError) and error.errno is None:
-        return _first_line(error)
+        return first_line(error)
     return None
 
 
@@ -400,8 +401,3 @@ def _what_it_holds(source: HubFile) -> str:
     if ours:
         return f"; name one of its own: {', '.join(f'{PREFIX}{source.repo}:{n}' for n in ours)}"
     return "; it has no safetensors file, and pickled files of strangers are never loaded"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(". ") if lines else type(error).__name__

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from derain_cli.checkpoints.files import save_checkpoint
-from derain_cli.errors import CheckpointError, UnavailableError
+from derain_cli.errors import CheckpointError, UnavailableError, first_line
 from derain_cli.models import build_model
 from derain_cli.whole_files import sha256_of
 
@@ -171,7 +171,7 @@ def read_foreign_tensors(source: Path) -> dict[str, Tensor]:
     except Exception as error:  # any error of a reader on a damaged or hostile file
         raise CheckpointError(
             f"{str(source)!r} cannot be read as tensors alone, and nothing else in a pickled file "
-            f"is ever run ({_first_line(error)})"
+            f"is ever run ({first_line(error)})"
         ) from error
     tensors = _unwrapped(stored)
     if not tensors:
@@ -203,8 +203,3 @@ def _unwrapped(stored: object) -> dict[str, Tensor]:
             return tensors
         stored = inner
     return {}
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].strip().rstrip(".") if lines else type(error).__name__

@@ -170,7 +170,12 @@ class BatchReport:
         self.say(f"  {command}", always=True)
 
     def finish(self) -> None:
-        """Print the summary; returns the exit code of the failures."""
+        """Print the summary.
+
+        Raises:
+            typer.Exit: With the exit code of the failures, where there are several images.
+            DerainError: The failure of the only image.
+        """
         assert self.summary is not None, "a batch that is not interrupted ends with a summary"
         if self.as_json:
             self._write_line(json.dumps(_summary_line(self.summary)))

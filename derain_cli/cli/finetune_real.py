@@ -1,7 +1,6 @@
 """`derain finetune-real`: adapt a trained network to your own rainy photos."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +17,9 @@ from derain_cli.cli.runs import (
     options_from,
     say_how_to_go_on,
     say_speed,
+    say_where_data_lie,
     stop_on_signal,
+    talks,
 )
 from derain_cli.errors import INTERRUPTED, UsageError, did_you_mean
 from derain_cli.training.configs.finetune import METHODS, FinetuneConfig, method_values
@@ -80,10 +81,12 @@ def finetune_real(
     from derain_cli.cli.train_view import starting
 
     given = given_of(options)
-    with starting(quiet=quiet or os.environ.get("RANK", "0") != "0"):
+    with starting(quiet=quiet or not talks()):
         if resume:
             chosen = build_config(config_of_run(FinetuneConfig, out), {}, given)
             _refuse_another_run(chosen, method, model, preset, from_scratch=from_scratch)
+            if talks():
+                say_where_data_lie(out, chosen)
         else:
             chosen = config_of(method, model, given, from_scratch=from_scratch, preset=preset)
     if dry_run:
@@ -108,7 +111,7 @@ def run_finetuning(
     """
     from derain_cli.cli.train_view import show_progress
 
-    talking = os.environ.get("RANK", "0") == "0"
+    talking = talks()
     silent = quiet or not talking
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_on_signal())

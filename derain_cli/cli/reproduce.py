@@ -1,6 +1,5 @@
 """`derain reproduce`: train, score and print a paper's table beside the paper's figures."""
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import typer
 
 from derain_cli.cli.options import PlainDevice
 from derain_cli.cli.output_files import DataRoot, default_data_root
-from derain_cli.cli.runs import stop_on_signal
+from derain_cli.cli.runs import stop_on_signal, talks
 from derain_cli.cli.scaling import ShardOption
 from derain_cli.errors import INTERRUPTED, UsageError
 
@@ -224,7 +223,7 @@ def _run(table: "Table", options: "Options", *, as_json: bool, quiet: bool) -> N
     from derain_cli.reproduce.runner import reproduce as run
 
     keep_freed_memory()
-    talking = os.environ.get("RANK", "0") == "0"
+    talking = talks()
     with stop_on_signal() as stopping, _progress(quiet or not talking) as report:
         if not table.count_only:
             run(table, options, report=report, should_stop=lambda: bool(stopping))

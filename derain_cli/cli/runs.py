@@ -36,6 +36,13 @@ LogOption = Annotated[
         help="Also log to tensorboard, wandb (offline) or mlflow, in the run's folder; repeatable.",
     ),
 ]
+
+
+def talks() -> bool:
+    """Whether this process shows progress: of those that `torchrun` started, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 STOPPING = b"\nstopping after this step, which will be saved; Ctrl-C again stops at once\n"
 
 Command = TypeVar("Command", bound=Callable[..., None])

@@ -1,6 +1,5 @@
 """`derain search`: search RDMC's connections for your own data or budget."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from derain_cli.cli.runs import (
     say_how_to_go_on,
     say_speed,
     stop_on_signal,
+    talks,
 )
 from derain_cli.errors import INTERRUPTED, UsageError
 from derain_cli.training.configs.search import SearchConfig
@@ -79,7 +79,7 @@ def search(
         searcher.search_space(chosen)
         trainer.check(chosen, out, resume=resume)
         return
-    talking = os.environ.get("RANK", "0") == "0"
+    talking = talks()
     with stop_on_signal() as stopping, _progress(chosen, quiet or not talking) as report:
         # After the view has begun: loading torch takes seconds.
         from derain_cli.inference.memory import keep_freed_memory

@@ -49,7 +49,7 @@ def printable(text: str, longest: int | None = None) -> str:
 
 
 def as_bytes(line: str) -> bytes:
-    """Print a line on standard output, in UTF-8 if its encoding lacks a character."""
+    """A line as standard output encodes it, in UTF-8 if that encoding lacks a character."""
     encoding = (sys.stdout and sys.stdout.encoding) or "utf-8"
     for candidate in (encoding, "utf-8"):
         with contextlib.suppress(UnicodeEncodeError):
@@ -61,7 +61,7 @@ def read_standard_input(what: str, most: int | None = None) -> bytes:
     """All of standard input, up to one byte more than `most`.
 
     Raises:
-        UsageError: It is closed, or it is a terminal where an image is expected.
+        UsageError: It is closed.
     """
     if sys.stdin is None or sys.stdin.closed:
         raise UsageError(f"standard input is closed: pipe {what} in, or name a file instead of '-'")

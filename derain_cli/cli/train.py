@@ -1,6 +1,5 @@
 """`derain train`: its options are the fields of `TrainConfig`."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from derain_cli.cli.runs import (
     say_speed,
     say_where_data_lie,
     stop_on_signal,
+    talks,
 )
 from derain_cli.errors import INTERRUPTED, UsageError
 from derain_cli.training.configs.train import TrainConfig
@@ -169,7 +169,7 @@ def _train(
 ) -> None:
     from derain_cli.cli.train_view import show_progress
 
-    talking = os.environ.get("RANK", "0") == "0"
+    talking = talks()
     with ExitStack() as stack:
         stopping = stack.enter_context(stop_on_signal())
         show = stack.enter_context(show_progress(config, quiet=quiet or not talking))

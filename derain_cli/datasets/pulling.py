@@ -16,7 +16,7 @@ import huggingface_hub
 from huggingface_hub import errors
 
 from derain_cli.datasets.origins import ORIGINS
-from derain_cli.errors import DatasetError, ResourceError, UnavailableError, UsageError
+from derain_cli.errors import DatasetError, ResourceError, UnavailableError, UsageError, first_line
 from derain_cli.whole_files import sha256_of, write_whole
 
 NOTE = "derain-source.json"
@@ -144,7 +144,7 @@ def _our_errors(repo: str) -> Iterator[None]:
         errors.LocalEntryNotFoundError,
         errors.HTTPError,  # type: ignore[attr-defined]  # httpx's or httpx2's
     ) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UnavailableError(f"cannot download data set {repo!r}: {reason}") from error
     except OSError as error:
         if error.errno is None:

@@ -105,7 +105,7 @@ class Quoted:
 
     @property
     def scores(self) -> dict[str, float]:
-        """What is printed, by column of `comparison.COLUMNS`."""
+        """What is printed, by column of `statistics.COLUMNS`."""
         return {"psnr": self.psnr} | ({} if self.ssim is None else {"ssim": self.ssim})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from derain_cli.errors import CheckpointError
+from derain_cli.errors import CheckpointError, first_line
 
 FORMAT = 1
 KEY = "derain"  # under which the facts stand in a file's metadata, as JSON
@@ -63,7 +63,7 @@ class NetworkFacts:
             facts = cls(**fields)
             facts._check()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            reason = first_line(error, 200)
             raise CheckpointError(f"{file!r} does not say what network it is: {reason}") from error
         return facts
 

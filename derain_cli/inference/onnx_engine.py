@@ -1,11 +1,10 @@
 """ONNX Runtime as an engine, on the CPU."""
 
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from derain_cli.errors import CheckpointError
+from derain_cli.errors import CheckpointError, first_line
 from derain_cli.inference.engine import Array, Engine
 from derain_cli.inference.facts import KEY, NetworkFacts
 
@@ -37,7 +36,7 @@ class OnnxEngine(Engine):
                 content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # whatever a damaged file makes it raise
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
+            reason = first_line(error, 200)
             raise CheckpointError(f"{file!r} is no graph ONNX Runtime reads: {reason}") from error
         told = self._session.get_modelmeta().custom_metadata_map
         if KEY not in told:
@@ -45,11 +44,6 @@ class OnnxEngine(Engine):
         self.facts = NetworkFacts.from_json(told[KEY], file)
         self._partly = onnxruntime.RunOptions()
         self._partly.only_execute_path_to_fetches = True
-
-    @classmethod
-    def read(cls, path: Path, threads: int | None = None) -> "OnnxEngine":
-        """The network of an exported file."""
-        return cls(path.read_bytes(), str(path), threads)
 
     def derain(self, rainy: Array, precision: str, context_mean: Array | None = None) -> Array:
         """As of `Engine`; the precision is always fp32."""

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from derain_cli.errors import UsageError
+from derain_cli.errors import UsageError, first_line
 from derain_cli.inference.devices import choose_device, choose_precision
 from derain_cli.inference.engine import Array, Engine
 from derain_cli.inference.folding import folded_network
@@ -94,8 +94,7 @@ class TorchEngine(Engine):
             except RuntimeError as error:
                 # The compiler's own exceptions are in modules of torch that are costly to import.
                 if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                    reason = str(error).strip().splitlines()[0]
-                    raise UsageError(f"compile does not work here: {reason}") from error
+                    raise UsageError(f"compile does not work here: {first_line(error)}") from error
                 raise
 
     def context(self, rainy: Array) -> Array | None:

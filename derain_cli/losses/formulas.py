@@ -276,14 +276,14 @@ def contrastive_prior(
     fixed feature network. 0 when derained is clean; 1 x sum of rho where rainy is clean already.
 
     The denominator is not let below `floor` (mean absolute difference of one image's features),
-    and hands on no gradient there. Without that guard a image that comes back untouched, as from
+    and hands on no gradient there. Without that guard an image that comes back untouched, as from
     a fresh network whose rain is zero, would divide by 0.
 
     Args:
         derained: `(batch, 3, height, width)` in 0..1, the anchor.
         clean: Same shape, the positive.
         rainy: Same shape, the negative.
-        features: G, the fixed network: a image to its maps G_1 ... G_n, each `(batch, ...)`;
+        features: G, the fixed network: an image to its maps G_1 ... G_n, each `(batch, ...)`;
             `vgg.load_vgg19_features` reads the published one. No gradient reaches its weights if
             they ask for none; it runs in float32.
         weights: rho_1 ... rho_n.

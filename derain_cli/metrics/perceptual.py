@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from derain_cli.cache_folder import cache_folder
-from derain_cli.errors import CheckpointError, ImageError, UnavailableError
+from derain_cli.errors import CheckpointError, ImageError, UnavailableError, first_line
 
 Pixels = NDArray[np.uint8]
 
@@ -288,8 +288,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes a reader raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{str(path)!r} cannot be read as weights: {reason}") from error
+        raise CheckpointError(
+            f"{str(path)!r} cannot be read as weights: {first_line(error)}"
+        ) from error
     if not isinstance(stored, dict):
         raise CheckpointError(f"{str(path)!r} holds no table of tensors")
     return {str(name): value for name, value in stored.items() if isinstance(value, Tensor)}

@@ -281,7 +281,7 @@ class Rdmc(nn.Module, HubMethods):
         """Equal network for inference, batch norm merged into the convolutions.
 
         Each stage then has convolutions of its own, so it can be neither trained nor saved as an
-        `Rdmc`. `inference.fold_batch_norm` looks for this method.
+        `Rdmc`. `inference.folding` looks for this method.
         """
         folded = copy.deepcopy(self).eval()
         for parent in list(folded.modules()):

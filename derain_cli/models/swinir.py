@@ -28,7 +28,7 @@ MLP, LN                           `SwinLayer.mlp`, `SwinLayer.norm_...`
 ================================  =================================================================
 
 An output pixel sees no farther than 103 pixels, because attention stays within windows. The windows
-stand on a grid of 8 pixels: moving a image by 8 moves the result, moving it by 4 does not.
+stand on a grid of 8 pixels: moving an image by 8 moves the result, moving it by 4 does not.
 """
 
 from dataclasses import dataclass

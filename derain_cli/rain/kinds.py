@@ -8,6 +8,13 @@ from derain_cli.datasets.layouts import Pair
 from derain_cli.errors import ConfigError, DatasetError, did_you_mean
 from derain_cli.rain.layers import LayerSource, made_layers, no_rain, pair_layers, streak_layers
 from derain_cli.rain.painting import RAIN_KINDS
+from derain_cli.rain.streaks import STREAK_KINDS
+
+KNOWN = (
+    *(*RAIN_KINDS, *STREAK_KINDS, "dry", "streaks:FOLDER", "mixed:FOLDER", "pairs:DATASET"),
+    *("structures", "veil", "phone"),
+)
+"""All that `--rain` takes, for the error that suggests the nearest."""
 
 
 def trainable_pairs(name: str, data_root: Path) -> list[Pair]:
@@ -42,6 +49,5 @@ def layer_source(
     if what == "pairs":
         return pair_layers(hold_out_pairs(trainable_pairs(where, data_root), held_out)[0], cache)
     if kind not in RAIN_KINDS:
-        known = (*RAIN_KINDS, "dry", "streaks:FOLDER", "pairs:DATASET")
-        raise ConfigError(f"unknown kind of rain {kind!r}. {did_you_mean(kind, known)}")
+        raise ConfigError(f"unknown kind of rain {kind!r}. {did_you_mean(kind, KNOWN)}")
     return made_layers(kind, seed)

@@ -82,7 +82,7 @@ def score_column(
     Raises:
         DatasetError: It is missing, or an image cannot be read.
     """
-    if set(column.metrics) <= set(UNPAIRED):
+    if is_unpaired(column):
         return _score_photos(dataset, derainer, data_root, images)
     return _score_pairs(column, dataset, derainer, data_root, images)
 

@@ -6,7 +6,7 @@ that its networks learn from: a paper trains anew for most of its test sets.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -177,13 +177,3 @@ def variants(model: str, prefix: str, options: Mapping[str, Mapping[str, Any]]) 
         name: Row(name, "", (Run(f"{prefix}-{name}", "train", {"model": model, **fields}),))
         for name, fields in options.items()
     }
-
-
-def runs_of(rows: Sequence[Row], wanted: Callable[[Row], bool]) -> Iterator[Run]:
-    """Every run of the rows that are wanted, each once, in order."""
-    seen: set[str] = set()
-    for row in rows:
-        for run in row.runs if wanted(row) else ():
-            if run.name not in seen:
-                seen.add(run.name)
-                yield run

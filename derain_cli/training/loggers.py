@@ -29,7 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from derain_cli.errors import UsageError, did_you_mean
+from derain_cli.errors import UsageError, did_you_mean, first_line
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.trainer import LOG_EVERY, Progress
 from derain_cli.whole_files import write_whole
@@ -206,7 +206,7 @@ class _Loggers:
             try:
                 self._open[name] = make()
             except Exception as error:
-                raise UsageError(f"`log` {name} cannot begin: {_first_line(error)}") from error
+                raise UsageError(f"`log` {name} cannot begin: {first_line(error)}") from error
         if progress.step % LOG_EVERY == 0 or progress.validation:
             numbers = numbers_of(progress)
             for name, logger in list(self._open.items()):
@@ -222,7 +222,7 @@ class _Loggers:
             write()
         except Exception as error:  # noqa: BLE001 (what others raise must not end hours of training)
             del self._open[name]
-            log.warning("%s fails, the run goes on without it: %s", name, _first_line(error))
+            log.warning("%s fails, the run goes on without it: %s", name, first_line(error))
 
 
 def numbers_of(progress: Progress) -> dict[str, float]:
@@ -233,10 +233,6 @@ def numbers_of(progress: Progress) -> dict[str, float]:
     }
     scores = {f"psnr/{name}": value for name, value in (progress.validation or {}).items()}
     return numbers | scores
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _id_of(run: Path, name: str, make: Callable[[], str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from derain_cli.checkpoints.resolving import load_model
-from derain_cli.errors import ConfigError, TrainingError, UsageError, did_you_mean
+from derain_cli.errors import ConfigError, TrainingError, UsageError, did_you_mean, first_line
 from derain_cli.inference.devices import choose_device
 from derain_cli.models import build_model, model_config
 from derain_cli.models.rdmc import Rdmc, RdmcSupernet
@@ -286,8 +286,7 @@ class _Run:
         except RuntimeError as error:
             # The compiler's own exceptions are in modules of torch that are costly to import.
             if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                reason = str(error).strip().splitlines()[0]
-                raise UsageError(f"`compile` does not work here: {reason}") from error
+                raise UsageError(f"`compile` does not work here: {first_line(error)}") from error
             raise
 
     def _after_step(self, parts: dict[str, float]) -> Validation | None:

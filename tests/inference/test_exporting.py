@@ -35,7 +35,7 @@ def test_a_file_gives_the_original_image_and_says_what_it_is(
     assert done.difference <= 1 / 255
     facts = done.facts
     assert (facts.name, facts.architecture, facts.padding_multiple) == ("tiny", "menet", 16)
-    assert (facts.tile_overlap, facts.receptive_radius) == (112, 81)
+    assert (facts.tile_overlap, facts.receptive_radius) == (112, 25)  # one residual block
     assert facts.config["width"] == 8
     assert len(facts.sha256) == 64
     if format == "torch":
