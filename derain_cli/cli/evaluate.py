@@ -37,19 +37,9 @@ if TYPE_CHECKING:
     from derain_cli.evaluation.journal import Journal
     from derain_cli.evaluation.scoring import Key, Scored
     from derain_cli.evaluation.statistics import Row
+    from derain_cli.inference.derainer import DerainerOptions
     from derain_cli.scale.evaluation_on_ray import Weights
 
-ENGINE = (
-    "device",
-    "engine",
-    "precision",
-    "passes",
-    "tta",
-    "scales",
-    "tile",
-    "tile_overlap",
-    "threads",
-)
 WHAT, SCORES, RESULTS = "What is scored", "Scores", "Results"
 METRICS_HELP = (
     "Separated by commas: psnr (dB, higher is better), ssim (up to 1, higher), niqe (about 2 to "
@@ -59,37 +49,25 @@ METRICS_HELP = (
 )
 
 
+NAMED = ("device", "precision", "passes", "tta", "tile", "tile_overlap")
+UNNAMED = {"engine": "torch", "scales": 1}
+
+
 @dataclass(frozen=True)
 class Engine:
     """How models run; what of it changes scores must be the same on `--resume`."""
 
-    device: str
-    precision: str
+    running: "DerainerOptions"
     strength: float
-    passes: int
-    tta: bool
-    tile: int | None
-    tile_overlap: int | None
     batch_size: int
-    threads: int | None
-    engine: str = "torch"
-    scales: int | str = 1
 
     def settings(self) -> dict[str, Any]:
         """What changes scores, by name."""
-        return {
-            "device": self.device,
-            "precision": self.precision,
-            "strength": self.strength,
-            "passes": self.passes,
-            "tta": self.tta,
-            "tile": self.tile,
-            "tile overlap": self.tile_overlap,
-            "batch size": self.batch_size,
-            # Defaults are not named: tables begun before there was a choice go on.
-            **({} if self.engine == "torch" else {"engine": self.engine}),
-            **({} if self.scales == 1 else {"scales": self.scales}),
-        }
+        running: Mapping[str, Any] = self.running
+        # Defaults are not named: tables begun before there was a choice go on.
+        chosen = [name for name, default in UNNAMED.items() if running[name] != default]
+        named = {name.replace("_", " "): running[name] for name in (*NAMED, *chosen)}
+        return named | {"strength": self.strength, "batch size": self.batch_size}
 
 
 DataSets = Annotated[
@@ -259,20 +237,19 @@ def evaluate(
     # The first of each set, whichever shard does them: together, shards score what one run would.
     pairs = {name: members[: limit or None] for name, members in pairs.items()}
     pairs = shard_of_pairs(pairs, shard)
-    running = Engine(
-        device,
-        precision,
-        strength,
-        passes,
-        tta,
-        tile,
-        tile_overlap,
-        batch_size,
-        threads,
-        engine,
-        scales.number,
-    )
-    scoring = Scoring(pairs, metric_names, protocol, running, workers, save_images, on)
+    running: DerainerOptions = {
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "passes": passes,
+        "tta": tta,
+        "scales": scales.number,
+        "tile": tile,
+        "tile_overlap": tile_overlap,
+        "threads": threads,
+    }
+    how = Engine(running, strength, batch_size)
+    scoring = Scoring(pairs, metric_names, protocol, how, workers, save_images, on)
     with EvalView(quiet=quiet).shown() as view:
         scoring.load(view, [] if input_only else model or [""])
         journal = scoring.open_journal(view, csv_file, resume=resume, overwrite=overwrite)
@@ -332,7 +309,9 @@ class Scoring:
     @property
     def precision(self) -> str:
         """That of the networks: "auto" says nothing of a score, nor what another machine takes."""
-        return self.models[0].derainer.precision if self.models else self.engine.precision
+        return (
+            self.models[0].derainer.precision if self.models else self.engine.running["precision"]
+        )
 
     def load(self, view: "EvalView", names: Sequence[str]) -> None:
         """Load the models; an empty name is the default one's."""
@@ -343,7 +322,6 @@ class Scoring:
         from derain_cli.inference.derainer import Derainer
         from derain_cli.scale.evaluation_on_ray import read_weights
 
-        engine = self.engine
         for number, name in enumerate(name or DEFAULT_WEIGHTS for name in names):
             view.phase("loading models", number, len(names))
             if name in self.weights:
@@ -352,20 +330,9 @@ class Scoring:
             if self.on:
                 self.sent.append(read_weights(name))
                 continue
-            derainer = Derainer.load(
-                name,
-                device=engine.device,
-                engine=engine.engine,
-                precision=engine.precision,
-                tile=engine.tile,
-                tile_overlap=engine.tile_overlap,
-                passes=engine.passes,
-                tta=engine.tta,
-                scales=engine.scales,
-                threads=engine.threads,
-            )
+            derainer = Derainer.load(name, **self.engine.running)
             # Checkpoints of two runs have one file name: tell them apart as the user did.
-            self.models.append(EvaluatedModel(derainer, name, engine.strength))
+            self.models.append(EvaluatedModel(derainer, name, self.engine.strength))
             if harm := known_harm(name):
                 typer.echo(f"{name}: {harm}", err=True)
 
@@ -434,9 +401,8 @@ class Scoring:
             )
         from derain_cli.scale.evaluation_on_ray import evaluate_on_ray
 
-        engine = {name: getattr(self.engine, name) for name in ENGINE}
         task = (self.protocol, self.metrics, self.engine.strength)
-        return evaluate_on_ray(self.pairs, self.sent, engine, *task, done, self.on)
+        return evaluate_on_ray(self.pairs, self.sent, self.engine.running, *task, done, self.on)
 
     def _observer(self) -> "Callable[[Scored], None] | None":
         if not self.save_images:
