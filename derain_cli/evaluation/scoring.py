@@ -90,7 +90,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Case:
+class ReadPair:
     """A planned pair with its pixels."""
 
     plan: Planned
@@ -209,10 +209,10 @@ class _Evaluation:
 
     def _read_ahead(
         self, readers: ThreadPoolExecutor, batches: Sequence[Sequence[Planned]]
-    ) -> Iterator[list[Case]]:
+    ) -> Iterator[list[ReadPair]]:
         """Every batch with its pixels; the next ones are read while one is worked on."""
         left = iter(batches)
-        ahead: deque[list[Future[Case]]] = deque()
+        ahead: deque[list[Future[ReadPair]]] = deque()
         while True:
             most = max(1, self.workers // self.batch_size)
             for batch in itertools.islice(left, most + 1 - len(ahead)):
@@ -221,34 +221,36 @@ class _Evaluation:
                 return
             yield [future.result() for future in ahead.popleft()]
 
-    def _read(self, plan: Planned) -> Case:
-        return Case(plan, *self.cache.pair(plan.pair))
+    def _read(self, plan: Planned) -> ReadPair:
+        return ReadPair(plan, *self.cache.pair(plan.pair))
 
     def _score_batch(
-        self, scorers: ThreadPoolExecutor, batch: Sequence[Case]
+        self, scorers: ThreadPoolExecutor, batch: Sequence[ReadPair]
     ) -> Iterator[Future[Row]]:
-        """The rows of each case of a batch, input first, then each model."""
+        """The rows of each pair of a batch, input first, then each model."""
         futures: list[list[Future[Row]]] = [[] for _ in batch]
-        for place, case in enumerate(batch):
-            if INPUT in case.plan.models:
-                score = partial(self._score, case, INPUT, case.rainy, case.clean, 0.0)
+        for place, read in enumerate(batch):
+            if INPUT in read.plan.models:
+                score = partial(self._score, read, INPUT, read.rainy, read.clean, 0.0)
                 futures[place].append(scorers.submit(score))
         for model in self.models:
-            if not any(model.name in case.plan.models for case in batch):
+            if not any(model.name in read.plan.models for read in batch):
                 continue
             for place, (derained, seconds) in self._derain(model, batch).items():
-                case = batch[place]
-                if model.name in case.plan.models:
-                    dry = model(case.clean) if "dry" in self.metrics else case.clean
-                    score = partial(self._score, case, model.name, derained, dry, seconds)
+                read = batch[place]
+                if model.name in read.plan.models:
+                    dry = model(read.clean) if "dry" in self.metrics else read.clean
+                    score = partial(self._score, read, model.name, derained, dry, seconds)
                     futures[place].append(scorers.submit(score))
         return itertools.chain.from_iterable(futures)
 
-    def _derain(self, model: Deraining, batch: Sequence[Case]) -> dict[int, tuple[Pixels, float]]:
+    def _derain(
+        self, model: Deraining, batch: Sequence[ReadPair]
+    ) -> dict[int, tuple[Pixels, float]]:
         """Derained image and seconds by place in the batch; images of one size together."""
         by_size: dict[tuple[int, ...], list[int]] = {}
-        for place, case in enumerate(batch):
-            by_size.setdefault(case.rainy.shape, []).append(place)
+        for place, read in enumerate(batch):
+            by_size.setdefault(read.rainy.shape, []).append(place)
         results: dict[int, tuple[Pixels, float]] = {}
         for places in by_size.values():
             began = time.perf_counter()
@@ -259,20 +261,22 @@ class _Evaluation:
             }
         return results
 
-    def _score(self, case: Case, model: str, derained: Pixels, dry: Pixels, seconds: float) -> Row:
-        dataset, pair, protocol = case.plan.dataset, case.plan.pair, case.plan.protocol
+    def _score(
+        self, read: ReadPair, model: str, derained: Pixels, dry: Pixels, seconds: float
+    ) -> Row:
+        dataset, pair, protocol = read.plan.dataset, read.plan.pair, read.plan.protocol
         try:
             scores = score_image(
-                derained, case.rainy, case.clean, protocol, self.metrics, self.distances
+                derained, read.rainy, read.clean, protocol, self.metrics, self.distances
             )
         except ImageError as error:
             where = f"pair {pair.name!r} of {dataset!r} under {model!r}"
             way_out = "take the image out, or leave that one out of `metrics`"
             raise ImageError(f"{where}: {error}; {way_out}") from error
         if "dry" in self.metrics:
-            scores["dry"] = psnr(dry, case.clean, protocol)
-        row = Row(dataset, pair.group, pair.name, model, protocol, scores, seconds, tone=case.tone)
-        self.observe(Scored(row, case.rainy, derained, case.clean))
+            scores["dry"] = psnr(dry, read.clean, protocol)
+        row = Row(dataset, pair.group, pair.name, model, protocol, scores, seconds, tone=read.tone)
+        self.observe(Scored(row, read.rainy, derained, read.clean))
         return row
 
 

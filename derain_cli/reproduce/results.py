@@ -1,5 +1,6 @@
 """Ours beside the paper's: means with their errors, and paired differences with intervals."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -225,14 +226,4 @@ def _compared(
         return cell
     low, high = bootstrap_interval(gains)
     difference = float(gains.mean())
-    return Cell(
-        cell.ours,
-        cell.error,
-        cell.spread,
-        cell.images,
-        cell.seeds,
-        cell.paper,
-        difference,
-        low,
-        high,
-    )
+    return dataclasses.replace(cell, difference=difference, low=low, high=high)
