@@ -75,6 +75,7 @@ def plan_addresses(
         NothingToDoError: Nothing is found.
         DerainError: A server cannot be reached or refuses.
     """
+    words, listed = list(dict.fromkeys(words)), list(dict.fromkeys(listed))
     everything = [*words, *listed]
     _check(everything, options)
     passed_over: list[PassedOver] = []

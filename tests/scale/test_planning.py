@@ -88,6 +88,11 @@ def test_two_results_of_one_name(memory: Any) -> None:
     assert "another image of this batch" in jobs["memory://in/a.png"]
 
 
+def test_an_address_that_is_named_twice_is_done_once(memory: Any) -> None:
+    plan = plan_addresses(["memory://in/a.jpg"] * 2, BatchOptions(output="memory://out/"))
+    assert [str(job.derained) for job in plan.jobs] == ["memory://out/a.jpg"]
+
+
 def test_a_film_is_named_as_one(memory: Any, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     jobs = planned([str(tmp_path)], output="memory://out")
