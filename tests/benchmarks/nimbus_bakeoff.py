@@ -42,6 +42,13 @@ DESIGNS: Mapping[str, tuple[str, ...]] = {
     "plain deep": ('block="plain"', *FOUR_LEVELS),
     # As fast as plain deep for an image in bf16, within 10 %; today's default.
     "naf wide": ('block="naf"', "widths=[48,96,192]", "encoder=[2,2,4]", "decoder=[2,2]"),
+    "naf wide, no full size": (
+        'block="naf"',
+        "widths=[48,96,192]",
+        "encoder=[2,2,4]",
+        "decoder=[2,2]",
+        "full_size=0",
+    ),
     "mixed": (
         'block="mixed"',
         "widths=[48,96,160,192]",
@@ -60,6 +67,7 @@ LOSSES: Mapping[str, tuple[str, ...]] = {
     "ssim+l1": ("ssim:1", "l1:1"),
     "l1+fft": ("l1:1", "fft:0.1"),
     "charbonnier": ("charbonnier:1",),
+    "mse": ("mse:1",),
 }
 COMMON = TrainConfig(
     model="nimbus",
