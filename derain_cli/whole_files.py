@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and where those go that can be made again."""
 
 import contextlib
 import errno
@@ -18,6 +18,20 @@ _LITTER = re.compile(r"\.derain-(?P<owner>[0-9a-f]{6}-\d+)-[0-9a-f]{8}\.tmp")
 _ABANDONED = 24 * 3600  # seconds after which a file of another machine's process is nobody's
 _tidied: set[Path] = set()
 _own: set[str] = set()  # temporary files that this process is writing
+
+
+def cache_folder() -> Path:
+    """`~/.cache/derain`; nothing is made.
+
+    Raises:
+        ResourceError: The account has no home folder, as in a container under a number.
+    """
+    try:
+        return Path.home() / ".cache" / "derain"
+    except RuntimeError as error:
+        raise ResourceError(
+            "this account has no home folder to keep files in: set $HOME to a folder"
+        ) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from derain_cli.whole_files import write_whole_file
+from derain_cli.cli.output_files import default_data_root
+from derain_cli.errors import ResourceError
+from derain_cli.whole_files import cache_folder, write_whole_file
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
@@ -47,3 +49,15 @@ def test_others_may_read_what_they_may_read_of_any_new_file(tmp_path: Path) -> N
     for replace in (True, False):
         write_whole_file(tmp_path / f"{replace}", b"new", replace=replace)
         assert (tmp_path / f"{replace}").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_an_account_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch):
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    assert cache_folder() == Path.home() / ".cache/derain"
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.delenv("DERAIN_DATA", raising=False)
+    for ask in (cache_folder, default_data_root):
+        with pytest.raises(ResourceError, match=r"no home folder .* set \$HOME to a folder"):
+            ask()

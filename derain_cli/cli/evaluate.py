@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain_cli.checkpoints.catalogue import DEFAULT_WEIGHTS
+from derain_cli.checkpoints import DEFAULT_WEIGHTS
 from derain_cli.cli.options import (
     SPEED,
     BatchSize,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from derain_cli.cache_folder import cache_folder
 from derain_cli.errors import ResourceError, UsageError
+from derain_cli.whole_files import cache_folder
 
 
 def require_output_file(

@@ -16,11 +16,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from derain_cli.cache_folder import cache_folder
 from derain_cli.errors import CheckpointError, UsageError
 from derain_cli.inference.facts import NetworkFacts
 from derain_cli.version import __version__
-from derain_cli.whole_files import write_whole_file
+from derain_cli.whole_files import cache_folder, write_whole_file
 
 MOST_HEADER = 1 << 20  # bytes
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}  # modules, and usually distributions

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from derain_cli.cache_folder import cache_folder
 from derain_cli.errors import CheckpointError, ImageError, UnavailableError, first_line
+from derain_cli.whole_files import cache_folder
 
 Pixels = NDArray[np.uint8]
 

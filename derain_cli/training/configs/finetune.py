@@ -205,7 +205,8 @@ class FinetuneConfig(TrainConfig):
         """Fields of the network's config that differ from the published ones.
 
         Example:
-            >>> FinetuneConfig(without=("memory", "tv")).model_options()
+            >>> without = ("memory", "tv")
+            >>> FinetuneConfig(recipe="self_training", without=without).model_options()
             {'use_memory': False}
 
         Raises:
