@@ -50,6 +50,8 @@ class Encoding:
                 return Result(result.job, "skipped")
             rain = measure_rain(rainy.rgb, derained)
             content, written = self._write(result.job, rainy, derained, rain)
+            stays = not written.get(result.job.derained, True)
+            held = _content_of(result.job.derained, content) if stays else content
         except Exception as error:  # noqa: BLE001 (one odd image must not end a night's batch)
             failure = as_derain_error(result.job, error)
             return dataclasses.replace(result, status="failed", error=failure)
@@ -64,8 +66,7 @@ class Encoding:
             notices = (f"derained again: {job.redo}", *notices)
         if self._leaves(rain):
             notices += (f"{rain.in_words()}: {self._left(rainy, job)}",)
-        if not written.get(job.derained, True):
-            content = _content_of(job.derained, content)
+        if stays:
             notices += (f"{str(job.derained)!r} was there and stays: only its layers are new",)
         given = content if job.derained is None else None
         return dataclasses.replace(
@@ -74,7 +75,7 @@ class Encoding:
             content=given,
             notices=notices,
             rain=rain,
-            digest=hashlib.sha256(content).hexdigest(),
+            digest=hashlib.sha256(held).hexdigest(),
         )
 
     def _leaves(self, rain: Rain) -> bool:

@@ -135,7 +135,7 @@ def read_list(content: bytes) -> tuple[str, ...]:
     A list that begins with a byte order mark is decoded as that says: PowerShell writes UTF-16.
 
     Raises:
-        UsageError: It is an image.
+        UsageError: It is an image, or no text in the encoding that its mark names.
 
     Example:
         >>> read_list(b"a b.jpg\n\n-c.png\n")

@@ -83,7 +83,8 @@ def trust_in(
     if manifest.is_dir():
         raise UsageError(f"--manifest {str(manifest)!r} is a folder: name a file in it")
     weights = sha256_of(resolve_weights(model or DEFAULT_WEIGHTS))
-    return Trust(read_manifest(manifest), weights, options_of(options, engine))
+    known = read_manifest(manifest)  # also where it is only written to: another file is refused
+    return Trust(known if options.skip_existing else {}, weights, options_of(options, engine))
 
 
 @contextmanager

@@ -50,12 +50,11 @@ class Trust:
         before = self.known.get(wanted.input)
         if before is None or before.output != wanted.output:
             return job
-        if before.status != "done":
-            return (
-                dataclasses.replace(job, skip=False, redo="it failed before") if job.skip else job
-            )
-        # Also where a layer is missing: one made now would not fit a derained file of before.
-        reason = before.outdated_by(wanted)
+        if before.status == "done":
+            # Also where a layer is missing: one made now would not fit a derained file of before.
+            reason = before.outdated_by(wanted)
+        else:
+            reason = "it failed before" if job.skip else ""
         return dataclasses.replace(job, skip=False, redo=reason) if reason else job
 
     def record(self, result: Result) -> Record:

@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from derain_cli.cli.app import app
+from derain_cli.evaluation.photo_comparison import _data_address
 
 Run = Callable[..., Result]
 
@@ -70,3 +71,9 @@ def test_a_photo_that_is_none_is_named_and_nothing_is_made(
     assert (result.exit_code, "does not exist" in result.stderr) == (1, True)
     assert not missing.parent.exists()
     assert "'.' is a folder, not an image" in run(".", *networks).stderr
+
+
+def test_a_side_that_no_jpeg_holds_is_shown_as_png() -> None:
+    narrow, wide = np.zeros((2, 9, 3), np.uint8), np.zeros((2, 66_000, 3), np.uint8)
+    assert _data_address(narrow).startswith("data:image/jpeg;base64,")
+    assert _data_address(wide).startswith("data:image/png;base64,")

@@ -86,6 +86,8 @@ def test_a_finished_run_resumes_to_nothing_and_a_second_is_refused(photos, weigh
     with pytest.raises(ConfigError, match="holds a run"):
         invoke(*words)
     assert invoke("--out", tmp_path / "run", "--resume", "-q").exit_code == 0
+    moved = invoke("--out", tmp_path / "run", "--resume", "-q", "--data-root", tmp_path)
+    assert f"data sets are read from {tmp_path}, no longer from" in moved.stderr
 
 
 def test_every_epoch_has_its_line(photos, weights, tmp_path):

@@ -261,3 +261,13 @@ def test_images_derained_together_say_what_one_alone_says(
         told.append([(json.loads(x)["warnings"], json.loads(x)["tile"]) for x in lines])
     assert told[0] == told[1]
     assert "seams may show" in told[0][0][0][0]
+
+
+def test_a_manifest_alone_makes_nothing_again(run: Run, photos: Path, tmp_path: Path) -> None:
+    """Only --skip-existing trusts earlier records; without it they replace and tell nothing."""
+    options = [photos / "a2.jpg", "-o", f"{tmp_path}/dry/", "--manifest", tmp_path / "run.jsonl"]
+    assert run(*options).exit_code == 0
+    again = run(*options, "--strength", "0.5", "--overwrite", "--json")
+    assert json.loads(again.stdout.splitlines()[0])["warnings"] == []
+    refused = run(*options, "--strength", "0.7")
+    assert "exists already" in refused.stderr

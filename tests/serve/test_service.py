@@ -131,6 +131,9 @@ def test_a_form_without_an_image_says_so(server: Server) -> None:
     reply = server.ask("POST", "/v1/derain", body, Content_Type="multipart/form-data; boundary=m")
     assert (reply.status, reply.error["code"]) == (400, 2)
     assert "is text, not a file" in reply.error["message"]
+    # Types of content are the same in any case.
+    reply = server.ask("POST", "/v1/derain", body, Content_Type="Multipart/Form-Data; boundary=m")
+    assert "is text, not a file" in reply.error["message"]
     reply = server.ask("POST", "/v1/derain", b"cut", Content_Type="multipart/form-data; boundary=m")
     assert reply.status == 400
 
