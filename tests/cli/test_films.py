@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from derain_cli.cli.app import app
+from derain_cli.whole_files import sha256_of
 
 av = pytest.importorskip("av", reason="the extra `video` is not installed")
 
@@ -34,6 +35,7 @@ def run(tiny_checkpoint: Path) -> Run:
 
 
 def make_film(path: Path, frames: int = 6, side: int = 32) -> Path:
+    path.parent.mkdir(exist_ok=True)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
@@ -77,6 +79,20 @@ def test_photos_and_films_in_one_batch(run: Run, photos: Path) -> None:
     assert film.read_bytes() == original
     again = run(photos, "--json", "--skip-existing")
     assert [line.get("status") for line in lines_of(again)[:3]] == ["skipped"] * 3
+
+
+def test_a_manifest_has_the_digests_of_films_and_animations(run: Run, tmp_path: Path) -> None:
+    make_film(tmp_path / "wet/clip.mp4")
+    make_gif(tmp_path / "wet/moving.gif")
+    manifest = tmp_path / "run.jsonl"
+    done = run(
+        tmp_path / "wet", "-o", f"{tmp_path}/dry/", "--frames", "all", "--manifest", manifest
+    )
+    assert done.exit_code == 0, done.stderr
+    records = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert len(records) == 2
+    for record in records:
+        assert record["sha256"] == sha256_of(Path(record["output"]))
 
 
 def test_a_film_goes_where_photos_would(run: Run, tmp_path: Path) -> None:
