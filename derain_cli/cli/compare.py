@@ -56,11 +56,9 @@ def compare(
         raise UsageError("name at least two weights: -m nimbus-real -m menet-real")
     rainy = read_image(photo)  # before a folder for the result is made beside a mistyped name
     target = output or photo.with_name(f"{photo.stem}_models.html")
-    require_output_file(target, "-o", *PAGE, *SHEETS)
     if target.exists() and photo.exists() and target.samefile(photo):
         raise UsageError(f"-o {str(target)!r} is the photo itself: name another file")
-    if target.exists() and not overwrite:
-        raise UsageError(f"{str(target)!r} exists already: --overwrite replaces it")
+    require_output_file(target, "-o", *PAGE, *SHEETS, overwrite=overwrite)
     views = _views(rainy, list(dict.fromkeys(model)), strength, device, threads)
     _write(target, photo.name, views)
     typer.echo(str(target))
