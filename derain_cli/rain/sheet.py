@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 
 SIDE, LABEL = 240, 18
 ALONE = (
-    *(*RAIN_KINDS, *STREAK_KINDS, "veil+wide", "veil+dense", "phone+wide"),
+    *(*RAIN_KINDS, *STREAK_KINDS, "veil+wide", "veil+dense", "veil+curtain", "phone+wide"),
     *("structures+wide", "structures"),
 )
 """Kinds that work without a folder of layers."""

@@ -50,7 +50,9 @@ WIDE = StreakRange((0.8, 14), (6, 250), (6, 45), 60, (1, 5), (0.03, 0.3), (0.12,
 DROPS = StreakRange((2.5, 14), (4, 60), (1.0, 5), 50, (1, 2), (0.01, 0.07), (0.2, 0.9))
 # A downpour before trees: every pixel has some soft rain in front of it, none of it bright.
 DENSE = StreakRange((1.2, 5), (20, 220), (10, 45), 30, (2, 5), (0.15, 0.6), (0.08, 0.4))
-STREAK_KINDS = {"wide": WIDE, "drops": DROPS, "dense": DENSE}
+# Steady rain seen through a long lens: faint soft lines, longer than any crop, before grey foliage.
+CURTAIN = StreakRange((1.0, 4.5), (40, 400), (20, 110), 20, (3, 6), (0.15, 0.7), (0.03, 0.25))
+STREAK_KINDS = {"wide": WIDE, "drops": DROPS, "dense": DENSE, "curtain": CURTAIN}
 
 
 def streak_layer(height: int, width: int, rng: np.random.Generator, knobs: StreakRange) -> Layer:

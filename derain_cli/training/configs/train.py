@@ -113,7 +113,7 @@ class TrainConfig:
     )
     rain: tuple[str, ...] = option(
         (),
-        "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, dense, drops, dry, "
+        "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, dense, curtain, drops, dry, "
         "streaks:FOLDER, pairs:DATASET, mixed:FOLDER, or a scene such as "
         "phone+veil+structures+wide; repeatable.",
         group=DATA,
