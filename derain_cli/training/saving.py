@@ -71,16 +71,21 @@ class Saving:
         if processes.is_first():
             self._folder.open(self._config, resume=resume)
         processes.wait_for_all()
-        if not resume:
-            return
-        if self._folder.has_state:
-            state = self._folder.load_state(self._device)
-            try:
-                self._take(state)
-            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-                raise self._folder.damaged_state() from error
-        if processes.is_first():
+        if resume and self._folder.has_state:
+            self._go_on()
+        elif processes.is_first():
+            # Weights are written before the state of their step: with this one, a run killed in
+            # between begins anew, and is not taken for one whose state was lost.
+            self._write_state()
+        if resume and processes.is_first():
             self._folder.forget_log_after(self.state.step)
+
+    def _go_on(self) -> None:
+        state = self._folder.load_state(self._device)
+        try:
+            self._take(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise self._folder.damaged_state() from error
 
     def _take(self, state: dict[str, Any]) -> None:
         self.state = RunState(**state["run"])

@@ -202,9 +202,26 @@ def test_a_run_killed_before_its_first_save_begins_again(variant, tmp_path, asse
 
     with pytest.raises(MemoryError):
         train(variant, tmp_path / "killed", report=die)
-    assert not (tmp_path / "killed" / "state.pt").exists()
+    assert torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["run"]["step"] == 0
     (tmp_path / "killed" / "metrics.jsonl").write_text('{"step": 1, "loss": 1}\n')
     train(variant, tmp_path / "killed", resume=True)
+    assert_same_state(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_killed_between_its_weights_and_its_state_goes_on(
+    tiny_config, tmp_path, monkeypatch, assert_same_state
+):
+    config = tiny_config("resnet", steps=2, save_every=10)
+    train(config, tmp_path / "whole")
+
+    def die(saving):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Saving, "save_state", die)
+        train(config, tmp_path / "killed")
+    assert (tmp_path / "killed" / "last.safetensors").exists()
+    train(config, tmp_path / "killed", resume=True)
     assert_same_state(tmp_path / "whole", tmp_path / "killed")
 
 
