@@ -112,13 +112,12 @@ def _taps(dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.tensor(TAPS, dtype=dtype, device=device)
 
 
-def pad_to_multiple(image: Tensor, multiple: int, smallest: int = 1) -> Tensor:
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Image grown at the bottom and right by mirrored pixels; cut the result with `[..., :h, :w]`.
 
     Args:
         image: `(batch, channels, height, width)`, any range.
         multiple: Height and width of the result are multiples of this number.
-        smallest: Height and width of the result are at least this number.
 
     A side too short to be mirrored (1 pixel has no mirror) is continued with its last pixel.
 
@@ -128,8 +127,7 @@ def pad_to_multiple(image: Tensor, multiple: int, smallest: int = 1) -> Tensor:
         torch.Size([1, 3, 8, 12])
     """
     height, width = image.shape[-2:]
-    bottom = max(round_up(height, multiple), smallest) - height
-    right = max(round_up(width, multiple), smallest) - width
+    bottom, right = (round_up(side, multiple) - side for side in (height, width))
     return _grow(_grow(image, bottom, vertical=True), right, vertical=False)
 
 

@@ -74,19 +74,17 @@ class Row:
         method: What the paper calls it.
         runs: Runs that lead to its network, in order; none for a quoted row.
         paper: Printed figures by label of the column.
-        weights: Name of weights to score as they are, where no run is needed.
     """
 
     name: str
     method: str
     runs: tuple[Run, ...] = ()
     paper: Mapping[str, Figures] = field(default_factory=dict)
-    weights: str = ""
 
     @property
     def is_ours(self) -> bool:
-        """Whether this program trains or has its network."""
-        return bool(self.runs or self.weights)
+        """Whether this program trains its network."""
+        return bool(self.runs)
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def quoted(text: str, columns: Sequence[Column], ours: Mapping[str, Row]) -> tup
             for label, cell in zip(head[2:], cells, strict=True)
         }
         made = ours.get(name, Row(name, method))
-        rows.append(Row(name, method, made.runs, paper, made.weights))
+        rows.append(Row(name, method, made.runs, paper))
     return tuple(rows)
 
 

@@ -217,9 +217,10 @@ def test_a_run_killed_between_its_weights_and_its_state_goes_on(
     def die(saving):
         raise MemoryError
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch:
         patch.setattr(Saving, "save_state", die)
-        train(config, tmp_path / "killed")
+        with pytest.raises(MemoryError):
+            train(config, tmp_path / "killed")
     assert (tmp_path / "killed" / "last.safetensors").exists()
     train(config, tmp_path / "killed", resume=True)
     assert_same_state(tmp_path / "whole", tmp_path / "killed")
