@@ -14,7 +14,8 @@ from derain_cli.batch.failures import as_derain_error
 from derain_cli.batch.interruption import Interrupter
 
 if TYPE_CHECKING:  # torch is not needed to plan
-    from derain_cli.inference.derainer import Derainer, RunFacts
+    from derain_cli.inference.bands import RunFacts
+    from derain_cli.inference.derainer import Derainer
 
 # Told after each tile of an image: the job, and the share of its image that is done.
 OnProgress = Callable[[Job, float], None]

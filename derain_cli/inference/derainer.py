@@ -1,25 +1,22 @@
 """Derainer: run any image through a network, whole or in tiles, within the available memory.
 
-A large image runs as rows of tiles (columns, if it is wide). Only one row of results is held as
-floats; finished rows are written in the image's own dtype at once. `tiles` decides where tiles lie.
-A whole image is the case of one tile.
-
-With an overlap of at least twice the receptive radius plus `tiles.FEATHER`, tiles equal the whole
-image up to float rounding. In practice less is enough, because distant pixels hardly count.
+`tiling` decides how large tiles are, `bands` derains them row by row; here an image is derained at
+the sizes, in the passes and with the tiles that were asked for, and again with smaller tiles where
+memory ran out.
 """
 
 import logging
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 
 from derain_cli.checkpoints import DEFAULT_WEIGHTS
-from derain_cli.errors import ImageError, ResourceError, UsageError
+from derain_cli.errors import ResourceError, UsageError
+from derain_cli.inference.bands import OnShare, RunFacts, TiledRun
 from derain_cli.inference.engine import Engine, Tileable
 from derain_cli.inference.engines import load_engine, network_engine
 from derain_cli.inference.kinds import derain_any
@@ -27,7 +24,6 @@ from derain_cli.inference.memory import (
     give_back_freed_memory,
     is_out_of_memory,
     keep_freed_memory,
-    memory_budget,
 )
 from derain_cli.inference.pixels import (
     Levels,
@@ -35,9 +31,7 @@ from derain_cli.inference.pixels import (
     Reader,
     blended,
     check_image,
-    is_finite,
     level_reader,
-    pad_to_multiple,
     pixel_reader,
     write_pixels,
 )
@@ -50,10 +44,9 @@ from derain_cli.inference.scales import (
     share_of_work,
     shrunken,
     streak_width,
-    turned_reader,
     without_rain,
 )
-from derain_cli.inference.tiles import cheapest_tiles, plan_axis, round_down, round_up
+from derain_cli.inference.tiling import Shape, TileSize, Tiling
 
 if TYPE_CHECKING:  # torch takes a second to load, and engines other than torch do without
     from torch import Tensor, nn
@@ -62,40 +55,11 @@ if TYPE_CHECKING:  # torch takes a second to load, and engines other than torch 
 
 log = logging.getLogger(__name__)
 
-TileSize = tuple[int, int]  # height and width in pixels
 Image = TypeVar("Image")  # see `inference.kinds`
 Result = TypeVar("Result")
-Turnable = TypeVar("Turnable", Pixels, Levels, Layer)
-Shape = tuple[int, int, int]  # images, their height and width
-OnShare = Callable[[float], None]  # told what share of an image is done
-# The shortest tile a caller may ask for, and the shortest that halving for lack of memory reaches.
-SHORTEST_TILE, SHORTEST_HALVED_TILE = 32, 128
-# An image of at most this many pixels runs whole; its memory is not even measured.
-SURELY_SMALL = 512 * 512
 # After an image of more pixels than these the tiles' memory is given back, because its file format
 # needs as much; the next image takes a moment longer.
 LARGE = 40_000_000
-# Kernels need scratch space that counting live tensors does not see.
-SCRATCH = 1.5
-# A pixel of a finished row of tiles: three floats, and half as much again for what is carried on.
-BAND_BYTES = 18
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """How an image was derained.
-
-    Attributes:
-        tile: Largest side of a tile in pixels; 0 when the image ran whole.
-        precision: Precision of the result: fp32 if a lower one gave values that are not finite.
-        notices: Messages for the user.
-        scales: What the image was shrunken by at most, to find wide rain; 1 for not at all.
-    """
-
-    tile: int
-    precision: str
-    notices: tuple[str, ...] = ()
-    scales: int = 1
 
 
 class DerainerOptions(TypedDict, total=False):
@@ -121,8 +85,7 @@ class Derainer:
         engine: What runs it.
         device: Where it runs, as torch spells it: "cpu", "cuda", "cuda:N" or "mps".
         precision: "fp32", "bf16" or "fp16".
-        tile: Largest side of a tile in pixels; 0 = always whole, None = as memory allows.
-        tile_overlap: Pixels by which neighbouring tiles overlap.
+        tiling: How large tiles are, and by how much they overlap.
         entry: What tiles must know of the network: its entry in `MODELS`, say.
     """
 
@@ -174,10 +137,7 @@ class Derainer:
         self.passes, self.tta, self.scales = passes, tta, check_scales(scales)
         self.name = name
         self.entry = entry
-        self.tile = self._checked_tile(tile)
-        self.tile_overlap = self._checked_overlap(tile_overlap)
-        self._tile_limit: int | None = None  # set once memory runs out
-        self._bytes_per_pixel = 0.0  # measured when first needed
+        self.tiling = Tiling(entry, tile, tile_overlap)
         if not isinstance(model, Engine):
             model = network_engine(
                 model,
@@ -299,7 +259,7 @@ class Derainer:
         image = pixel_reader(rainy)
         coarse = self._find_coarse_rain(scales, image, (1, *size), on_progress)
 
-        def attempt(run: "_Run") -> tuple[Pixels, RunFacts]:
+        def attempt(run: TiledRun) -> tuple[Pixels, RunFacts]:
             run.on_progress = coarse.on_progress
             derained = np.empty_like(rainy, order="C")
             target = run.turned(derained, 0, 1)  # a view whose rows are the bands
@@ -406,7 +366,7 @@ class Derainer:
         shape = batch, height, width
         coarse = self._find_coarse_rain(scales, level_reader(rainy), shape)
 
-        def attempt(run: "_Run") -> tuple[Levels, RunFacts]:
+        def attempt(run: TiledRun) -> tuple[Levels, RunFacts]:
             derained = np.empty(rainy.shape, np.float32)
             target = run.turned(derained, -1, -2)
             for rows, result in run.bands(run.reader(coarse.read)):
@@ -438,7 +398,7 @@ class Derainer:
     ) -> tuple[Layer, RunFacts]:
         """The rain in a shrunken image."""
 
-        def attempt(run: "_Run") -> tuple[Layer, RunFacts]:
+        def attempt(run: TiledRun) -> tuple[Layer, RunFacts]:
             run.on_progress = on_progress
             layer = np.empty((*shape, 3), np.float16)
             target, source = run.turned(layer, 1, 2), run.reader(read)
@@ -466,7 +426,7 @@ class Derainer:
         return self.engine.context(rainy)
 
     def _within_memory(
-        self, shape: Shape, attempt: Callable[["_Run"], Result], held: int = 0
+        self, shape: Shape, attempt: Callable[[TiledRun], Result], held: int = 0
     ) -> Result:
         """Result of `attempt`, with the largest tiles that memory allows.
 
@@ -478,92 +438,28 @@ class Derainer:
             held: Bytes that lie in memory besides the images.
         """
         notices: list[str] = []
-        batch, height, width = shape
-        tile = self._first_tile(batch, height, width, held)
+        size, tile = shape[1:], self.tiling.first(shape, self.engine, held)
         while True:
             try:
-                return attempt(_Run(self, (height, width), tile, notices))
+                overlap = self.tiling.overlap_of(min(tile))
+                return attempt(TiledRun(self, size, tile, overlap, notices))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             # Outside of `except`, whose traceback keeps the failed attempt's arrays alive.
-            side = self._smaller_tile(max(tile), height, width)
-            tile = side, side
-            notices.append(f"out of memory: went on with tiles of {side} pixels")
+            tile = self._smaller(tile, size)
+            notices.append(f"out of memory: went on with tiles of {max(tile)} pixels")
             give_back_freed_memory(self.device)
 
-    def _first_tile(self, batch: int, height: int, width: int, held: int = 0) -> TileSize:
-        """Height and width of the tiles to begin with; (0, 0) for the whole image."""
-        height, width = (round_up(side, self.entry.padding_multiple) for side in (height, width))
-        tile = self._automatic_tile(batch, height, width, held)
-        if self.tile is not None:
-            tile = self.tile, self.tile
-        limit = self._tile_limit
-        if limit and max(height, width) > limit:
-            tile = min(tile[0] or limit, limit), min(tile[1] or limit, limit)
-        return tile
-
-    def _automatic_tile(self, batch: int, height: int, width: int, held: int) -> TileSize:
-        """The tiles that cost least of those that fit the memory."""
-        if self.tile is not None or batch * height * width <= SURELY_SMALL:
-            return 0, 0
-        if not self._bytes_per_pixel:
-            self._bytes_per_pixel = self.engine.bytes_per_pixel()
-        budget = memory_budget(self.device, batch * height * width * 3 + held)
-
-        def fits(rows: int, columns: int) -> bool:
-            # One row of tiles is put together in floats beside the network's own tensors.
-            band = max(rows, columns) * min(height, width) * BAND_BYTES
-            tile = rows * columns * SCRATCH * self._bytes_per_pixel
-            return batch * (tile + band) <= budget
-
-        if batch * height * width * SCRATCH * self._bytes_per_pixel <= budget:
-            return 0, 0
-        multiple = self.entry.padding_multiple
-        cheapest = cheapest_tiles((height, width), self.tile_overlap, multiple, fits)
-        if cheapest is None:
-            side = math.isqrt(int(budget / (SCRATCH * batch * self._bytes_per_pixel)))
-            side = max(round_down(side, multiple), self._at_least(SHORTEST_HALVED_TILE))
-            cheapest = side, side
-        return cheapest
-
-    def _smaller_tile(self, tile: int, height: int, width: int) -> int:
-        longest = round_up(max(height, width), self.entry.padding_multiple)
-        tile = min(tile or longest, longest)
-        smaller = round_down(tile // 2, self.entry.padding_multiple)
-        if smaller < self._at_least(SHORTEST_HALVED_TILE):
+    def _smaller(self, tile: TileSize, size: tuple[int, int]) -> TileSize:
+        smaller = self.tiling.smaller(tile, size)
+        if smaller is None:
+            height, width = size
             raise ResourceError(
                 f"out of memory: {self.name} cannot derain {width}x{height} pixels even in tiles "
-                f"of {tile}; free some memory or take a smaller network"
+                f"of {self.tiling.longest(tile, size)}; free some memory or take a smaller network"
             )
-        self._tile_limit = smaller
         return smaller
-
-    def overlap_of(self, tile: int) -> int:
-        """Pixels by which tiles of this side overlap: at most half of them."""
-        return min(self.tile_overlap, round_down(tile // 2, self.entry.padding_multiple))
-
-    def _at_least(self, side: int) -> int:
-        """Shortest tile not below `side` that fits the network's grid and still has an overlap."""
-        multiple = self.entry.padding_multiple
-        return round_up(max(side, 2 * multiple), multiple)
-
-    def _checked_tile(self, tile: int | None) -> int | None:
-        shortest = self._at_least(SHORTEST_TILE)
-        if tile and tile < shortest:
-            raise UsageError(f"tile must be 0 or at least {shortest}, not {tile}")
-        return tile and round_up(tile, self.entry.padding_multiple)
-
-    def _checked_overlap(self, overlap: int | None) -> int:
-        multiple = self.entry.padding_multiple
-        if overlap is None:
-            return round_up(self.entry.tile_overlap, multiple)
-        if overlap < 0:
-            raise UsageError(f"tile overlap must not be negative, not {overlap}")
-        half = round_down(self.tile // 2, multiple) if self.tile else None
-        if half is not None and round_up(overlap, multiple) > half:
-            raise UsageError(f"tile overlap must be at most half of tile {self.tile}: {half}")
-        return round_up(overlap, multiple)
 
 
 def derain(
@@ -615,158 +511,3 @@ def _part_of(on_progress: OnShare | None, begun: float, share: float) -> OnShare
     if on_progress is None or share == 1:
         return on_progress
     return lambda done: on_progress(begun + share * done)
-
-
-class _Run:
-    """One attempt at an image: its tiles and the notices about them.
-
-    When a tiled image is wider than high, rows here are the image's columns: bands run along the
-    short side, so that they stay small for panoramas. The network still sees tiles upright.
-    """
-
-    def __init__(
-        self, derainer: Derainer, size: tuple[int, int], tile: TileSize, notices: Sequence[str]
-    ) -> None:
-        self.derainer = derainer
-        self.is_turned = any(tile) and size[1] > size[0]
-        if self.is_turned:
-            size, tile = size[::-1], tile[::-1]
-        self.height, self.width = size
-        self.overlap, multiple = derainer.overlap_of(min(tile)), derainer.entry.padding_multiple
-        self.rows = plan_axis(self.height, tile[0], self.overlap, multiple)
-        self.columns = plan_axis(self.width, tile[1], self.overlap, multiple)
-        self.tile = 0 if self.rows.count == self.columns.count == 1 else max(tile)
-        self.precision = derainer.precision
-        self.on_progress: OnShare | None = None
-        self._tiles_done = 0
-        self._context_mean: Levels | None = None
-        self.notices = [*notices, *self._tile_notices()]
-
-    def facts(self, scales: int = 1, notices: Sequence[str] = ()) -> RunFacts:
-        """How the image was derained; complete once all bands have run.
-
-        Args:
-            scales: As of `RunFacts`.
-            notices: Of the coarser sizes.
-        """
-        every = dict.fromkeys((*notices, *self.notices))
-        return RunFacts(self.tile, self.precision, tuple(every), scales)
-
-    def reader(self, read: Reader) -> Reader:
-        """Reads the same image, whose rows are the bands'."""
-        return turned_reader(read) if self.is_turned else read
-
-    def turned(self, values: Turnable, *sides: int) -> Turnable:
-        """The array itself, or a view of it with the two sides exchanged."""
-        return values.swapaxes(*sides) if self.is_turned else values
-
-    def bands(self, read: Reader) -> Iterator[tuple[slice, Levels]]:
-        """Finished rows from top to bottom: which, and `(batch, 3, rows, width)` in 0..1."""
-        carried: Levels | None = None
-        if self.tile:
-            self._context_mean = self._mean_context(read)
-        ends = (*self.rows.starts[1:], self.height)
-        for top, end, weights in zip(self.rows.starts, ends, self.rows.weights, strict=True):
-            band = self._band(read, slice(top, top + self.rows.tile), weights)
-            if carried is not None:
-                band[..., : carried.shape[-2], :] += carried
-            carried = band[..., end - top :, :].copy()
-            finished = band[..., : end - top, : self.width]
-            yield slice(top, end), np.clip(finished, 0, 1, out=finished)
-
-    def _mean_context(self, read: Reader) -> Levels | None:
-        """Mean over the image of what the network averages, from all tiles; None for nothing.
-
-        Every pixel counts once: tiles are weighted as they are blended.
-        """
-        multiple = self.derainer.entry.padding_multiple
-        total: Levels | float = 0.0
-        for top, row_weights in zip(self.rows.starts, self.rows.weights, strict=True):
-            for left, weights in zip(self.columns.starts, self.columns.weights, strict=True):
-                place = slice(top, top + self.rows.tile), slice(left, left + self.columns.tile)
-                tile = self.turned(pad_to_multiple(read(*place), multiple), -1, -2)
-                context = self.derainer.run_context(tile)
-                if context is None:
-                    return None
-                share = self.turned(
-                    _means(row_weights, multiple)[:, None] * _means(weights, multiple), 0, 1
-                )
-                total = total + (context * share).sum(axis=(2, 3), keepdims=True)
-        cells = self.rows.padded * self.columns.padded / multiple**2
-        return cast(Levels, total) / np.float32(cells)
-
-    def _band(self, read: Reader, rows: slice, row_weights: Levels) -> Levels:
-        """Weighted sum of one row of tiles, `(batch, 3, tile, columns)`."""
-        band: Levels | None = None
-        columns = self.columns
-        for left, weights, derained in self._derained_tiles(read, rows):
-            if columns.count == self.rows.count == 1:
-                return derained
-            if band is None:
-                # In the tiles' own order of channels and pixels, so that sums need no strides.
-                shape = (len(derained), 3, len(row_weights), columns.padded)
-                band = np.zeros_like(derained, shape=shape)
-            derained *= row_weights[:, None] * weights
-            band[..., left : left + columns.tile] += derained
-        assert band is not None, "an axis has at least one tile"
-        return band
-
-    def _derained_tiles(self, read: Reader, rows: slice) -> Iterator[tuple[int, Levels, Levels]]:
-        """First column, weights and result of each tile of a row, a few of them begun ahead."""
-        columns, begun = self.columns, deque[tuple[int, Levels, Callable[[], Levels]]]()
-        for left, weights in zip(columns.starts, columns.weights, strict=True):
-            tile = read(rows, slice(left, left + columns.tile))
-            padded = pad_to_multiple(tile, self.derainer.entry.padding_multiple)
-            begun.append((left, weights, self._begin(padded)))
-            if len(begun) > self.derainer.engine.ahead:
-                yield self._finished(*begun.popleft())
-        while begun:
-            yield self._finished(*begun.popleft())
-
-    def _finished(
-        self, left: int, weights: Levels, result: Callable[[], Levels]
-    ) -> tuple[int, Levels, Levels]:
-        derained = self.turned(result(), -1, -2)
-        self._tiles_done += 1
-        if self.on_progress is not None:
-            self.on_progress(self._tiles_done / (self.rows.count * self.columns.count))
-        return left, weights, derained
-
-    def _begin(self, rainy: Levels) -> Callable[[], Levels]:
-        """Begin a tile; the function waits for the result, checks it, and redoes it if need be."""
-        rainy, precision = self.turned(rainy, -1, -2), self.precision
-        result = self.derainer.begin_network(rainy, precision, self._context_mean)
-        return lambda: self._checked(result(), rainy, precision)
-
-    def _checked(self, derained: Levels, rainy: Levels, precision: str) -> Levels:
-        """The network's result in float32, redone in fp32 where a lower precision overflowed."""
-        if is_finite(derained):
-            return derained
-        if precision != "fp32":
-            self.notices.append(f"{precision} gave values that are not finite: redone in fp32")
-            self.precision = "fp32"
-            again = self.derainer.begin_network(rainy, "fp32", self._context_mean)
-            return self._checked(again(), rainy, "fp32")
-        raise ImageError(
-            f"{self.derainer.name} gives values that are not finite for this image: "
-            "its weights are damaged or its training diverged"
-        )
-
-    def _tile_notices(self) -> Iterator[str]:
-        """Reasons why the result may differ from that of the whole image."""
-        if not self.tile:
-            return
-        entry = self.derainer.entry
-        if entry.not_tile_exact:
-            yield f"derained in tiles of {self.tile} pixels: {entry.not_tile_exact}"
-        elif self.overlap < entry.tile_overlap:
-            yield (
-                f"tiles of {self.tile} pixels overlap by {self.overlap}, "
-                f"{self.derainer.name} wants {entry.tile_overlap}: seams may show"
-            )
-
-
-def _means(weights: Levels, multiple: int) -> Levels:
-    """Means of every `multiple` neighbours along a side."""
-    means: Levels = weights.reshape(-1, multiple).mean(axis=1)
-    return means

@@ -259,7 +259,7 @@ def _answer_of(derainer: "Derainer") -> str:
     """What tells one network from another: name, tiles, scales, and its answer to fixed noise."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     answer = hashlib.sha256(derainer(noise).tobytes()).hexdigest()[:16]
-    tiles = f"{derainer.tile} {derainer.tile_overlap}"
+    tiles = f"{derainer.tiling.tile} {derainer.tiling.overlap}"
     return f"{derainer.name} {derainer.precision} {tiles} {derainer.scales} {answer}"
 
 

@@ -11,7 +11,8 @@ from derain_cli.video.segments import Segment, SegmentFolder
 from derain_cli.video.steadiness import Flicker, Frame, measure_flicker, steady_frame
 
 if TYPE_CHECKING:
-    from derain_cli.inference.derainer import Derainer, RunFacts
+    from derain_cli.inference.bands import RunFacts
+    from derain_cli.inference.derainer import Derainer
 
 BATCH_OF_A_CARD = 4  # frames at once on a GPU, which one frame does not fill; a CPU it does
 

@@ -27,7 +27,8 @@ from derain_cli.errors import (
     UnavailableError,
     UsageError,
 )
-from derain_cli.inference.derainer import Derainer, RunFacts, _Run
+from derain_cli.inference.bands import RunFacts, TiledRun
+from derain_cli.inference.derainer import Derainer
 from derain_cli.inference.devices import choose_device
 from derain_cli.inference.folding import folded_network
 from derain_cli.inference.memory import memory_budget
@@ -268,7 +269,7 @@ def test_tiled_tensor_equals_the_whole_one() -> None:
 def test_bands_run_along_the_short_side() -> None:
     """Else a panorama's band of floats would be nearly as large as the image."""
     for size in ((60, 2000), (2000, 60)):
-        run = _Run(derainer(tile=100), size, (100, 100), ())
+        run = TiledRun(derainer(tile=100), size, (100, 100), 32)
         assert (run.height, run.width, run.rows.count > 1) == (2000, 60, True)
 
 
@@ -297,7 +298,7 @@ def test_automatic_tiles_fit_the_budget() -> None:
     derained, facts = engine.run(rainy)
     assert 256 <= facts.tile < 700
     most = memory_budget("cpu", rainy.nbytes)
-    height, width = engine._first_tile(1, 600, 700)
+    height, width = engine.tiling.first((1, 600, 700), engine.engine)
     assert height * width * 3600 * 4 <= most
     np.testing.assert_array_equal(derained, np.rint(rainy * 0.4).astype(np.uint8))
     assert derainer().run(rainy)[1].tile == 0
@@ -523,7 +524,7 @@ def test_options_that_cannot_mean_anything(options: dict[str, object], words: st
 
 def test_tile_and_overlap_are_rounded_up_to_the_networks_grid() -> None:
     engine = derainer(tile=129, tile_overlap=29)
-    assert (engine.tile, engine.tile_overlap) == (132, 32)
+    assert (engine.tiling.tile, engine.tiling.overlap) == (132, 32)
 
 
 def test_load_takes_a_checkpoint_and_its_own_entry(tiny_checkpoint: Path) -> None:
@@ -561,8 +562,8 @@ def test_compiling_without_a_compiler_is_one_clear_error() -> None:
 def test_tiles_of_a_large_photo_compute_few_pixels_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("derain_cli.inference.memory.available_memory", lambda: 8 * 2**30)
     engine = Derainer(build_model("rdmc"), MODELS["rdmc"], name="rdmc", device="cpu")
-    tile = engine._first_tile(1, 4000, 6000)
-    run = _Run(engine, (4000, 6000), tile, ())
+    tile = engine.tiling.first((1, 4000, 6000), engine.engine)
+    run = TiledRun(engine, (4000, 6000), tile, engine.tiling.overlap)
     computed = run.rows.count * run.rows.tile * run.columns.count * run.columns.tile
     assert computed / (4000 * 6000) <= 1.25
 
