@@ -71,42 +71,58 @@ def build_sources(
             photos of one held out.
     """
     cache = cache or ImageCache()
-    given = [_named_pairs(spec, data_root) for spec in dataset]
-    given += [_folder_pairs(*data)] if data else []
-    pair_parts = [(name, weight, hold_out_pairs(pairs, held_out)) for name, weight, pairs in given]
-    parts = [hold_out(_clean_images(name, data_root), held_out) for name in clean]
-    if rain and not parts:
-        raise ConfigError(f"rain {rain[0]!r} needs clean images to fall on: give `clean` FOLDER")
-    if parts and not rain:
-        raise ConfigError(f"clean images {clean[0]!r} need rain: give `rain` KIND")
-    training = [path for part, _ in parts for path in part]
-    validation = [path for _, part in parts for path in part]
+    pairs = [
+        (name, weight, hold_out_pairs(given, held_out))
+        for name, weight, given in _given_pairs(dataset, data, data_root)
+    ]
+    training, held = _clean_photos(clean, rain, data_root, held_out)
     if hold_out_by == "photo":
         photos = HeldOutPhotos(cache)
-        photos.add(validation)
-        for _, _, (_, held) in pair_parts:
-            photos.add(held)
+        photos.add(held)
+        for _, _, (_, held_pairs) in pairs:
+            photos.add(held_pairs)
         training = _left(photos, training, "`clean`")
-        pair_parts = [
-            (name, weight, (_left(photos, part, repr(name)), held))
-            for name, weight, (part, held) in pair_parts
+        pairs = [
+            (name, weight, (_left(photos, part, repr(name)), held_pairs))
+            for name, weight, (part, held_pairs) in pairs
         ]
     sources: list[Source] = [
-        PairSource(name, weight, *both, ten_crops, cache) for name, weight, both in pair_parts
+        PairSource(name, weight, *both, ten_crops, cache) for name, weight, both in pairs
     ]
-    shown = hold_out(validation, held_out)[1] or validation
+    # Not all that are held out: each kind of rain is scored over the same few.
+    shown = hold_out(held, held_out)[1] or held
     patches = _patches(training, rain, backgrounds, seed)
-    for spec in rain:
-        kind, weight = split_weight(spec)
+    for kind, weight in map(split_weight, rain):
         if is_scene(kind):
             scene = build_scene(kind, data_root, held_out, seed, cache)
             sources.append(SceneSource(kind, weight, training, shown, scene, cache))
-            continue
-        layer = layer_source(kind, data_root, held_out, seed, cache)
-        sources.append(PaintedSource(kind, weight, training, shown, layer, patches, cache))
+        else:
+            layer = layer_source(kind, data_root, held_out, seed, cache)
+            sources.append(PaintedSource(kind, weight, training, shown, layer, patches, cache))
     if not sources:
         raise ConfigError("nothing to train on: give `dataset` NAME, or `clean` FOLDER and `rain`")
     return sources
+
+
+def _given_pairs(
+    dataset: Sequence[str], data: Sequence[str], data_root: Path
+) -> list[tuple[str, float, list[Pair]]]:
+    """Name, weight and pairs of each."""
+    given = [_named_pairs(spec, data_root) for spec in dataset]
+    return [*given, _folder_pairs(*data)] if data else given
+
+
+def _clean_photos(
+    clean: Sequence[str], rain: Sequence[str], data_root: Path, held_out: int
+) -> tuple[list[Clean], list[Clean]]:
+    """The images to paint on: those of training, and those held out of each folder."""
+    folders = [hold_out(_clean_images(name, data_root), held_out) for name in clean]
+    if rain and not folders:
+        raise ConfigError(f"rain {rain[0]!r} needs clean images to fall on: give `clean` FOLDER")
+    if folders and not rain:
+        raise ConfigError(f"clean images {clean[0]!r} need rain: give `rain` KIND")
+    training = [image for left, _ in folders for image in left]
+    return training, [image for _, held in folders for image in held]
 
 
 def _left(photos: HeldOutPhotos, images: Sequence[Item], where: str) -> list[Item]:
