@@ -99,17 +99,14 @@ def results_of(table: Table, options: Options) -> Results:
     """What the files of a table's folder come to."""
     heads = tuple((column, metric) for column in table.columns for metric in column.metrics)
     done, missing = finished_jobs(table, options), reasons(table, options)
-    ours = {row.name for row in chosen_rows(table, options.rows)}
-    against = next((row for row in table.rows if row.name == table.against), None)
+    wanted = {row.name for row in chosen_rows(table, options.rows)}
+    filling = _Filling(table, options, missing)
     lines = [] if table.count_only else [_input_line(table, options)]
     for row in table.rows:
-        wanted = row.name in ours
-        if row.is_ours and not wanted:
+        if row.is_ours and row.name not in wanted:
             continue
-        cells = []
-        for column, metric in heads:
-            cells.append(_cell(table, row, column, metric, options, missing, against))
-        lines.append(Line(row.name, row.method or row.name, row.is_ours, tuple(cells)))
+        cells = tuple(filling.cell(row, column, metric) for column, metric in heads)
+        lines.append(Line(row.name, row.method or row.name, row.is_ours, cells))
     return Results(table, heads, tuple(lines), done, missing, missing_tests(table, options))
 
 
@@ -147,30 +144,42 @@ def _values(scores: Scores, column: Column, metric: str) -> dict[str, float]:
     }
 
 
-def _cell(
-    table: Table,
-    row: Row,
-    column: Column,
-    metric: str,
-    options: Options,
-    missing: Mapping[str, str],
-    against: Row | None,
-) -> Cell:
-    paper = _printed(row, column, metric)
-    if not row.is_ours:
-        return Cell(paper=paper)
-    if table.count_only:
-        settings = row.runs[-1].options.get("model_option", ()) if row.runs else ()
-        counted = count_network(_settings(settings))
-        return Cell(ours=counted[metric], paper=paper)
-    values = [_values(sheet.scores, column, metric) for sheet in _sheets(row, column, options)]
-    if not values:
-        return Cell(paper=paper, reason=_reason(row, column, options, missing))
-    cell = _mean_cell(values, paper)
-    if against is None or against.name == row.name:
-        return cell
-    others = [_values(sheet.scores, column, metric) for sheet in _sheets(against, column, options)]
-    return _compared(cell, values, others)
+@dataclass(frozen=True)
+class _Filling:
+    """What fills the cells of a table: the files of its folder.
+
+    Attributes:
+        missing: Jobs that lack something, with the reason.
+    """
+
+    table: Table
+    options: Options
+    missing: Mapping[str, str]
+
+    def cell(self, row: Row, column: Column, metric: str) -> Cell:
+        """A metric of a row on a test set, compared with the table's row for that."""
+        paper = _printed(row, column, metric)
+        if not row.is_ours:
+            return Cell(paper=paper)
+        if self.table.count_only:
+            settings = row.runs[-1].options.get("model_option", ())
+            return Cell(ours=count_network(_settings(settings))[metric], paper=paper)
+        values = self._values(row, column, metric)
+        if not values:
+            return Cell(paper=paper, reason=self._reason(row, column))
+        cell = _mean_cell(values, paper)
+        against = next((row for row in self.table.rows if row.name == self.table.against), row)
+        if against.name == row.name:
+            return cell
+        return _compared(cell, values, self._values(against, column, metric))
+
+    def _values(self, row: Row, column: Column, metric: str) -> list[dict[str, float]]:
+        sheets = _sheets(row, column, self.options)
+        return [_values(sheet.scores, column, metric) for sheet in sheets]
+
+    def _reason(self, row: Row, column: Column) -> str:
+        job = job_of(row, column, 0)
+        return self.missing.get(job.name, "not run yet") if job else "not run yet"
 
 
 def _settings(options: Sequence[str]) -> dict[str, Any]:
@@ -180,11 +189,6 @@ def _settings(options: Sequence[str]) -> dict[str, Any]:
 def _printed(row: Row, column: Column, metric: str) -> float | None:
     figures = row.paper.get(column.label)
     return figures[column.metrics.index(metric)] if figures else None
-
-
-def _reason(row: Row, column: Column, options: Options, missing: Mapping[str, str]) -> str:
-    job = job_of(row, column, 0)
-    return missing.get(job.name, "not run yet") if job else "not run yet"
 
 
 def _mean_cell(values: Sequence[Mapping[str, float]], paper: float | None) -> Cell:
