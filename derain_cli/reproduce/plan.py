@@ -17,14 +17,13 @@ from derain_cli.datasets.known import dataset_folder, plain_folder
 from derain_cli.errors import DatasetError, UsageError, did_you_mean
 from derain_cli.models import build_model, find_model
 from derain_cli.reproduce.tables import Column, Row, Run, Table
+from derain_cli.training import finetuning
 from derain_cli.training.configs.fields import without_unused
 from derain_cli.training.configs.finetune import REST, FinetuneConfig, method_values
 from derain_cli.training.configs.presets import preset_values
 from derain_cli.training.configs.search import SearchConfig
 from derain_cli.training.configs.train import TrainConfig
-from derain_cli.training.recipes.adaptation import passes
 from derain_cli.training.recipes.paired import with_steps
-from derain_cli.training.recipes.self_training import labelled_count, labelled_sources
 
 KINDS: Mapping[str, type[TrainConfig]] = {
     "train": TrainConfig,
@@ -229,7 +228,10 @@ def published_config(job: Job, options: Options) -> TrainConfig:
     """
     values = _published_values(job, options)
     kind = KINDS[job.run.command]
-    return _counted(kind(**without_unused(kind, values)))
+    config = kind(**without_unused(kind, values))
+    if isinstance(config, FinetuneConfig):
+        return finetuning.with_steps(config)
+    return with_steps(config)
 
 
 def _published_values(job: Job, options: Options) -> dict[str, Any]:
@@ -292,20 +294,6 @@ def _plain(options: Options, seed: int) -> dict[str, Any]:
         "vgg": options.vgg,
         "save_every": 100,
     }
-
-
-def _counted(config: TrainConfig) -> TrainConfig:
-    """Epochs turned into steps, where the data are there."""
-    if not config.epochs:
-        return config
-    if not isinstance(config, FinetuneConfig):
-        return with_steps(config)
-    if config.recipe == "self_training":
-        count = labelled_count(labelled_sources(config))
-    else:
-        folder = plain_folder(config.real, Path(config.data_root))
-        count = sum(1 for path in folder.iterdir() if path.is_file())
-    return dataclasses.replace(config, steps=config.epochs * passes(count, config))
 
 
 def shortened_config(
