@@ -7,12 +7,11 @@ from concurrent.futures import Future
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from derain_cli.training import phases, processes
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.drawing import Images, drawing, result_of
+from derain_cli.training.optimization import to_device
 from derain_cli.training.recipes.recipe import Batch, Recipe
 
 GPU_WORKERS = 4
@@ -67,9 +66,3 @@ class Batches:
         parts = processes.shares_of(self._config.crop_at(step)[1], self._config.accumulate)
         drawn = [self._recipe.draw(step, part) for part in parts]
         return {name: np.concatenate([images[name] for images in drawn]) for name in drawn[0]}
-
-
-def to_device(images: NDArray[np.float32] | Tensor, device: torch.device) -> Tensor:
-    """`(batch, 3, height, width)` on a device, in the memory format that its kernels like best."""
-    tensor = torch.as_tensor(images).to(device)
-    return tensor.contiguous(memory_format=torch.channels_last)

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from derain_cli.errors import ConfigError, TrainingError
@@ -30,6 +32,12 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
         raise ConfigError(f"`precision` fp16 needs a CUDA device, not {device.type}; use bf16")
     half = HALF_TYPES.get(config.precision)
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+
+
+def to_device(images: NDArray[np.float32] | Tensor, device: torch.device) -> Tensor:
+    """`(batch, 3, height, width)` on a device, in the memory format that its kernels like best."""
+    tensor = torch.as_tensor(images).to(device)
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 class Optimization:

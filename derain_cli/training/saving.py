@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import nn
 
 from derain_cli.training import phases, processes
 from derain_cli.training.batch_norm import gather_norm_statistics
-from derain_cli.training.batches import to_device
 from derain_cli.training.collapse import MOST_RETURNS, PATIENCE, CollapseWatch, halve_rates
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.recipes.recipe import Recipe
@@ -155,8 +153,7 @@ class Saving:
     def validate(self) -> Validation:
         """Score the network on held-out images and write it, as the best too if it is."""
         network, config = self._ready_network(), self._config
-        to_our_device = partial(to_device, device=self._device)
-        scored = validate(network, self._recipe.sources, config, to_our_device)
+        scored = validate(network, self._recipe.sources, config)
         phases.say("saving")
         self.log({"validation": scored.scores, "psnr": scored.psnr})
         about = {
@@ -188,9 +185,8 @@ class Saving:
         return network.eval()
 
     def _gather_statistics(self, network: nn.Module) -> None:
-        to_our_device = partial(to_device, device=self._device)
         images = statistics_images(
-            self._recipe.whole, self._config.seed, STATISTICS_IMAGES, to_our_device
+            self._recipe.whole, self._config.seed, STATISTICS_IMAGES, self._device
         )
         counted = phases.each("gathering statistics", images, STATISTICS_IMAGES)
         gather_norm_statistics(network, counted)

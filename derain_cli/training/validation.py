@@ -15,7 +15,7 @@ from derain_cli.models import entry_of
 from derain_cli.training import phases
 from derain_cli.training.configs.train import TrainConfig
 from derain_cli.training.data.samples import Source
-from derain_cli.training.optimization import autocast
+from derain_cli.training.optimization import autocast, to_device
 
 Pixels = NDArray[np.uint8]
 # A dry image that comes back unchanged scores infinity, which would swamp a mean; 60 dB already
@@ -40,12 +40,7 @@ class Validation:
     images: tuple[tuple[str, Pixels], ...]
 
 
-def validate(
-    network: nn.Module,
-    sources: Sequence[Source],
-    config: TrainConfig,
-    to_device: Callable[[NDArray[np.float32]], Tensor],
-) -> Validation:
+def validate(network: nn.Module, sources: Sequence[Source], config: TrainConfig) -> Validation:
     """Score a network, which must be in eval mode, on the held-out images of all sources."""
     scores: dict[str, float] = {}
     images: list[tuple[str, Pixels]] = []
@@ -55,7 +50,7 @@ def validate(
         for rainy, clean in source.validation():
             done += 1
             phases.say("validating", done, total)
-            derained = derain(network, rainy, config, to_device)
+            derained = derain(network, rainy, config)
             if len(psnrs) < config.images:
                 name = f"{source.name}-{len(psnrs)}" if config.images > 1 else source.name
                 images.append((name, side_by_side(rainy, derained, clean)))
@@ -67,22 +62,17 @@ def validate(
 
 
 @torch.inference_mode()
-def derain(
-    network: nn.Module,
-    rainy: Pixels,
-    config: TrainConfig,
-    to_device: Callable[[NDArray[np.float32]], Tensor],
-) -> Pixels:
+def derain(network: nn.Module, rainy: Pixels, config: TrainConfig) -> Pixels:
     """Derained 8-bit image in the run's precision, large ones in tiles."""
+    device = next(network.parameters()).device
     if rainy.shape[0] * rainy.shape[1] > WHOLE_SIDE**2:
-        device = str(next(network.parameters()).device)
         entry = entry_of(network)
         in_tiles = Derainer(
-            network, entry, name=config.model, device=device, precision=config.precision
+            network, entry, name=config.model, device=str(device), precision=config.precision
         )
         return in_tiles(rainy)
-    image = to_device(as_batch(rainy))
-    with autocast(config, image.device):
+    image = to_device(as_batch(rainy), device)
+    with autocast(config, device):
         derained = network(image)[0].float()
     pixels: Pixels = (derained.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return pixels
@@ -106,10 +96,7 @@ def side_by_side(rainy: Pixels, derained: Pixels, clean: Pixels) -> Pixels:
 
 
 def statistics_images(
-    draw: Callable[[np.random.Generator], Pixels],
-    seed: int,
-    count: int,
-    to_device: Callable[[NDArray[np.float32]], Tensor],
+    draw: Callable[[np.random.Generator], Pixels], seed: int, count: int, device: torch.device
 ) -> Iterator[Tensor]:
     """Whole rainy training images `(1, 3, height, width)`, the same ones for the same seed.
 
@@ -119,7 +106,7 @@ def statistics_images(
         pixels = draw(np.random.default_rng([seed, index]))
         top, left = (max(0, side - WHOLE_SIDE) // 2 for side in pixels.shape[:2])
         middle = pixels[top : top + WHOLE_SIDE, left : left + WHOLE_SIDE]
-        yield to_device(as_batch(middle))
+        yield to_device(as_batch(middle), device)
 
 
 def file_name(step: int, source: str) -> str:

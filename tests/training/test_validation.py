@@ -42,15 +42,15 @@ def test_large_images_are_derained_in_tiles_to_the_same(tiny_config, monkeypatch
     config = tiny_config("resnet")
     network = build_model("resnet", config.model_options()).eval()
     rainy = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
-    whole = derain(network, rainy, config, torch.from_numpy)
+    whole = derain(network, rainy, config)
     monkeypatch.setattr(validation, "WHOLE_SIDE", 64)
-    tiled = derain(network, rainy, config, torch.from_numpy)
+    tiled = derain(network, rainy, config)
     assert np.abs(tiled.astype(int) - whole).max() <= 1
 
 
 def test_statistics_see_at_most_the_middle_of_a_large_image(monkeypatch):
     monkeypatch.setattr(validation, "WHOLE_SIDE", 4)
     pixels = np.arange(6 * 3 * 3, dtype=np.uint8).reshape(6, 3, 3)
-    (seen,) = statistics_images(lambda rng: pixels, 0, 1, torch.from_numpy)
+    (seen,) = statistics_images(lambda rng: pixels, 0, 1, torch.device("cpu"))
     assert seen.shape == (1, 3, 4, 3)
     assert torch.equal((seen * 255).round().byte()[0], torch.tensor(pixels[1:5]).permute(2, 0, 1))
