@@ -12,7 +12,7 @@ from derain_cli.rain.streaks import STREAK_KINDS
 
 KNOWN = (
     *(*RAIN_KINDS, *STREAK_KINDS, "dry", "streaks:FOLDER", "mixed:FOLDER", "pairs:DATASET"),
-    *("structures", "veil", "phone"),
+    *("structures", "veil", "phone", "zoom"),
 )
 """All that `--rain` takes, for the error that suggests the nearest."""
 

@@ -1,8 +1,8 @@
 """Scenes: objects, rain and camera, composed from the parts of a name such as `A+B+C`.
 
 A scene turns a photo into a rainy and a clean image. Its parts may be named in any order; they are
-applied in this one: `structures`, lens (`phone`), `veil`, each rain, sensor and JPEG (`phone`).
-Everything but the rain is in both images.
+applied in this one: `structures`, lens (`phone`), `veil`, each rain, sensor and JPEG (`phone`),
+which `zoom` enlarges in between. Everything but the rain is in both images.
 """
 
 import re
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from derain_cli.datasets.image_cache import ImageCache
 from derain_cli.errors import ConfigError
-from derain_cli.rain.camera import Sensor, add_veil, see_through_lens
+from derain_cli.rain.camera import DigitalZoom, Sensor, add_veil, see_through_lens
 from derain_cli.rain.kinds import layer_source
 from derain_cli.rain.layers import LayerSource
 from derain_cli.rain.painting import RAIN_KINDS
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Change = Callable[[Floats, np.random.Generator], Floats]
 
-SETTINGS = ("structures", "veil", "phone")
+SETTINGS = ("structures", "veil", "phone", "zoom")
 """Parts of a scene other than rain."""
 MIXED = "mixed"
 
@@ -39,25 +39,36 @@ class Scene:
         before: Changes to the scene before the rain, in order.
         rain: Functions that add rain, in order.
         photographed: Whether a phone's sensor and JPEG compression come last.
+        zoomed: Whether they are those of a small part of the sensor, enlarged.
     """
 
     before: tuple[Change, ...] = ()
     rain: tuple[Change, ...] = ()
     photographed: bool = False
+    zoomed: bool = False
 
     def __call__(self, photo: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         """Rainy and clean `(height, width, 3)`; equal to the bit without rain."""
-        clean = np.asarray(photo.astype(np.float32) / 255, np.float32)
+        clean, zoom = np.asarray(photo.astype(np.float32) / 255, np.float32), None
+        if self.zoomed:
+            zoom = DigitalZoom.drawn(photo.shape[0], photo.shape[1], rng)
+            clean = zoom.seen(clean)
         for change in self.before:
             clean = change(clean, rng)
         rainy = clean
         for fall in self.rain:
             rainy = fall(rainy, rng)
-        height, width = photo.shape[:2]
+        height, width = clean.shape[:2]
         no_camera = Sensor(np.zeros((height, width, 1), np.float32), quality=0)
-        sensor = Sensor.drawn(height, width, rng) if self.photographed else no_camera
-        taken = sensor.take(clean)
-        return (sensor.take(rainy) if self.rain else taken), taken
+        has_camera = self.photographed or self.zoomed
+        sensor = Sensor.drawn(height, width, rng) if has_camera else no_camera
+
+        def take(scene: Floats) -> Pixels:
+            exposed = sensor.exposed(scene)
+            return sensor.compressed(zoom.developed(exposed) if zoom else exposed)
+
+        taken = take(clean)
+        return (take(rainy) if self.rain else taken), taken
 
 
 def parts_of(kind: str) -> list[str]:
@@ -89,8 +100,8 @@ def build_scene(
     """Build the scene named by a kind.
 
     Args:
-        kind: Parts joined by `+`: structures, veil, phone, dry and kinds of rain, among them wide,
-            dense, curtain, drops and `mixed:FOLDER_OR_PAIRS[,...]`.
+        kind: Parts joined by `+`: structures, veil, phone, zoom, dry and kinds of rain, among them
+            wide, dense, curtain, drops and `mixed:FOLDER_OR_PAIRS[,...]`.
         data_root: Folder of the layers and data sets.
         held_out: Images per data set that are kept out of training.
         seed: Seed of all banks.
@@ -110,7 +121,7 @@ def build_scene(
         before.append(add_veil)
     rains = [part for part in parts if part not in (*SETTINGS, "dry")]
     rain = tuple(_rain(part, data_root, held_out, seed, cache) for part in rains)
-    return Scene(tuple(before), rain, "phone" in parts)
+    return Scene(tuple(before), rain, photographed="phone" in parts, zoomed="zoom" in parts)
 
 
 def _rain(part: str, data_root: Path, held_out: int, seed: int, cache: ImageCache) -> Change:

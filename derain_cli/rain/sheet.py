@@ -20,7 +20,15 @@ Pixels = NDArray[np.uint8]
 
 SIDE, LABEL = 240, 18
 ALONE = (
-    *(*RAIN_KINDS, *STREAK_KINDS, "veil+wide", "veil+dense", "veil+curtain", "phone+wide"),
+    *(
+        *RAIN_KINDS,
+        *STREAK_KINDS,
+        "veil+wide",
+        "veil+dense",
+        "veil+curtain",
+        "phone+wide",
+        "zoom+curtain",
+    ),
     *("structures+wide", "structures"),
 )
 """Kinds that work without a folder of layers."""

@@ -8,7 +8,7 @@ import pytest
 
 from derain_cli.errors import ConfigError
 from derain_cli.rain import streaks
-from derain_cli.rain.camera import Sensor, add_veil
+from derain_cli.rain.camera import DigitalZoom, Sensor, add_veil
 from derain_cli.rain.scenes import build_scene, parts_of
 from derain_cli.rain.streaks import DROPS, WIDE, cover, mixed_layer, streak_layer
 from derain_cli.rain.structures import STRUCTURES, draw_structure
@@ -21,10 +21,12 @@ KINDS = (
     "veil+wide",
     "phone+wide",
     "structures+wide",
+    "zoom+wide",
     "phone",
     "structures",
+    "zoom",
 )
-DRY = ("structures", "veil", "phone", "phone+structures", "dry+phone")
+DRY = ("structures", "veil", "phone", "zoom", "phone+structures", "dry+phone", "zoom+structures")
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +70,33 @@ def test_without_rain_both_images_are_one(kind, photo):
         np.testing.assert_array_equal(rainy, clean)
 
 
-@pytest.mark.parametrize("kind", ["structures", "veil", "phone"])
+@pytest.mark.parametrize("kind", ["structures", "veil", "phone", "zoom"])
 def test_what_is_no_rain_changes_the_clean_image(kind, photo):
     changed = [scene(kind)(photo, np.random.default_rng(seed))[1] for seed in range(6)]
     assert sum((image != photo).any() for image in changed) >= 3
+
+
+def test_a_zoom_softens_and_its_sharpening_leaves_dark_edges():
+    dark = np.full((60, 60, 3), 0.3, np.float32)
+    streak = dark.copy()
+    streak[:, 30:32] = 0.7
+    soft, sharp = (DigitalZoom((60, 60), 2.0, 0.0, share) for share in (0.0, 1.0))
+    before, plain, edged = (
+        zoom.developed(Sensor(np.zeros((1, 1, 1), np.float32), 0).exposed(zoom.seen(scene)))
+        for zoom, scene in ((soft, dark), (soft, streak), (sharp, streak))
+    )
+    assert before.shape == plain.shape == (60, 60, 3)
+    assert (plain[30, :, 0] > before[30, 0, 0] + 5).sum() > 2  # wider than it fell
+    assert edged.min() < before.min() - 5
+
+
+def test_a_zoom_smooths_noise_away(photo):
+    noisy = np.clip(photo + np.random.default_rng(0).normal(0, 4, photo.shape), 0, 255)
+    small = noisy.astype(np.uint8)
+    kept, smooth = (
+        DigitalZoom(photo.shape[:2], 1.0, levels, 0.0).developed(small) for levels in (0.0, 25.0)
+    )
+    assert np.abs(smooth - photo.astype(float)).mean() < np.abs(kept - photo.astype(float)).mean()
 
 
 def test_mist_thins_the_contrast(photo):
