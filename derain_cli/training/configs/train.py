@@ -115,7 +115,7 @@ class TrainConfig:
         (),
         "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, dense, curtain, drops, dry, "
         "streaks:FOLDER, pairs:DATASET, mixed:FOLDER, or a scene such as "
-        "phone+veil+structures+wide; repeatable.",
+        "phone+veil+wide; repeatable.",
         group=DATA,
         yields_to=("dataset", "data", "rain"),
     )
