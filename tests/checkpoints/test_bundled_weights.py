@@ -46,8 +46,9 @@ def test_tiles_equal_the_whole_image_within_one_level_at_the_default_overlap():
 def test_dry_photos_come_back_nearly_as_they_were():
     derainer = Derainer.load()
     photos = [read_pixels(path) for path in list_images(DATA / "rain100l" / "clean")[:20]]
-    kept = fmean(psnr(derainer(photo), photo, "rgb") for photo in photos)
-    assert kept == pytest.approx(69.7, abs=0.05)  # README's figure
+    unchanged = 138.13  # dB, for a photo that comes back to the bit: as tests/benchmarks/figures.py
+    kept = fmean(min(psnr(derainer(photo), photo, "rgb"), unchanged) for photo in photos)
+    assert kept == pytest.approx(72.8, abs=0.05)  # README's figure
 
 
 @needs_data
