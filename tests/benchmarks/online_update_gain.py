@@ -89,7 +89,7 @@ def _config(arguments: argparse.Namespace) -> FinetuneConfig:
     same += ("pseudo_passes", "pseudo_truth")
     given = {name: getattr(arguments, name) for name in same} | {"device": "cpu", "held_out": 10}
     given |= {"dataset": ("rain100l_train",), "data_root": str(arguments.data_root)}
-    given |= {"real": str(folder), "images": 0}
+    given |= {"real": str(folder)}
     return config_of("online-update", arguments.model, given, from_scratch=False)
 
 
