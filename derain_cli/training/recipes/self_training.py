@@ -21,10 +21,10 @@ light streaks finds little rain in the photos and learns from no more than that.
 passes and stronger rain (`--pseudo-passes 2 --alpha 0.5 3 --noisy-weight 5`; 1200 steps, rate 3e-4)
 gain 0.38 and 0.32 (two seeds, spread 0.03 and 0.06).
 
-From `nimbus-real`, which knows rain of every kind (`--model nimbus --base` its file, `--seeds 1
---steps 300 --batch-size 4 --crop 128`, as published): 0.89 and 0.45 over the labels alone. But both
-arms forget, for their labels are light rain only: from 22.21 and 28.49 dB to 20.55 and 27.58 with
-the labels, 21.43 and 28.03 with self-training too.
+From an earlier `nimbus-real`, which knew rain of every kind (`--model nimbus --base` its file,
+`--seeds 1 --steps 300 --batch-size 4 --crop 128`, as published): 0.89 and 0.45 over the labels
+alone. But both arms forget, for their labels are light rain only: from 22.21 and 28.49 dB to 20.55
+and 27.58 with the labels, 21.43 and 28.03 with self-training too.
 
 The memory is updated in the forward pass of a step, by labelled and noisy images at once
 (`--memory-update unlabelled`: by the noisy ones alone). Without self-training the photos still pass
