@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,22 @@ def photos(tmp_path: Path, make_image: MakePicture) -> Path:
     for name in ("a10.jpg", "a2.jpg", "below/b.png"):
         make_image(folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def wait_for_steps() -> Callable[[Path, subprocess.Popen[bytes]], None]:
+    """Waits until a run has saved a step that it took: its first state is of step 0."""
+    import torch
+
+    def wait(run: Path, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + 120
+        state = run / "state.pt"
+        while not state.exists() or torch.load(state, weights_only=True)["run"]["step"] == 0:
+            assert process.poll() is None, "the run ended before it saved a step"
+            assert time.monotonic() < deadline, "no step was saved"
+            time.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,13 +114,13 @@ def test_unusable_connections_are_one_line_and_exit_2(pairs, tmp_path):
         assert not (tmp_path / "run").exists()
 
 
-def test_interrupt_saves_says_how_to_go_on_and_exits_130(pairs, tmp_path, derain_process):
+def test_interrupt_saves_says_how_to_go_on_and_exits_130(
+    pairs, tmp_path, derain_process, wait_for_steps
+):
     out = tmp_path / "search"
     words = ["--dataset", pairs, "--out", out, *QUICK, *TINY, "--steps", 100_000, "--save-every", 1]
     with derain_process("search", *words) as child:
-        deadline = time.monotonic() + 120
-        while not (out / "state.pt").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for_steps(out, child)
         child.send_signal(signal.SIGINT)
         output, errors = child.communicate(timeout=120)
     assert child.returncode == 130

@@ -303,12 +303,13 @@ def test_what_a_recipe_ignores_is_dropped_unless_given_by_hand(tmp_path):
 @pytest.mark.parametrize(
     "sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
-def test_a_signal_saves_and_says_how_to_go_on(folders, tmp_path, derain_process, sign):
+def test_a_signal_saves_and_says_how_to_go_on(
+    folders, tmp_path, derain_process, wait_for_steps, sign
+):
     out = tmp_path / "run"
     words = ["train", "--data", *folders, *TINY, *SHORT, "--steps", "100000", "--save-every", "5"]
     with derain_process(*words, "--out", out) as child:
-        while not (out / "state.pt").exists():
-            assert child.poll() is None, child.stderr.read().decode()
+        wait_for_steps(out, child)
         child.send_signal(sign)
         stdout, stderr = child.communicate(timeout=60)
     assert child.returncode == 130

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,8 @@ def children_of(parent: int) -> list[int]:
     return found
 
 
-def kill_one(machine: subprocess.Popen[bytes], state: Path) -> None:
-    """SIGKILL the process of a machine once the run has saved something."""
-    deadline = time.monotonic() + 120
-    while not state.exists():
-        assert time.monotonic() < deadline, "no state was saved"
-        time.sleep(0.02)
+def kill_one(machine: subprocess.Popen[bytes]) -> None:
+    """SIGKILL the process of a machine."""
     victims = children_of(machine.pid)
     assert victims, "the run ended before anything could be killed"
     os.kill(victims[0], signal.SIGKILL)
@@ -99,7 +95,9 @@ def weights_of(run: Path) -> dict[str, Any]:
 @on_linux
 @pytest.mark.slow
 def test_a_killed_process_is_started_again_and_the_run_ends_with_the_same_bits(
-    tmp_path: Path, config: TrainConfig
+    tmp_path: Path,
+    config: TrainConfig,
+    wait_for_steps: Callable[[Path, subprocess.Popen[bytes]], None],
 ) -> None:
     (tmp_path / "config.json").write_text(config.to_json())
     for name in ("whole", "killed"):
@@ -108,7 +106,8 @@ def test_a_killed_process_is_started_again_and_the_run_ends_with_the_same_bits(
         machines = [launch(port, "train", *options) for _ in range(2)]
         try:
             if name == "killed":
-                kill_one(machines[1], out / "state.pt")
+                wait_for_steps(out, machines[1])
+                kill_one(machines[1])
             said = [machine.communicate(timeout=300)[0].decode() for machine in machines]
         finally:
             for machine in machines:
