@@ -69,7 +69,7 @@ Why it looks as it does:
   nothing, and for rain of every kind, SSIM + L1 alone was tried.
 - **And stayed ahead.** In 113 minutes of two cores (24,000 steps, 0.55 PFLOP) naf wide passed plain
   deep, which had learnt for ten hours of one core and more (6 PFLOP): by 0.4 dB on Rain100L and
-  Rain100H and 0.3 on DDN-SIRR. In three more runs (191 minutes, 49,500 steps, 1.9 PFLOP) the lead
+  Rain100H and 0.3 on DDN-SIRR. In three more runs (194 minutes, 49,500 steps, 1.9 PFLOP) the lead
   grew to 1.3 dB on Rain100L, 1.4 on Rain100H and 0.9 on DDN-SIRR (`nimbus-real` and `nimbus-plain`
   of `derain eval`).
 - **Rain as cameras deliver it.** A downpour before trees or a wall (91 and 95 of `ddn_sirr_real`)

@@ -1,4 +1,4 @@
-"""Long soft streaks that are left in two real photos: `python tests/benchmarks/soft_streaks.py`.
+"""Long soft streaks left in two photos: `python tests/benchmarks/soft_streaks.py -m WEIGHTS`.
 
 `91` and `95` of `ddn_sirr_real` show a downpour before trees and before a wall. Streaks that fall
 straight down stand out in means over 24 rows: printed is how much these means differ from their
