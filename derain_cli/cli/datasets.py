@@ -293,8 +293,9 @@ def synth(
     rain: Annotated[
         str,
         typer.Option(
-            help="small, medium, large, heavy, wide, dense, curtain, drops, streaks:FOLDER of rain "
-            "layers, pairs:DATASET, mixed:FOLDER, or a scene such as phone+veil+structures+wide."
+            help="small, medium, large, heavy, wide, dense, curtain, slanted, drops, "
+            "streaks:FOLDER of rain layers, pairs:DATASET, mixed:FOLDER, or a scene such as "
+            "phone+veil+structures+wide."
         ),
     ] = "large",
     seed: Annotated[int, typer.Option(min=0, help="The same seed paints the same rain.")] = 0,

@@ -26,6 +26,7 @@ ALONE = (
         "veil+wide",
         "veil+dense",
         "veil+curtain",
+        "veil+slanted",
         "phone+wide",
         "zoom+curtain",
     ),

@@ -52,7 +52,15 @@ DROPS = StreakRange((2.5, 14), (4, 60), (1.0, 5), 50, (1, 2), (0.01, 0.07), (0.2
 DENSE = StreakRange((1.2, 5), (20, 220), (10, 45), 30, (2, 5), (0.15, 0.6), (0.08, 0.4))
 # Steady rain seen through a long lens: faint soft lines, longer than any crop, before grey foliage.
 CURTAIN = StreakRange((1.0, 4.5), (40, 400), (20, 110), 20, (3, 6), (0.15, 0.7), (0.03, 0.25))
-STREAK_KINDS = {"wide": WIDE, "drops": DROPS, "dense": DENSE, "curtain": CURTAIN}
+# Fine rain that wind drives: short thin lines, all aslant, before mist, fields and sky.
+SLANTED = StreakRange((0.8, 3), (12, 140), (12, 60), 60, (1, 4), (0.08, 0.5), (0.06, 0.6))
+STREAK_KINDS = {
+    "wide": WIDE,
+    "drops": DROPS,
+    "dense": DENSE,
+    "curtain": CURTAIN,
+    "slanted": SLANTED,
+}
 
 
 def streak_layer(height: int, width: int, rng: np.random.Generator, knobs: StreakRange) -> Layer:

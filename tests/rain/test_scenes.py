@@ -17,6 +17,7 @@ KINDS = (
     "wide",
     "dense",
     "curtain",
+    "slanted",
     "drops",
     "veil+wide",
     "phone+wide",
@@ -55,7 +56,7 @@ def test_a_scene_is_a_function_of_its_generator(kind, photo):
 
 
 @pytest.mark.parametrize(
-    "kind", ["wide", "dense", "curtain", "drops", "veil+wide", "structures+wide", "large+wide"]
+    "kind", ["wide", "dense", "slanted", "drops", "veil+wide", "structures+wide", "large+wide"]
 )
 def test_rain_only_brightens_and_is_all_that_differs(kind, photo):
     made = [scene(kind)(photo, np.random.default_rng(seed)) for seed in range(12)]

@@ -113,15 +113,15 @@ class TrainConfig:
     )
     rain: tuple[str, ...] = option(
         (),
-        "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, dense, curtain, drops, dry, "
-        "streaks:FOLDER, pairs:DATASET, mixed:FOLDER, or a scene such as "
+        "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, dense, curtain, slanted, "
+        "drops, dry, streaks:FOLDER, pairs:DATASET, mixed:FOLDER, or a scene such as "
         "phone+veil+wide; repeatable.",
         group=DATA,
         yields_to=("dataset", "data", "rain"),
     )
     backgrounds: int = option(
         0,
-        "Paint on this many clean patches of 128x128; 0 uses all images.",
+        "Clean patches of 128x128 to paint on; 0: all.",
         group=DATA,
         least=0,
         recipes=FROM_PAIRS,
