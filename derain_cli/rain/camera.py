@@ -87,8 +87,9 @@ class Sensor:
 class DigitalZoom:
     """The middle of a small camera's picture, enlarged: smoothed, sharpened, then compressed.
 
-    Of distant rain it leaves soft and broken streaks with dark edges beside them. As with `Sensor`,
-    the rainy and the clean image go through the same one.
+    Of distant rain it leaves soft and broken streaks with dark edges beside them. Without a zoom it
+    is a photo that was sharpened for a page. As with `Sensor`, the rainy and the clean image go
+    through the same one.
 
     Attributes:
         size: Height and width of the photo.
@@ -104,10 +105,11 @@ class DigitalZoom:
 
     @classmethod
     def drawn(cls, height: int, width: int, rng: np.random.Generator) -> "DigitalZoom":
-        """A zoom of 1.3 to 2.6; two of three smooth, half of them sharpen."""
+        """A zoom of 1 (a fifth) to 2.6; two of three smooth, half of them sharpen."""
         smoothing = rng.choice((0.0, rng.uniform(6, 16), rng.uniform(10, 30)))
         sharpness = rng.choice((0.0, rng.uniform(0.2, 1.2)))
-        return cls((height, width), rng.uniform(1.3, 2.6), float(smoothing), float(sharpness))
+        factor = max(1.0, float(rng.uniform(0.6, 2.6)))
+        return cls((height, width), factor, float(smoothing), float(sharpness))
 
     def seen(self, photo: Floats) -> Floats:
         """The scene at the size of the sensor."""

@@ -10,9 +10,11 @@ from derain_cli.rain.layers import LayerSource, made_layers, no_rain, pair_layer
 from derain_cli.rain.painting import RAIN_KINDS
 from derain_cli.rain.streaks import STREAK_KINDS
 
+SETTINGS = ("structures", "veil", "phone", "zoom")
+"""Parts of a scene other than rain."""
 KNOWN = (
     *(*RAIN_KINDS, *STREAK_KINDS, "dry", "streaks:FOLDER", "mixed:FOLDER", "pairs:DATASET"),
-    *("structures", "veil", "phone", "zoom"),
+    *SETTINGS,
 )
 """All that `--rain` takes, for the error that suggests the nearest."""
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from derain_cli.datasets.image_cache import ImageCache
 from derain_cli.errors import ConfigError
 from derain_cli.rain.camera import DigitalZoom, Sensor, add_veil, see_through_lens
-from derain_cli.rain.kinds import layer_source
+from derain_cli.rain.kinds import SETTINGS, layer_source
 from derain_cli.rain.layers import LayerSource
 from derain_cli.rain.painting import RAIN_KINDS
 from derain_cli.rain.streaks import STREAK_KINDS, banked_streaks, cover, mixed_layer
@@ -26,8 +26,6 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Change = Callable[[Floats, np.random.Generator], Floats]
 
-SETTINGS = ("structures", "veil", "phone", "zoom")
-"""Parts of a scene other than rain."""
 MIXED = "mixed"
 
 
