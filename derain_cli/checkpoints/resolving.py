@@ -115,7 +115,7 @@ def _unknown(name: str) -> str:
     if path.is_dir():
         return (
             f"{name!r} holds no best.safetensors: a training run saves its first checkpoint at its "
-            "first validation"
+            "first validation, or when it is stopped"
         )
     if path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin"):
         return f"no checkpoint {name!r} here; `derain models list` lists the weights"

@@ -6,7 +6,7 @@ metrics.jsonl          one line per log or validation
 state.pt               everything that resuming needs
 good.pt                the last sound state, for a collapsed run to go back to
 candidate.pt           a later one that has not proved itself yet
-last.safetensors       the network at the last validation
+last.safetensors       the network at the last validation or stop
 best.safetensors       the network with the highest mean PSNR; `--model RUN` uses it
 images/                validation images: rainy, derained, clean and removed rain
 =====================  ==================================================================
@@ -88,7 +88,7 @@ class RunFolder:
         """The error for a state that cannot be read or does not fit the run."""
         return TrainingError(
             f"{str(self.path / file)!r} is damaged; begin another run where its last "
-            f"validation left off: `weights` {self.path / 'last.safetensors'} `out` NEW"
+            f"validation or stop left off: `weights` {self.path / 'last.safetensors'} `out` NEW"
         )
 
     def _require_no_trained_weights(self) -> None:

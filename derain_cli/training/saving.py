@@ -156,11 +156,7 @@ class Saving:
         scored = validate(network, self._recipe.sources, config)
         phases.say("saving")
         self.log({"validation": scored.scores, "psnr": scored.psnr})
-        about = {
-            "step": str(self.state.step),
-            "seconds": f"{self.state.seconds:.0f}",
-            "validation_psnr": "" if scored.psnr is None else f"{scored.psnr:.3f}",
-        }
+        about = self._about(scored.psnr)
         self._folder.save_weights("last.safetensors", network, config, about)
         if scored.psnr is not None and scored.psnr > self.state.best_psnr:
             self.state.best_psnr = scored.psnr
@@ -168,6 +164,18 @@ class Saving:
         for source, image in scored.images:
             self._folder.save_image(file_name(self.state.step, source), image)
         return scored
+
+    def save_network(self) -> None:
+        """Write the network of a stopped run, so that it can be used before it goes on."""
+        network, about = self._ready_network(), self._about(None)
+        self._folder.save_weights("last.safetensors", network, self._config, about)
+
+    def _about(self, psnr: float | None) -> dict[str, str]:
+        return {
+            "step": str(self.state.step),
+            "seconds": f"{self.state.seconds:.0f}",
+            "validation_psnr": "" if psnr is None else f"{psnr:.3f}",
+        }
 
     def freeze_statistics(self) -> None:
         """Batch-norm statistics of whole images, for all processes alike, from now on."""

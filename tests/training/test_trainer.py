@@ -147,6 +147,20 @@ def test_six_steps_resume_three_equal_nine_to_the_bit(variant, tmp_path, assert_
     assert_same_state(tmp_path / "nine", tmp_path / "two")
 
 
+@pytest.mark.parametrize("arch", ["resnet", "rdmc"])  # without and with batch norm
+def test_a_stopped_run_can_be_used_before_it_goes_on(arch, tiny_config, tmp_path, saved_by):
+    config = tiny_config(arch, steps=4, lr=1e-2, validate_every=0)
+    for out, last in (("run", 1), ("begun", 0)):
+        stop_after = iter([False] * last + [True])
+        train(config, tmp_path / out, should_stop=lambda times=stop_after: next(times))
+    stopped = load_model(tmp_path / "run")
+    assert stopped.metadata["step"] == "2"
+    first, second = saved_by(tmp_path / "begun"), saved_by(tmp_path / "run")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert train(config, tmp_path / "run", resume=True).finished
+    assert load_model(tmp_path / "run").metadata["step"] == "4"
+
+
 RUN_CHILD = """
 import sys, time
 from importlib import import_module
