@@ -28,8 +28,8 @@ result, `--pseudo-passes 2`. At 1e-5 on 50 photos, with the truth frozen, the ra
 it to 8.44 in 2 epochs (NIQE 4.23, 0.06 dB), three frozen passes to 8.23 in 4 (NIQE 4.21, 0.19 dB).
 RDMC, whose stages are passes already, finds little more in a second one, and gains nothing.
 
-Nor does `nimbus-real`, which knows rain of every kind and finds hardly any in a second pass
-(`--model nimbus-real --photos 30 --epochs 3`). With the truth of two frozen passes the rain removed
+Nor does `nimbus-real`, which knows rain of every kind and finds hardly any in a second pass (that
+of commit f9d333c, `--photos 30 --epochs 3`). With the truth of two frozen passes the rain removed
 falls from 5.47 to 3.75 levels, the rain left rises from 7.39 to 8.63, and held-out pairs lose
 0.45 dB; a single frozen pass does the same (3.72, 8.65, 0.46 dB). At 1e-6 with two renewed passes
 it drifts more slowly: 4.92, 7.68, 0.03 dB.
