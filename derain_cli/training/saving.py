@@ -167,6 +167,8 @@ class Saving:
 
     def save_network(self) -> None:
         """Write the network of a stopped run, so that it can be used before it goes on."""
+        if not processes.is_first():
+            return
         network, about = self._ready_network(), self._about(None)
         self._folder.save_weights("last.safetensors", network, self._config, about)
 

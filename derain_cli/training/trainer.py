@@ -180,6 +180,7 @@ class _Run:
         """Take steps until the last, or until `should_stop` or the time limit says so."""
         self.clock = clock = Clock()
         before = self.state.seconds
+        scored: Validation | None = None
         for step, batch, waited in self._batches():
             began = time.monotonic()
             self._prepare(step)
@@ -204,9 +205,9 @@ class _Run:
         # Also after a stop, so that not one step is lost.
         self.saving.save_state()
         finished, best = self._is_finished(), self.state.best_psnr
-        # Of an adaptation only whole epochs are measured, and used.
-        if not finished and self.state.step and not isinstance(self.config, FinetuneConfig):
-            self._save_network()
+        # A validation has written it already. Of an adaptation only whole epochs are used.
+        if not finished and scored is None and not isinstance(self.config, FinetuneConfig):
+            self.saving.save_network()
         return TrainResult(self.folder.path, self.state.step, finished, best, *clock.rates())
 
     def _batches(self) -> Iterator[tuple[int, Batch, float]]:
@@ -235,11 +236,6 @@ class _Run:
         if not notice:
             self.saving.watch.above = 0  # nowhere to go: look again in a while
         return parts, notice
-
-    def _save_network(self) -> None:
-        if processes.is_first():
-            self.saving.save_network()
-        processes.wait_for_all()
 
     def _is_finished(self) -> bool:
         return self.state.step >= self.config.steps

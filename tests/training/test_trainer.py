@@ -161,6 +161,15 @@ def test_a_stopped_run_can_be_used_before_it_goes_on(arch, tiny_config, tmp_path
     assert load_model(tmp_path / "run").metadata["step"] == "4"
 
 
+def test_a_stop_keeps_what_was_validated_at_its_step(tiny_config, tmp_path):
+    stop_after = iter([False, True])
+    config = tiny_config("resnet", steps=4, validate_every=2)
+    result = train(config, tmp_path / "run", should_stop=lambda: next(stop_after))
+    assert (result.step, result.finished) == (2, False)
+    metadata = load_model(tmp_path / "run" / "last.safetensors").metadata
+    assert float(metadata["validation_psnr"]) == pytest.approx(result.best_psnr, abs=0.001)
+
+
 RUN_CHILD = """
 import sys, time
 from importlib import import_module
