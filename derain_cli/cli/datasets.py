@@ -293,7 +293,7 @@ def synth(
     rain: Annotated[
         str,
         typer.Option(
-            help="small, medium, large, heavy, wide, dense, curtain, slanted, drops, "
+            help="small, medium, large, heavy, wide, dense, curtain, slanted, coarse, drops, "
             "streaks:FOLDER of rain layers, pairs:DATASET, mixed:FOLDER, or a scene such as "
             "phone+veil+structures+wide."
         ),

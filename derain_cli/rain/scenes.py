@@ -99,7 +99,7 @@ def build_scene(
 
     Args:
         kind: Parts joined by `+`: structures, veil, phone, zoom, dry and kinds of rain, among them
-            wide, dense, curtain, slanted, drops and `mixed:FOLDER_OR_PAIRS[,...]`.
+            wide, dense, curtain, slanted, coarse, drops and `mixed:FOLDER_OR_PAIRS[,...]`.
         data_root: Folder of the layers and data sets.
         held_out: Images per data set that are kept out of training.
         seed: Seed of all banks.

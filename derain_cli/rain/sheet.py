@@ -27,6 +27,7 @@ ALONE = (
         "veil+dense",
         "veil+curtain",
         "veil+slanted",
+        "veil+coarse",
         "phone+wide",
         "zoom+curtain",
     ),

@@ -18,6 +18,7 @@ KINDS = (
     "dense",
     "curtain",
     "slanted",
+    "coarse",
     "drops",
     "veil+wide",
     "phone+wide",
@@ -56,7 +57,8 @@ def test_a_scene_is_a_function_of_its_generator(kind, photo):
 
 
 @pytest.mark.parametrize(
-    "kind", ["wide", "dense", "slanted", "drops", "veil+wide", "structures+wide", "large+wide"]
+    "kind",
+    ["wide", "dense", "slanted", "coarse", "drops", "veil+wide", "structures+wide", "large+wide"],
 )
 def test_rain_only_brightens_and_is_all_that_differs(kind, photo):
     made = [scene(kind)(photo, np.random.default_rng(seed)) for seed in range(12)]

@@ -114,7 +114,7 @@ class TrainConfig:
     rain: tuple[str, ...] = option(
         (),
         "KIND[:WEIGHT] to paint: small, medium, large, heavy, wide, dense, curtain, slanted, "
-        "drops, dry, streaks:FOLDER, pairs:DATASET, mixed:FOLDER, or a scene such as "
+        "coarse, drops, dry, streaks:FOLDER, pairs:DATASET, mixed:FOLDER, or a scene such as "
         "phone+veil+wide; repeatable.",
         group=DATA,
         yields_to=("dataset", "data", "rain"),

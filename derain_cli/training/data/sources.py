@@ -52,8 +52,8 @@ def build_sources(
         dataset: `NAME_OR_FOLDER[:WEIGHT]` of given pairs.
         clean: `NAME_OR_FOLDER` of clean images for painted rain.
         rain: `KIND[:WEIGHT]`; KIND is small, medium, large, heavy, wide, dense, curtain, slanted,
-            drops, dry, `streaks:FOLDER` (grey rain layers), `mixed:FOLDER`, `pairs:NAME_OR_FOLDER`
-            (the rain of given pairs), or a scene (`rain.scenes`).
+            coarse, drops, dry, `streaks:FOLDER` (grey rain layers), `mixed:FOLDER`,
+            `pairs:NAME_OR_FOLDER` (the rain of given pairs), or a scene (`rain.scenes`).
         data_root: Where named data sets lie.
         held_out: Images per folder that are kept out of training, for validation.
         seed: Of the painted rain and of the backgrounds.
