@@ -6,8 +6,8 @@ import numpy as np
 
 # A channel that changes by more than this many 8-bit levels shows; less is the network's own noise.
 VISIBLE = 6
-# Images with a smaller changed share count as dry. With nimbus-real, 178 of 200 dry photos of BSDS
-# lie below it and 9 of 147 real rainy ones (`python -m tests.benchmarks.dry_or_rainy`).
+# Images with a smaller changed share count as dry. With nimbus-real, 181 of 200 dry photos of BSDS
+# lie below it and 7 of 147 real rainy ones (`python -m tests.benchmarks.dry_or_rainy`).
 DRY_SHARE = 0.002
 ROWS_AT_ONCE = 512
 
