@@ -79,8 +79,8 @@ Why it looks as it does:
   `tests/benchmarks/soft_streaks.py`: 4.30 and 3.36 before that run (the weights of commit
   155faf5), 3.11 and 2.16 after (f9d333c), of 5.42 and 5.28. Fine slanted rain (79), 4.54 of 5.50
   after it, came down to 2.21 with `slanted` and with photos sharpened at their own size; 91 then
-  had 3.61, 95 2.20. Its lines are wider than those of `curtain`: with `coarse` 3.38 are left, 2.40
-  on 95 and 2.41 on 79.
+  had 3.61, 95 2.20. Lines on 91 are wider than those of `curtain`: with `coarse` 3.38 are left,
+  2.40 on 95 and 2.41 on 79.
 - **Where a CPU multiplies matrices of bf16 (AMX), plain blocks are faster**: 0.29 s a megapixel on
   two cores of an Intel Xeon, naf wide 0.60 (`tests/benchmarks/figures.py --measure speed`); without
   AMX they take equally long. There the layer norms, gates and means take most of the time.

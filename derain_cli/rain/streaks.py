@@ -54,7 +54,7 @@ DENSE = StreakRange((1.2, 5), (20, 220), (10, 45), 30, (2, 5), (0.15, 0.6), (0.0
 CURTAIN = StreakRange((1.0, 4.5), (40, 400), (20, 110), 20, (3, 6), (0.15, 0.7), (0.03, 0.25))
 # Fine rain that wind drives: short thin lines, all aslant, before mist, fields and sky.
 SLANTED = StreakRange((0.8, 3), (12, 140), (12, 60), 60, (1, 4), (0.08, 0.5), (0.06, 0.6))
-# The same downpour in a photo of many megapixels: soft lines as wide as a twig, before dark leaves.
+# A downpour in a photo of many megapixels: soft lines as wide as twigs, before dark leaves.
 COARSE = StreakRange((3, 16), (40, 420), (6, 40), 25, (2, 5), (0.1, 0.6), (0.04, 0.4))
 STREAK_KINDS = {
     "wide": WIDE,
@@ -154,7 +154,7 @@ def banked_streaks(
 
 @lru_cache(maxsize=len(STREAK_KINDS) * BANK_LAYERS)
 def _banked_layer(kind: str, seed: int, index: int) -> NDArray[np.uint8]:
-    """One layer of a bank, drawn when it is first needed: all of them take half a minute."""
+    """One layer of a bank, drawn when it is first needed: a whole bank takes up to a minute."""
     drawn = streak_layer(*BANK_SIZE, np.random.default_rng([seed, index, 1]), STREAK_KINDS[kind])
     return np.asarray((255 * drawn).round(), np.uint8)
 

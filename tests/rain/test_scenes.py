@@ -1,25 +1,24 @@
 """Scenes: pure functions of their generator, rain that only brightens, and what stays in both."""
 
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from derain_cli.cli.app import app
 from derain_cli.errors import ConfigError
 from derain_cli.rain import streaks
 from derain_cli.rain.camera import DigitalZoom, Sensor, add_veil
+from derain_cli.rain.painting import RAIN_KINDS
 from derain_cli.rain.scenes import build_scene, parts_of
-from derain_cli.rain.streaks import DROPS, WIDE, cover, mixed_layer, streak_layer
+from derain_cli.rain.streaks import DROPS, STREAK_KINDS, WIDE, cover, mixed_layer, streak_layer
 from derain_cli.rain.structures import STRUCTURES, draw_structure
 
 KINDS = (
-    "wide",
-    "dense",
-    "curtain",
-    "slanted",
-    "coarse",
-    "drops",
+    *STREAK_KINDS,
     "veil+wide",
     "phone+wide",
     "structures+wide",
@@ -56,10 +55,7 @@ def test_a_scene_is_a_function_of_its_generator(kind, photo):
     assert first[0].shape == first[1].shape == photo.shape
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["wide", "dense", "slanted", "coarse", "drops", "veil+wide", "structures+wide", "large+wide"],
-)
+@pytest.mark.parametrize("kind", [*STREAK_KINDS, "veil+wide", "structures+wide", "large+wide"])
 def test_rain_only_brightens_and_is_all_that_differs(kind, photo):
     made = [scene(kind)(photo, np.random.default_rng(seed)) for seed in range(12)]
     assert all((rainy.astype(int) >= clean).all() for rainy, clean in made)
@@ -172,3 +168,10 @@ def test_parts_may_come_in_any_order(photo):
 def test_an_unknown_part_is_named():
     with pytest.raises(ConfigError, match=r"unknown kind of rain 'wide\+drop'"):
         scene("veil+wide+drop")
+
+
+@pytest.mark.parametrize("command", [("train",), ("datasets", "synth")])
+def test_help_names_every_kind_that_can_be_painted(command):
+    told = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).stdout
+    named = set(re.findall(r"[a-z]+", told))
+    assert {*RAIN_KINDS, *STREAK_KINDS} <= named
