@@ -28,6 +28,7 @@ from zlib import crc32
 
 import torch
 
+from derain_cli.datasets.layouts import list_images
 from derain_cli.errors import ConfigError
 from derain_cli.images import probe_image
 from derain_cli.inference.derainer import Derainer
@@ -45,7 +46,7 @@ from derain_cli.reproduce.plan import (
     shortened_config,
     with_curve,
 )
-from derain_cli.reproduce.scoring import Sheet, real_photos, score_column, spaced
+from derain_cli.reproduce.scoring import Sheet, photo_folder, score_column, spaced
 from derain_cli.reproduce.tables import Column, Table
 from derain_cli.training import processes
 from derain_cli.training.configs.finetune import REST, FinetuneConfig
@@ -254,7 +255,7 @@ def _with_photos(config: TrainConfig, table: Table, options: Options) -> TrainCo
         return config
     paths = [
         path
-        for path in real_photos(config.real, options.data_root)
+        for path in list_images(photo_folder(config.real, options.data_root))
         if min(probe_image(path)) >= max(config.crop, config.final_crop)
     ]
     paths = spaced(paths, table.photos if options.shortens else 0)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from derain_cli.datasets.image_cache import read_pixels
 from derain_cli.datasets.known import DATASETS, dataset_named, dataset_pairs, plain_folder
-from derain_cli.datasets.layouts import list_images
-from derain_cli.evaluation.scoring import METRICS, evaluate
+from derain_cli.datasets.layouts import Pair, unpaired_images
+from derain_cli.evaluation.scoring import METRICS, UNPAIRED_METRICS, evaluate
 from derain_cli.evaluation.statistics import INPUT
+from derain_cli.images import probe_image
 from derain_cli.inference.derainer import Derainer
-from derain_cli.metrics.niqe import PATCH, niqe
+from derain_cli.metrics.niqe import PATCH
 from derain_cli.models import build_model
 from derain_cli.models.rdmc import Rdmc, multiply_adds
 from derain_cli.reproduce.tables import Column
 from derain_cli.whole_files import write_whole
 
-# What each image of real photos is measured by; they have no ground truth.
-UNPAIRED = ("niqe", "change")
 PERFECT = 100.0
 Scores = dict[str, dict[str, float]]  # image -> column -> score
 
@@ -82,21 +79,8 @@ def score_column(
     Raises:
         DatasetError: It is missing, or an image cannot be read.
     """
-    if is_unpaired(column):
-        return _score_photos(dataset, derainer, data_root, images)
-    return _score_pairs(column, dataset, derainer, data_root, images)
-
-
-def is_unpaired(column: Column) -> bool:
-    """Whether a column is measured without ground truth."""
-    return set(column.metrics) <= set(UNPAIRED)
-
-
-def _score_pairs(
-    column: Column, dataset: str, derainer: Derainer, data_root: Path, images: int
-) -> Sheet:
     metrics = [name for name, columns in METRICS.items() if set(columns) & set(column.metrics)]
-    pairs = spaced(dataset_pairs(dataset, data_root), images)
+    pairs = spaced(_images_of(column, dataset, data_root), images)
     sheet: dict[str, Scores] = {INPUT: {}, derainer.name: {}}
     seconds = []
     protocol = column.protocol or None
@@ -104,7 +88,15 @@ def _score_pairs(
         name = f"{row.group}/{row.image}"
         sheet[row.model][name] = _defined(row.scores)
         seconds += [row.seconds] if row.model != INPUT else []
-    return Sheet(sheet[derainer.name], sheet[INPUT], float(np.mean(seconds)))
+    return Sheet(sheet[derainer.name], sheet[INPUT], float(np.mean(seconds)) if seconds else 0.0)
+
+
+def _images_of(column: Column, dataset: str, data_root: Path) -> list[Pair]:
+    """The pairs of a test set, or real photos of a column that is measured without ground truth."""
+    if not set(column.metrics) <= set(UNPAIRED_METRICS):
+        return dataset_pairs(dataset, data_root)
+    pairs = unpaired_images(photo_folder(dataset, data_root))
+    return [pair for pair in pairs if min(probe_image(pair.rainy)) >= PATCH]  # NIQE's
 
 
 def _defined(scores: Mapping[str, float]) -> dict[str, float]:
@@ -118,32 +110,15 @@ def _defined(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: PERFECT if math.isinf(score) else score for name, score in known.items()}
 
 
-def _score_photos(dataset: str, derainer: Derainer, data_root: Path, images: int) -> Sheet:
-    scores: Scores = {}
-    of_input: Scores = {}
-    seconds: list[float] = []
-    for path in spaced(real_photos(dataset, data_root), images):
-        rainy = read_pixels(path)
-        if min(rainy.shape[:2]) < PATCH:
-            continue  # NIQE is not defined on it
-        began = time.perf_counter()
-        derained = derainer(rainy)
-        seconds.append(time.perf_counter() - began)
-        change = float(np.abs(rainy.astype(np.int16) - derained).mean())
-        scores[f"/{path.name}"] = {"niqe": niqe(derained), "change": change}
-        of_input[f"/{path.name}"] = {"niqe": niqe(rainy), "change": 0.0}
-    return Sheet(scores, of_input, float(np.mean(seconds)) if seconds else 0.0)
-
-
-def real_photos(dataset: str, data_root: Path) -> list[Path]:
-    """The images of a folder of real photos, in natural order of their names."""
+def photo_folder(dataset: str, data_root: Path) -> Path:
+    """The folder of a data set of real photos, by any of its names; or a plain folder."""
     key = dataset_named(dataset)
     folder = plain_folder(dataset, data_root)
     if not folder.is_dir() and key:
         names = (key, *DATASETS[key].aliases)
         folders = [plain_folder(name, data_root) for name in names]
         folder = next((path for path in folders if path.is_dir()), folder)
-    return list(list_images(folder))
+    return folder
 
 
 def spaced(items: Sequence[Any], count: int) -> list[Any]:
