@@ -50,7 +50,7 @@ def drawing(draw: Draw, count: int, *, apart: bool) -> Iterator[Callable[[int], 
     try:
         with ProcessPoolExecutor(count, context, _begin, (draw, os.getpid())) as copies:
             _fork(copies)
-            yield lambda step: copies.submit(_draw, step)
+            yield lambda step: _begun(copies, step)
     finally:
         cv2.setNumThreads(cv2_threads)
 
@@ -61,8 +61,20 @@ def result_of(future: Future[Images]) -> Images:
     Raises:
         TrainingError: The process that drew it has ended.
     """
-    try:
+    with _telling_of_the_end():
         return future.result()
+
+
+def _begun(copies: ProcessPoolExecutor, step: int) -> Future[Images]:
+    """A batch that is being drawn; a process may have ended since the last one."""
+    with _telling_of_the_end():
+        return copies.submit(_draw, step)
+
+
+@contextlib.contextmanager
+def _telling_of_the_end() -> Iterator[None]:
+    try:
+        yield
     except BrokenProcessPool as error:
         raise TrainingError(
             "the process that draws batches was ended from outside, perhaps for want of memory. "

@@ -78,11 +78,16 @@ def test_ctrl_c_leaves_the_last_batches_to_the_trainer(number):
 
 
 @forks
-def test_a_process_ended_from_outside_is_told_with_the_way_on():
-    with drawing(numbers, 1, apart=True) as draw:
-        os.kill(int(result_of(draw(0))["process"][0]), signal.SIGKILL)
+@pytest.mark.parametrize("drawing_then", [True, False])
+def test_a_process_ended_from_outside_is_told_with_the_way_on(drawing_then):
+    with drawing(lambda step: time.sleep(60 * step) or numbers(step), 1, apart=True) as draw:
+        process = int(result_of(draw(0))["process"][0])
+        coming = draw(1) if drawing_then else None
+        os.kill(process, signal.SIGKILL)
+        while exists(process):
+            time.sleep(0.02)
         with pytest.raises(TrainingError, match=r"ended from outside.*--resume"):
-            result_of(draw(1))
+            result_of(coming or draw(1))
 
 
 @forks
