@@ -74,9 +74,8 @@ def steady_frame(before: Frame | None, frame: Frame, after: Frame | None) -> Fra
     """
     neighbours = [_aligned(other, frame) for other in (before, after) if other is not None]
     total, weights = frame.astype(np.float32), np.ones(frame.shape[:2], np.float32)
-    brightness = _brightness(frame)
     for neighbour in neighbours:
-        change = np.abs(_brightness(neighbour) - brightness)
+        change = _colour_change(neighbour, frame)
         around = np.asarray(cv2.boxFilter(change, -1, (WINDOW, WINDOW)), np.float32)
         weight = np.clip(2 - around / SAME_WITHIN, 0, 1)
         total += neighbour * weight[..., None]
@@ -116,6 +115,13 @@ def _brightness(frame: Frame, longest: int | None = None) -> NDArray[np.float32]
         frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     gray = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.float32)
     return gray / np.float32(257) if frame.dtype == np.uint16 else gray
+
+
+def _colour_change(frame: Frame, other: Frame) -> NDArray[np.float32]:
+    """Largest change of a channel, levels of 8 bits: red and green may be equally bright."""
+    red, green, blue = cv2.split(cv2.absdiff(frame, other))
+    largest = np.asarray(cv2.max(cv2.max(red, green), blue), np.float32)
+    return largest / np.float32(257) if frame.dtype == np.uint16 else largest
 
 
 def _resized_flow(flow: Flow, shape: tuple[int, ...]) -> Flow:

@@ -54,3 +54,12 @@ def test_a_neighbour_of_another_scene_leaves_no_ghost() -> None:
     frame, other = scene(0), np.full((96, 160, 3), 255, np.uint8)
     assert np.array_equal(steady_frame(other, frame, other), frame)
     assert np.array_equal(steady_frame(None, frame, None), frame)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_lamp_that_changes_its_colour_keeps_each(dtype: type) -> None:
+    red, green = scene(0, dtype), scene(0, dtype)  # the two are equally bright as a lamp
+    scale = 257 if dtype == np.uint16 else 1
+    red[30:50, 60:80] = np.array((220, 30, 30)) * scale
+    green[30:50, 60:80] = np.array((20, 120, 40)) * scale
+    assert np.array_equal(steady_frame(green, red, green)[32:48, 62:78], red[32:48, 62:78])
