@@ -48,7 +48,7 @@ class Encoding:
         try:
             if self._options.skip_existing and results_exist(result.job) and not result.job.redo:
                 return Result(result.job, "skipped")
-            rain = measure_rain(rainy.rgb, derained)
+            rain = self._rain_of(rainy, derained)
             content, written = self._write(result.job, rainy, derained, rain)
             stays = not written.get(result.job.derained, True)
             held = _content_of(result.job.derained, content) if stays else content
@@ -64,7 +64,7 @@ class Encoding:
         notices = result.notices + self._notices(rainy, job.derained)
         if job.redo:
             notices = (f"derained again: {job.redo}", *notices)
-        if self._leaves(rain):
+        if rain and self._leaves(rain):
             notices += (f"{rain.in_words()}: {self._left(rainy, job)}",)
         if stays:
             notices += (f"{str(job.derained)!r} was there and stays: only its layers are new",)
@@ -78,11 +78,16 @@ class Encoding:
             digest=hashlib.sha256(held).hexdigest(),
         )
 
-    def _leaves(self, rain: Rain) -> bool:
-        return self._options.leave_dry and rain.is_dry
+    def _rain_of(self, rainy: Picture, derained: np.ndarray) -> Rain | None:
+        """What the network found, whatever share of it is removed; None where it did not run."""
+        strength = self._options.strength
+        return measure_rain(rainy.rgb, derained, strength) if strength else None
+
+    def _leaves(self, rain: Rain | None) -> bool:
+        return self._options.leave_dry and rain is not None and rain.is_dry
 
     def _write(
-        self, job: Job, rainy: Picture, derained: np.ndarray, rain: Rain
+        self, job: Job, rainy: Picture, derained: np.ndarray, rain: Rain | None
     ) -> tuple[bytes, dict[Location | None, bool]]:
         """Encode everything, then write everything: what cannot be encoded leaves no file.
 

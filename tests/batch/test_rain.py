@@ -23,6 +23,19 @@ def test_share_and_mean_are_those_of_the_pixels_that_changed(dtype):
     assert rain.in_words() == "rain in 0.971 % of the image"
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("strength", [0.8, 0.5, 0.1])
+def test_a_part_of_the_change_tells_of_the_whole(strength, dtype):
+    level = np.iinfo(dtype).max // 255
+    rainy, whole = np.full(SHAPE, 100 * level, dtype), np.full(SHAPE, 100 * level, dtype)
+    whole[1000:1020, :20, 1] -= (VISIBLE + 4) * level
+    whole[:5, :, 2] -= (VISIBLE - 2) * level
+    part = np.rint(rainy + strength * (whole.astype(float) - rainy)).astype(dtype)
+    rain, of_whole = measure_rain(rainy, part, strength), measure_rain(rainy, whole)
+    assert rain.share == of_whole.share
+    assert rain.mean == pytest.approx(of_whole.mean, rel=0.2)
+
+
 def test_an_unchanged_image_is_dry():
     rainy = np.zeros(SHAPE, np.uint8)
     rain = measure_rain(rainy, rainy)
