@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain_cli.cli.listing import print_listing
 from derain_cli.cli.output_files import DataRoot, default_data_root, require_output_file
 from derain_cli.cli.scaling import ShardOption, shard_filter
 from derain_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     import numpy as np
     from rich.progress import Progress, TaskID
@@ -37,27 +37,22 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 @app.command("list")
 def list_datasets(data_root: DataRoot = None, as_json: Json = False) -> None:
     """List the known data sets, whether they are here, and where to get them."""
-    from rich.console import Console
-    from rich.table import Table
-
     rows = list(_rows(Path(data_root or default_data_root())))
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
         return
-    table = Table(
-        *("name", "for", "images", "here", "scored on", "licence", "paper", "layout", "from"),
-        box=None,
-        pad_edge=False,
-    )
-    for row in rows:
-        cells = (row[name] for name in ("name", "split", "count", "size", "protocol", "licence"))
-        source = ", ".join(
-            [*row["addresses"], *([f"hf:{row['hub']} (copy)"] if row["hub"] else [])]
-        )
-        table.add_row(*cells, row["paper"], row["layout"], source)
-    width = None if sys.stdout.isatty() else LIST_WIDTH
-    Console(markup=False, highlight=False, width=width).print(table)
+    short = ("name", "for", "images", "here", "scored on")
+    long = ("licence", "paper", "layout", "from")
+    fields = ("name", "split", "count", "size", "protocol", "licence", "paper", "layout")
+    cells = [[*(row[field] for field in fields), _source(row)] for row in rows]
+    print_listing(short, long, cells, width=LIST_WIDTH)
+
+
+def _source(row: "Mapping[str, Any]") -> str:
+    """Addresses of a data set; "" for what is made."""
+    copy = [f"hf:{row['hub']} (copy)"] if row["hub"] else []
+    return ", ".join([*row["addresses"], *copy])
 
 
 def _rows(root: Path) -> "Iterator[dict[str, Any]]":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain_cli.cli.listing import print_listing
 from derain_cli.cli.streams import printable
 from derain_cli.errors import DerainError, NothingToDoError, UnavailableError, UsageError
 
@@ -98,22 +98,20 @@ def _megabytes(entry: "WeightsEntry") -> float | None:
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    figures = ("s/MP", *SETS.values(), "dry", "MB")
+    cells = [[_title(row), *_figures(row), _sentence(row)] for row in rows]
+    print_listing(("name", *figures), ("what it is for",), cells, width=PIPE_WIDTH, right=figures)
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    for title in ("s/MP", *SETS.values(), "dry", "MB"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("what it is for")
-    for row in rows:
-        name = f"{row['name']} (default)" if row["recommended"] else row["name"]
-        figures = [row.get("seconds_per_megapixel"), *(_psnr(row, name) for name in SETS)]
-        figures += [row.get("dry_psnr"), row.get("megabytes")]
-        cells = (name, *map(_figure, figures), _sentence(row))
-        table.add_row(*map(printable, cells))
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    Console(markup=False, highlight=False, width=width).print(table)
+
+def _title(row: Mapping[str, Any]) -> str:
+    return f"{row['name']} (default)" if row["recommended"] else row["name"]
+
+
+def _figures(row: Mapping[str, Any]) -> list[str]:
+    """Cells of the columns of figures; the speed with a digit more, since it is often below 1."""
+    seconds = row.get("seconds_per_megapixel")
+    others = [*(_psnr(row, name) for name in SETS), row.get("dry_psnr"), row.get("megabytes")]
+    return ["-" if seconds is None else f"{seconds:.2f}", *map(_figure, others)]
 
 
 def _figure(value: float | None) -> str:
