@@ -9,7 +9,14 @@ from derain_cli.errors import UsageError, did_you_mean
 STDIN = "-"
 DEFAULT_SUFFIX = "_derained"
 LAYERS = ("", "_rain", "_compare")  # what follows the stem of the result, the rain, the comparison
-ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif", "avif": ".avif"}
+ENDINGS = {
+    "png": ".png",
+    "jpg": ".jpg",
+    "webp": ".webp",
+    "tiff": ".tif",
+    "avif": ".avif",
+    "bmp": ".bmp",
+}
 
 
 @dataclass(frozen=True)

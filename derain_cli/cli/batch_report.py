@@ -166,6 +166,9 @@ class BatchReport:
         command = resume_command(sys.argv[1:], overwrite=options.overwrite)
         total = "" if self.plan.is_open else f" of {len(self.plan.jobs)}"
         kept = "" if self.film is None else " (finished frames of the current film are kept)"
+        if self.to_stdout:  # which the result has not reached whole
+            self.say(f"{why}: the result was not written whole", always=True)
+            return
         self.say(f"{why}: {self.finished}{total} done{kept}. Go on with:", always=True)
         self.say(f"  {command}", always=True)
 

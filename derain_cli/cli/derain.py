@@ -63,6 +63,7 @@ class ImageFormat(StrEnum):
     webp = "webp"
     tiff = "tiff"
     avif = "avif"
+    bmp = "bmp"
 
 
 class FramesOfAnimation(StrEnum):

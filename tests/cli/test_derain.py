@@ -167,7 +167,7 @@ def test_a_reader_that_goes_ends_the_batch_and_is_told(
         (["{}/empty.jpg"], 1, "error: '{}/empty.jpg' is empty (0 bytes)"),
         (["{}", "-o", "{}/new.png"], 2, "error: --output '{}/new.png' would be a folder"),
         (["{}/a2.jpg", "--strength", "2"], 2, "error: Invalid value '2' for '--strength'"),
-        (["{}/a2.jpg", "-f", "bmp"], 2, "error: Invalid value for '--format' / '-f': 'bmp' is not"),
+        (["{}/a2.jpg", "-f", "gif"], 2, "error: Invalid value for '--format' / '-f': 'gif' is not"),
         (["{}/a2.jpg", "--device", "cuda:99"], 2, "error: "),
         (["{}/below/*.jpg"], 3, "error: no image to derain. {}/below/*.jpg: "),
         (["{}/a2.jpg", "-m", "rdcm"], 4, "error: unknown model 'rdcm'"),
