@@ -60,7 +60,7 @@ async def answer_http_error(request: Request, error: Exception) -> JSONResponse:
     """A wrong address or method."""
     assert isinstance(error, HTTPException), "registered for these alone"
     asked = f"{request.method} {request.url.path}"
-    message = f"{asked}: {error.detail}; the addresses there are stand in /openapi.json"
+    message = f"{asked}: {error.detail}; /openapi.json lists the addresses there are"
     return failure(2, "usage", message, error.status_code, headers=error.headers)
 
 

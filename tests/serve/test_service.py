@@ -202,6 +202,13 @@ def test_only_this_machines_own_page_may_ask(server: Server) -> None:
     assert server.ask("GET", "/", Host="localhost", Sec_Fetch_Site="none").status == 200
 
 
+def test_a_browser_that_names_only_where_a_page_is_from_is_told_apart(server: Server) -> None:
+    own = {"Host": "localhost:8765", "Origin": "http://localhost:8765"}
+    assert server.ask("GET", "/v1/models", **own).status == 200
+    for origin in ("http://evil.example", "http://localhost:9999", "null"):
+        assert server.ask("GET", "/v1/models", **own | {"Origin": origin}).status == 403
+
+
 def test_the_page_asks_nobody_else(server: Server) -> None:
     policy = server.ask("GET", "/").headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
