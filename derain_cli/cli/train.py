@@ -21,7 +21,8 @@ from derain_cli.cli.runs import (
     stop_on_signal,
     talks,
 )
-from derain_cli.errors import INTERRUPTED, UsageError
+from derain_cli.cli.wording import in_flags
+from derain_cli.errors import INTERRUPTED, DatasetError, UsageError
 from derain_cli.training.configs.train import TrainConfig
 
 if TYPE_CHECKING:
@@ -94,11 +95,17 @@ def train(
         chosen = config_of(out, config, resume, given, preset)
     if dry_run:
         file = out / "config.json" if resume and out else config
-        explain_run(chosen, preset, given, str(file or "environment"))
-        if chosen.dataset or chosen.data or chosen.clean:
-            from derain_cli.training import trainer
+        try:
+            explain_run(chosen, preset, given, str(file or "environment"))
+            if chosen.dataset or chosen.data or chosen.clean:
+                from derain_cli.training import trainer
 
-            trainer.check(chosen, out, resume=resume)
+                trainer.check(chosen, out, resume=resume)
+        except DatasetError as error:
+            if preset is None or given.keys() & {"dataset", "data", "clean", "rain", "data_root"}:
+                raise
+            told = in_flags(str(error), {"data_root": "--data-root"})
+            typer.echo(f"before it can run: {told}", err=True)
         return
     if out is None:
         raise UsageError("no `out`: name the folder of the run")
@@ -270,13 +277,16 @@ def explain_run(
     """Print every setting with its source and the size of the data.
 
     Raises:
+        UsageError: No such network.
         ConfigError: Training would refuse the data, or has none.
         DatasetError: Likewise.
     """
     from derain_cli.cli.train_view import show_settings
+    from derain_cli.models import find_model
     from derain_cli.training.configs.presets import explain
     from derain_cli.training.recipes.paired import sources_of, with_steps
 
+    find_model(config.model)
     show_settings(explain(config, preset, given, file))
     for source in sources_of(config):
         shown = f"{source.training_count} to train on, {source.held_out_count} held out"

@@ -446,3 +446,24 @@ def test_a_dry_run_without_data_is_refused_as_the_run_would_be(tmp_path):
     assert "nothing to train on" in error_of(trained)
     assert error_of(shown) == error_of(trained)
     assert "batch_size" in shown.stdout
+
+
+def test_a_preset_can_be_read_without_its_data(tmp_path):
+    words = ["--arch", "menet", "--preset", "paper", "--dry-run"]
+    result = train(*words)
+    assert result.exit_code == 0
+    assert "--data-root" in told_last(result.stderr)
+    assert "data set 'rain100l_train' is not in" in told_last(result.stderr)
+    asked = train(*words, "--data-root", tmp_path)
+    assert asked.exit_code == 4
+    assert str(tmp_path) in error_of(asked)
+
+
+def told_last(text):
+    return text.splitlines()[-1]
+
+
+def test_a_dry_run_refuses_an_unknown_architecture_at_once():
+    result = train("--arch", "menett", "--dry-run")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert error_of(result).startswith("error: unknown model 'menett'")
