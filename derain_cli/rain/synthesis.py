@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from derain_cli.datasets.image_cache import ImageCache, read_pixels
 from derain_cli.datasets.layouts import list_images
-from derain_cli.errors import DatasetError
+from derain_cli.errors import DatasetError, UsageError
 from derain_cli.images import Picture, encode_image
 from derain_cli.rain.kinds import layer_source
 from derain_cli.rain.layers import LayerSource
@@ -45,8 +45,8 @@ def synthesize(
 
     Raises:
         ConfigError: An unknown kind of rain.
-        DatasetError: No clean images, two of one name, one that cannot be read, pairs that exist
-            already, or pairs that would replace the clean images.
+        DatasetError: No clean images, two of one name, or one that cannot be read.
+        UsageError: Pairs that exist already, or that would replace the clean images.
         ResourceError: No space or no permission.
     """
     images = list_images(clean_folder)
@@ -77,7 +77,7 @@ def _refuse_one_name(images: Sequence[Path]) -> None:
 def _refuse_originals(clean_folder: Path, out: Path) -> None:
     for side in SIDES:
         if (out / side).resolve() == clean_folder.resolve():
-            raise DatasetError(
+            raise UsageError(
                 f"the pairs would replace the images of {str(clean_folder)!r}: name another `out`"
             )
 
@@ -110,7 +110,7 @@ def _all_or_none(out: Path) -> Iterator[Path]:
     """A temporary folder whose two sides move to `out` once everything is written."""
     for side in SIDES:
         if (out / side).is_dir() and any((out / side).iterdir()):
-            raise DatasetError(f"{str(out / side)!r} is not empty; name another `out`")
+            raise UsageError(f"{str(out / side)!r} is not empty; name another `out`")
     made = not out.is_dir()
     out.mkdir(parents=True, exist_ok=True)
     try:

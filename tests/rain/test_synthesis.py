@@ -9,7 +9,7 @@ from PIL import Image
 
 from derain_cli.datasets.image_cache import read_pair
 from derain_cli.datasets.layouts import find_pairs
-from derain_cli.errors import DatasetError, ResourceError
+from derain_cli.errors import DatasetError, ResourceError, UsageError
 from derain_cli.rain.synthesis import synthesize
 
 
@@ -31,7 +31,7 @@ def test_pairs_are_written_that_are_found_again(tmp_path, photos):
     assert (rainy > clean).any()
     synthesize(photos, tmp_path / "again", "large", 3)
     np.testing.assert_array_equal(rainy, read_pair(find_pairs(tmp_path / "again")[0])[0])
-    with pytest.raises(DatasetError, match="not empty"):
+    with pytest.raises(UsageError, match="not empty"):
         synthesize(photos, tmp_path / "made", "large", 3)
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["clean", "rainy"]
 
@@ -47,7 +47,7 @@ def test_the_clean_images_are_never_replaced(tmp_path, photos):
     photos.rename(originals)
     before = {path: path.read_bytes() for path in originals.iterdir()}
     for holds in (None, lambda _name: True):
-        with pytest.raises(DatasetError, match=r"would replace the images of '.*clean'"):
+        with pytest.raises(UsageError, match=r"would replace the images of '.*clean'"):
             synthesize(originals, tmp_path, "large", 3, holds=holds)
     assert {path: path.read_bytes() for path in originals.iterdir()} == before
 
