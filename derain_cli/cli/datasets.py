@@ -78,12 +78,12 @@ def _rows(root: Path) -> "Iterator[dict[str, Any]]":
         yield _place(folder) | {
             "name": name,
             "split": ingredient.kind,
-            "count": f"{ingredient.images} images",
+            "count": f"{ingredient.images} {'pairs' if ingredient.kind == 'pairs' else 'images'}",
             "protocol": "",
             "licence": ingredient.licence,
             "paper": ingredient.made,
             "layout": "images in one folder" if ingredient.kind != "pairs" else "rainy/ + clean/",
-            "addresses": (),
+            "addresses": ingredient.addresses,
             "hub": "",
         }
 

@@ -83,19 +83,21 @@ ORIGINS: Mapping[str, Origin] = {
 
 @dataclass(frozen=True)
 class Ingredient:
-    """Images that weights here were trained on and that are no pairs.
+    """Images that weights here or a table's networks are trained on and that are no benchmark.
 
     Attributes:
         images: How many there are.
         kind: "clean" backgrounds or rain "layers".
         made: How to get or make them again.
         licence: As its authors state it.
+        addresses: Where its authors offer it.
     """
 
     images: int
     kind: str
     made: str
     licence: str = UNSTATED
+    addresses: tuple[str, ...] = ()
 
 
 INGREDIENTS: Mapping[str, Ingredient] = {
@@ -120,5 +122,32 @@ INGREDIENTS: Mapping[str, Ingredient] = {
     ),
     "photos_cc0": Ingredient(
         14, "clean", "large photos that their authors gave to the public domain", "CC0-1.0"
+    ),
+    "div2k": Ingredient(
+        800,
+        "clean",
+        "the training photos: Agustsson & Timofte, CVPR workshops 2017",
+        "academic research",
+        ("https://data.vision.ee.ethz.ch/cvl/DIV2K/",),
+    ),
+    "celeba": Ingredient(
+        202_599,
+        "clean",
+        "faces: Liu et al., ICCV 2015",
+        "non-commercial research",
+        ("https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",),
+    ),
+    "manga109": Ingredient(
+        21_142,
+        "clean",
+        "pages of 109 comics: Matsui et al., Multimedia Tools and Applications 2017",
+        "academic use, on request",
+        ("http://www.manga109.org/en/",),
+    ),
+    "urban100": Ingredient(
+        100,
+        "clean",
+        "photos of buildings: Huang, Singh & Ahuja, CVPR 2015",
+        addresses=("https://github.com/jbhuang0604/SelfExSR",),
     ),
 }

@@ -15,6 +15,8 @@ from derain_cli.cli.app import app
 from derain_cli.datasets.known import DATASETS
 from derain_cli.datasets.origins import INGREDIENTS, ORIGINS
 from derain_cli.metrics.complexity import structural_complexity
+from derain_cli.reproduce.catalogue import TABLES
+from derain_cli.training.configs.finetune import REST
 
 
 def run(*arguments: object, code: int = 0):
@@ -94,6 +96,15 @@ def test_sets_that_the_bundled_cards_name_are_listed():
         for option, value in pairwise(words):
             if option in ("--dataset", "--clean", "--real"):
                 assert value.partition(":")[0] in known, entry.name
+
+
+def test_sets_that_the_tables_need_are_listed():
+    known = {*DATASETS, *INGREDIENTS, REST}
+    runs = [run for table in TABLES.values() for row in table.rows for run in row.runs]
+    for options in (run.options for run in runs):
+        named = [*options.get("dataset", ()), *options.get("clean", ())]
+        named += [options["real"]] if options.get("real") else []
+        assert {name.partition(":")[0] for name in named} <= known
 
 
 def test_verify_finds_pairs_of_another_tone(tmp_path):
