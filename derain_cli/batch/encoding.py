@@ -49,7 +49,8 @@ class Encoding:
             if self._options.skip_existing and results_exist(result.job) and not result.job.redo:
                 return Result(result.job, "skipped")
             rain = self._rain_of(rainy, derained)
-            content, written = self._write(result.job, rainy, derained, rain)
+            dry = self._options.leave_dry and rain is not None and rain.is_dry
+            content, written = self._write(result.job, rainy, derained, leave=dry)
             stays = not written.get(result.job.derained, True)
             held = _content_of(result.job.derained, content) if stays else content
         except Exception as error:  # noqa: BLE001 (one odd image must not end a night's batch)
@@ -64,7 +65,7 @@ class Encoding:
         notices = result.notices + self._notices(rainy, job.derained)
         if job.redo:
             notices = (f"derained again: {job.redo}", *notices)
-        if rain and self._leaves(rain):
+        if rain and dry:
             notices += (f"{rain.in_words()}: {self._left(rainy, job)}",)
         if stays:
             notices += (f"{str(job.derained)!r} was there and stays: only its layers are new",)
@@ -83,11 +84,8 @@ class Encoding:
         strength = self._options.strength
         return measure_rain(rainy.rgb, derained, strength) if strength else None
 
-    def _leaves(self, rain: Rain | None) -> bool:
-        return self._options.leave_dry and rain is not None and rain.is_dry
-
     def _write(
-        self, job: Job, rainy: Picture, derained: np.ndarray, rain: Rain | None
+        self, job: Job, rainy: Picture, derained: np.ndarray, *, leave: bool
     ) -> tuple[bytes, dict[Location | None, bool]]:
         """Encode everything, then write everything: what cannot be encoded leaves no file.
 
@@ -95,10 +93,10 @@ class Encoding:
             The content of the derained file, and which targets were written: what is there may
             stay, and another run may have been quicker.
         """
-        if self._leaves(rain):
+        if leave:
             derained = rainy.rgb
         encoded = self.encode_all(job, rainy, derained)
-        if self._leaves(rain) and self._keeps_format(rainy, job):
+        if leave and self._keeps_format(rainy, job):
             encoded[job.derained] = self._original(job)
         mode = mode_like(job.source)
         written: dict[Location | None, bool] = {

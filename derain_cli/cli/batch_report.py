@@ -162,13 +162,13 @@ class BatchReport:
         self.summary = Summary(0, skipped, tuple(failures), to_do, 0.0, 0.0, 0.0)
 
     def say_interrupted(self, options: "BatchOptions", why: str = "interrupted") -> None:
-        """Print what is done, and the command that resumes."""
-        command = resume_command(sys.argv[1:], overwrite=options.overwrite)
-        total = "" if self.plan.is_open else f" of {len(self.plan.jobs)}"
-        kept = "" if self.film is None else " (finished frames of the current film are kept)"
+        """Print what is done, and the command that resumes; nothing resumes what went to stdout."""
         if self.to_stdout:  # which the result has not reached whole
             self.say(f"{why}: the result was not written whole", always=True)
             return
+        command = resume_command(sys.argv[1:], overwrite=options.overwrite)
+        total = "" if self.plan.is_open else f" of {len(self.plan.jobs)}"
+        kept = "" if self.film is None else " (finished frames of the current film are kept)"
         self.say(f"{why}: {self.finished}{total} done{kept}. Go on with:", always=True)
         self.say(f"  {command}", always=True)
 

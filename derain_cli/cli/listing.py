@@ -30,9 +30,11 @@ def print_listing(
     def table(titles: Sequence[str]) -> Table:
         columns = Table(box=None, header_style="bold", pad_edge=False)
         for title in titles:
-            figures = title in right
-            justify = "right" if figures else "left"
-            columns.add_column(title, justify=justify, no_wrap=figures or title == short[0])  # type: ignore[arg-type]
+            columns.add_column(
+                title,
+                justify="right" if title in right else "left",
+                no_wrap=title in right or title == short[0],
+            )
         for row in rows:
             columns.add_row(*map(printable, row[: len(titles)]))
         return columns

@@ -97,15 +97,9 @@ def train(
         file = out / "config.json" if resume and out else config
         try:
             explain_run(chosen, preset, given, str(file or "environment"))
-            if chosen.dataset or chosen.data or chosen.clean:
-                from derain_cli.training import trainer
-
-                trainer.check(chosen, out, resume=resume)
+            _check(chosen, out, resume=resume)
         except DatasetError as error:
-            if preset is None or given.keys() & {"dataset", "data", "clean", "rain", "data_root"}:
-                raise
-            told = in_flags(str(error), {"data_root": "--data-root"})
-            typer.echo(f"before it can run: {told}", err=True)
+            _note_missing_data(error, preset, given)
         return
     if out is None:
         raise UsageError("no `out`: name the folder of the run")
@@ -269,6 +263,25 @@ def _refuse_weights(architecture: str) -> None:
             f"`model` is an architecture, and {architecture!r} are weights of {entry.model!r}: "
             f"to start from them, give `model` {entry.model} `weights` {architecture}"
         )
+
+
+def _check(config: TrainConfig, out: Path | None, *, resume: bool) -> None:
+    """Refuse what the run would refuse, if it has data."""
+    if config.dataset or config.data or config.clean:
+        from derain_cli.training import trainer
+
+        trainer.check(config, out, resume=resume)
+
+
+def _note_missing_data(error: DatasetError, preset: str | None, given: Mapping[str, Any]) -> None:
+    """Say what a preset needs to run, whose settings can be read without; data named must be there.
+
+    Raises:
+        DatasetError: The same.
+    """
+    if preset is None or given.keys() & {"dataset", "data", "clean", "rain", "data_root"}:
+        raise error
+    typer.echo(f"before it can run: {in_flags(str(error), {'data_root': '--data-root'})}", err=True)
 
 
 def explain_run(

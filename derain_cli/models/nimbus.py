@@ -80,10 +80,9 @@ Why it looks as it does:
   155faf5), 3.11 and 2.16 after (f9d333c), of 5.42 and 5.28. Fine slanted rain (79), 4.54 of 5.50
   after it, came down to 2.21 with `slanted` and with photos sharpened at their own size; 91 then
   had 3.61, 95 2.20. Lines on 91 are wider than those of `curtain`: with `coarse` 3.38 are left,
-  2.40 on 95 and 2.41 on 79. What a run does to these lines is chance in part: the next one, with
-  half as many layers more of `slanted` and other seeds, gained 0.1 to 0.3 dB on held-out pairs
-  and left 4.03 on 79; 1,000 steps with twice as many still left 3.44. A bank of 192 layers a kind
-  (`rain.streaks`) may be too small to hold enough rain of one lean and width.
+  2.40 on 95 and 2.41 on 79. More of it is not enough: a further run with other shares and
+  seeds, nearly half as much again of `slanted`, left 4.03 on 79. From the mean of both (3.09) 1,000
+  steps more, with over twice as much of it and the seed that had left 2.41, led to 3.44.
 - **Where a CPU multiplies matrices of bf16 (AMX), plain blocks are faster**: 0.29 s a megapixel on
   two cores of an Intel Xeon, naf wide 0.60 (`tests/benchmarks/figures.py --measure speed`); without
   AMX they take equally long. There the layer norms, gates and means take most of the time.

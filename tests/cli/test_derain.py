@@ -538,3 +538,45 @@ def test_a_dry_photo_is_left_byte_for_byte_and_said(
     other = run(*arguments, "--leave-dry", "-f", "png")
     png = Path(json.loads(other.stdout.splitlines()[0])["output"])
     np.testing.assert_array_equal(pixels(png), pixels(photo))
+
+
+def test_the_rain_found_does_not_depend_on_how_much_of_it_is_removed(
+    run: Run, photos: Path, tiny_checkpoint: Path
+) -> None:
+    arguments = [photos / "a2.jpg", "-m", tiny_checkpoint, "--leave-dry", "--json", "--overwrite"]
+    lines = [
+        json.loads(run(*arguments, "--strength", strength).stdout.splitlines()[0])
+        for strength in (1, 0.5, 0)
+    ]
+    whole, half, none = (line["rain"] for line in lines)
+    assert whole["share"] > 0
+    assert half["share"] == pytest.approx(whole["share"], abs=0.02)
+    assert half["mean"] == pytest.approx(whole["mean"], rel=0.05)
+    assert none is None  # no network has run
+
+
+@pytest.mark.parametrize("words", [["-f", "bmp"], ["-o", "{}/dry.bmp"]])
+def test_bmp_is_written_by_either_option(
+    run: Run, photos: Path, tmp_path: Path, tiny_checkpoint: Path, words: list[str]
+) -> None:
+    given = (word.format(tmp_path) for word in words)
+    result = run(photos / "a2.jpg", "-m", tiny_checkpoint, *given)
+    assert result.exit_code == 0
+    (written,) = tmp_path.rglob("*.bmp")
+    with Image.open(written) as opened:
+        assert opened.format == "BMP"
+
+
+def test_a_reader_that_goes_is_not_told_to_skip_what_is_there(
+    photos: Path, tiny_checkpoint: Path, derain_process: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    child = derain_process(
+        "derain", photos / "a2.jpg", "-m", tiny_checkpoint, "-o", "-", stdout=writer
+    )
+    os.close(writer)
+    _, stderr = child.communicate(timeout=120)
+    assert child.returncode == 1
+    assert b"the result was not written whole" in stderr
+    assert b"--skip-existing" not in stderr
