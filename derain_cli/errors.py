@@ -5,10 +5,14 @@ Anything that is not a `DerainError` is a bug and shows its traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 
 # Exit code of Ctrl-C: 128 and the number of its signal, as shells count it.
 INTERRUPTED = 130
+
+# A name is a likely misspelling of another one from this ratio of equal letters on.
+LEAST_LIKE = 0.5
 
 
 class DerainError(Exception):
@@ -86,8 +90,23 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     Example:
         >>> did_you_mean("hcm", ["rdmc", "hcn"])
         "Did you mean 'hcn'? Known: hcn, rdmc"
+        >>> did_you_mean("rain100", ["rain100h", "rain100l", "rain1400"]).partition(" Known")[0]
+        "Did you mean 'rain100h' or 'rain100l'?"
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
+    close = " or ".join(repr(near) for near in _closest(name, names))
+    hint = f"Did you mean {close}? " if close else ""
     return f"{hint}Known: {', '.join(names)}"
+
+
+def _closest(name: str, names: Sequence[str]) -> list[str]:
+    """The names most like another one: one, or two that are equally like it."""
+
+    def likeness(other: str) -> tuple[float, int]:
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(name, other, strict=False))
+        return difflib.SequenceMatcher(None, other, name).ratio(), len(list(alike))
+
+    best = max(map(likeness, names), default=(0.0, 0))
+    if best[0] < LEAST_LIKE:
+        return []
+    return [other for other in names if likeness(other) == best][:2]

@@ -115,6 +115,9 @@ def _exit_code(run: Callable[[], Any], words: Sequence[str], flags: Mapping[str,
     try:
         _check_working_folder()
         return run() or 0
+    except UsageError as error:
+        _say_error(_with_way_out_of_dashes(in_flags(str(error), flags), words))
+        return error.exit_code
     except DerainError as error:
         _say_error(in_flags(str(error), flags))
         return error.exit_code
@@ -151,13 +154,18 @@ def _said_by_the_system(error: OSError) -> str:
 
 
 def _usage_line(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401 (Typer's own type is private)
-    """Click's message with the value it rejects, and a way out for files named like options."""
+    """Click's message with the value it rejects."""
     # Typer passes on how pydantic begins.
     message: str = error.format_message().replace("\n", " ").replace("Value error, ", "")
     names = getattr(getattr(error, "param", None), "opts", ())
     value = next((value for value in _values_of(names, words)), None)
     if value is not None and repr(value) not in message:
         message = message.replace("Invalid value", f"Invalid value {value!r}", 1)
+    return _with_way_out_of_dashes(message, words)
+
+
+def _with_way_out_of_dashes(message: str, words: Sequence[str]) -> str:
+    """A message, and what to write where a file is named like an option."""
     file = next((word for word in words if word.startswith("-") and Path(word).is_file()), None)
     return f"{message}. Is {file!r} a file? Write './{file}'" if file else message
 

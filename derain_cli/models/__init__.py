@@ -287,7 +287,8 @@ def build_model(name: str, config: Mapping[str, Any] | None = None) -> nn.Module
         return entry.build(entry.config(**given))
     except TypeError as error:
         told = ", ".join(f"{option}={value!r}" for option, value in given.items())
-        reason = f"a value of {told} is of the wrong kind ({error})"
+        usual = ", ".join(f"{option}={getattr(entry.config(), option)!r}" for option in given)
+        reason = f"a value of {told} is of the wrong kind (as published: {usual})"
         raise ConfigError(f"config of model {name!r}: {reason}") from error
     except ValueError as error:
         raise ConfigError(f"config of model {name!r}: {error}") from error

@@ -130,12 +130,14 @@ def test_unknown_option_is_one_line_and_exit_2():
     assert "--datset" in line
 
 
-def test_a_file_named_like_options_is_told_how_to_be_given(tmp_path, monkeypatch):
+# `-d` takes a value: the second name is a device, and no input is left.
+@pytest.mark.parametrize("name", ["-lead.jpg", "-dash.jpg"])
+def test_a_file_named_like_options_is_told_how_to_be_given(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "-lead.jpg").write_bytes(b"")
-    result = runner.invoke(app, ["-lead.jpg"])
+    (tmp_path / name).write_bytes(b"")
+    result = runner.invoke(app, [name])
     assert result.exit_code == 2
-    assert "Is '-lead.jpg' a file? Write './-lead.jpg'" in result.stderr
+    assert f"Is '{name}' a file? Write './{name}'" in result.stderr
 
 
 @pytest.mark.parametrize("words", [["--limit", "-1"], ["--limit=-1"]])

@@ -138,5 +138,6 @@ def test_unknown_names_and_fields_are_named():
         build_model("hcm")
     with pytest.raises(ConfigError, match=r"no option 'stagez'\. Did you mean 'stages'"):
         build_model("rdmc", {"stagez": 3})
-    with pytest.raises(ConfigError, match="a value of stages='no' is of the wrong kind"):
+    wrong_kind = r"a value of stages='no' is of the wrong kind \(as published: stages=\d+\)"
+    with pytest.raises(ConfigError, match=wrong_kind):
         build_model("rdmc", {"stages": "no"})
