@@ -118,9 +118,10 @@ def shortened(results: Results, options: Options) -> list[str]:
             if options.budget
             else f"{options.steps:,} steps a run"
         )
+        took = sum(done["seconds"] for done in results.runs.values()) / 60
         lines.append(
-            f"Training had {had}: steps, crops and batches are smaller than the paper's (see the "
-            "runs below)."
+            f"Training was to have {had}, and took {took:.0f} minutes: steps, crops and batches "
+            "are smaller than the paper's (see the runs below)."
         )
         if results.table.short_networks:
             small = "; ".join(

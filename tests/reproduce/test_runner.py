@@ -182,7 +182,7 @@ def test_steps_are_the_same_for_every_run_and_stated(data_root, tmp_path):
     assert {run["steps"] for run in results.runs.values()} == {12}
     assert {run["crop"] for run in results.runs.values()} == {16}
     assert results.lines[2].cells[0].images == 2
-    assert "Training had 12 steps a run" in " ".join(shortened(results, options))
+    assert "Training was to have 12 steps a run, and took" in " ".join(shortened(results, options))
     with pytest.raises(ConfigError, match="was begun with steps 12, now 13"):
         reproduce(long, dataclasses.replace(options, steps=13))
 
