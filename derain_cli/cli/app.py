@@ -3,6 +3,7 @@
 import difflib
 import errno
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -115,11 +116,8 @@ def _exit_code(run: Callable[[], Any], words: Sequence[str], flags: Mapping[str,
     try:
         _check_working_folder()
         return run() or 0
-    except UsageError as error:
-        _say_error(_with_way_out_of_dashes(in_flags(str(error), flags), words))
-        return error.exit_code
     except DerainError as error:
-        _say_error(in_flags(str(error), flags))
+        _say_error(_with_way_out_of_dashes(in_flags(str(error), flags), words))
         return error.exit_code
     except OSError as error:
         if error.errno not in REFUSED:
@@ -165,8 +163,9 @@ def _usage_line(error: Any, words: Sequence[str]) -> str:  # noqa: ANN401 (Typer
 
 
 def _with_way_out_of_dashes(message: str, words: Sequence[str]) -> str:
-    """A message, and what to write where a file is named like an option."""
-    file = next((word for word in words if word.startswith("-") and Path(word).is_file()), None)
+    """A message, and what to write where a file was read as an option, as before a `--`."""
+    read = itertools.takewhile(lambda word: word != "--", words)
+    file = next((word for word in read if word.startswith("-") and Path(word).is_file()), None)
     return f"{message}. Is {file!r} a file? Write './{file}'" if file else message
 
 

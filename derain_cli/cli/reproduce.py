@@ -209,7 +209,8 @@ def _show_plan(table: "Table", options: "Options") -> None:
     for name in missing_tests(table, options):
         typer.echo(f"test set {name!r} is missing: its columns stay empty")
     if options.budget:
-        typer.echo(f"with --budget {options.budget:g}: as many minutes of training in all")
+        minutes = f"{options.budget:g}"
+        typer.echo(f"with --budget {minutes}: {minutes} min of training in all")
     elif options.steps:
         typer.echo(f"with --steps {options.steps:,}: at most this many per run, on smaller crops")
     else:

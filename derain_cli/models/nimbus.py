@@ -84,9 +84,9 @@ Why it looks as it does:
   seeds, nearly half as much again of `slanted`, left 4.03 on 79. From the mean of both (3.09) 1,000
   steps more, with over twice as much of it and the seed that had left 2.41, led to 3.44.
   Nor did rain of several depths in one picture (`zoom+veil+dense+coarse` and four others; three
-  runs from these weights, 10,900 steps in all), though painted rain lost far more: six averages on
-  the way left 2.09 to 3.88 on 79, 3.20 to 3.50 on 91 and 1.98 to 2.66 on 95. One run passes through
-  most of that, so a single end says little of a mix: two mixes need the mean of many ends each.
+  runs from these weights, 10,900 steps in all, the last two at a constant rate, the last with 0.4
+  of the structures): six averages on the way left 2.09 to 3.88 on 79, 3.20 to 3.50 on 91 and 1.98
+  to 2.66 on 95. One run passes through most of that, so a single end says little of a mix.
 - **Where a CPU multiplies matrices of bf16 (AMX), plain blocks are faster**: 0.29 s a megapixel on
   two cores of an Intel Xeon, naf wide 0.60 (`tests/benchmarks/figures.py --measure speed`); without
   AMX they take equally long. There the layer norms, gates and means take most of the time.

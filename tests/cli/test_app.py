@@ -140,6 +140,14 @@ def test_a_file_named_like_options_is_told_how_to_be_given(name, tmp_path, monke
     assert f"Is '{name}' a file? Write './{name}'" in result.stderr
 
 
+def test_a_file_after_two_dashes_was_no_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-dash.jpg").write_bytes(b"")
+    result = runner.invoke(app, ["derain", "-m", "no-such-model", "--", "-dash.jpg"])
+    assert "unknown model 'no-such-model'" in result.stderr
+    assert "Is '-dash.jpg' a file" not in result.stderr
+
+
 @pytest.mark.parametrize("words", [["--limit", "-1"], ["--limit=-1"]])
 def test_an_impossible_value_is_named(words):
     result = runner.invoke(app, ["eval", *words])

@@ -47,6 +47,8 @@ def test_a_dry_run_lists_what_is_missing_and_trains_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
     short = run("rdmc-4", "--data-root", tmp_path, "--steps", 1200, "--dry-run")
     assert "with --steps 1,200: at most this many per run" in short.stdout
+    brief = run("rdmc-4", "--data-root", tmp_path, "--budget", 1, "--dry-run")
+    assert "with --budget 1: 1 min of training in all" in brief.stdout
 
 
 @pytest.mark.parametrize(
